@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The PCI device interface: identity, configuration space, BARs, interrupts, reset. A PCI device implements struct
+// sdc_pci_ops; whoever shows it to a VMM (the vfio-user server) is its host. Everything here is called on the device's
+// home loop, but sdc_pci_interrupt, which any thread may call.
+#pragma once
+
+#include <sidecard/memory.h>
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sdc_map;
+struct sdc_pci_device;
+struct sdc_pci_host;
+
+// Regions and interrupt kinds, numbered as in VFIO (linux/vfio.h) and vfio-user.
+enum sdc_pci_region {
+    SDC_PCI_BAR0 = 0, // to BAR5 = 5
+    SDC_PCI_ROM = 6,
+    SDC_PCI_CONFIG = 7,
+    SDC_PCI_VGA = 8,
+    SDC_PCI_REGIONS = 9,
+};
+
+enum sdc_pci_irq {
+    SDC_PCI_INTX = 0,
+    SDC_PCI_MSI = 1,
+    SDC_PCI_MSIX = 2,
+    SDC_PCI_ERR = 3,
+    SDC_PCI_REQ = 4,
+    SDC_PCI_IRQS = 5,
+};
+
+// One register access as a device sees it: inside its region, 1, 2, 4 or 8 bytes, aligned to its size.
+struct sdc_pci_access {
+    uint32_t region; // enum sdc_pci_region, not CONFIG: the configuration space is the library's
+    uint64_t offset;
+    uint32_t size;
+    bool write;
+    uint64_t value; // in for a write, out for a read
+};
+
+struct sdc_pci_ops {
+    const char *name;
+    // Serves a register access. Reads no guest memory: what a write sets off is posted and done after the access
+    // was answered. 0, or -EAGAIN: not now, ask again after sdc_pci_ready.
+    int (*access)(struct sdc_pci_device *device, struct sdc_pci_access *access);
+    // Function-level reset, also after a client has gone: ends I/O, forgets all that the driver set. Starts; sdc_pci_ready
+    // follows when `busy` is false again.
+    void (*reset)(struct sdc_pci_device *device);
+    // From now on guest memory is `map` (holding a reference is the device's affair). Starts; sdc_pci_ready follows when no
+    // look-up uses an older one. Requests in flight hold the one that they were translated with.
+    void (*set_map)(struct sdc_pci_device *device, struct sdc_map *map);
+    // A reset or a set_map is under way.
+    bool (*busy)(struct sdc_pci_device *device);
+    // The configuration space was written at [offset, offset + size): look at what matters to you. May be NULL.
+    void (*config_written)(struct sdc_pci_device *device, uint32_t offset, uint32_t size);
+    // The driver reads [offset, offset + size) of the configuration space: bring it up to date. May be NULL.
+    int (*config_read)(struct sdc_pci_device *device, uint32_t offset, uint32_t size);
+    // Whether INTx is asserted right now (the host asks after an unmask). Any thread. May be NULL: no INTx.
+    bool (*intx_level)(struct sdc_pci_device *device);
+    // Nothing is under way. Frees device.
+    void (*destroy)(struct sdc_pci_device *device);
+};
+
+// What a host does for its device.
+struct sdc_pci_host_ops {
+    // Any thread: raise an interrupt. For INTx vector is 0.
+    void (*interrupt)(struct sdc_pci_host *host, enum sdc_pci_irq kind, uint32_t vector);
+    // Home loop: the device is not busy any more, or what it answered -EAGAIN to may be tried again.
+    void (*ready)(struct sdc_pci_host *host);
+};
+
+struct sdc_pci_host {
+    const struct sdc_pci_host_ops *ops;
+};
+
+struct sdc_pci_bar {
+    uint64_t size; // bytes, 0: absent; power of two, at least 16
+    bool is_64bit;
+    bool prefetchable;
+};
+
+enum { SDC_PCI_CONFIG_SIZE = 4096 };
+
+// A device. Implementations embed it at the start of their own.
+struct sdc_pci_device {
+    const struct sdc_pci_ops *ops;
+    struct sdc_pci_bar bars[6];
+    uint32_t irq_counts[SDC_PCI_IRQS];
+    uint8_t config[SDC_PCI_CONFIG_SIZE];      // what the driver reads
+    uint8_t config_mask[SDC_PCI_CONFIG_SIZE]; // bits that the driver may write
+    uint8_t config_reset[SDC_PCI_CONFIG_SIZE]; // what config is after a reset
+    struct sdc_pci_host *_Atomic host;        // NULL while no client is connected
+};
+
+// Any thread. Nothing happens while no host is there.
+SDC_PUBLIC void sdc_pci_interrupt(struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector);
+// Home loop.
+SDC_PUBLIC void sdc_pci_ready(struct sdc_pci_device *device);
+
+#ifdef __cplusplus
+}
+#endif

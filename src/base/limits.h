@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Every limit of the project, in one place.
+#pragma once
+
+// vfio-user
+#define SDC_LIMIT_DATA_XFER (1024 * 1024)             // bytes of data in one message, as negotiated
+#define SDC_LIMIT_MESSAGE (SDC_LIMIT_DATA_XFER + 64)  // bytes of one message with its header
+#define SDC_LIMIT_MESSAGE_FDS 16                      // fds with one message
+#define SDC_LIMIT_VERSION_JSON 4096                   // bytes of a VERSION request's JSON
+#define SDC_LIMIT_VERSION_REPLY_JSON 194              // bytes of ours: QEMU takes no longer reply
+#define SDC_LIMIT_DMA_REGIONS 65535                   // regions in a session
+#define SDC_LIMIT_DMA_REGION_BYTES (UINT64_C(8) << 40) // bytes of one region
+#define SDC_LIMIT_MESSAGE_SECONDS 5                   // for the rest of a message that has begun
+#define SDC_LIMIT_HANDSHAKE_SECONDS 10                // for VERSION to arrive after connect
+#define SDC_LIMIT_UNMAP_MS 4000                       // then a DMA_UNMAP or DEVICE_RESET answers EBUSY
+#define SDC_LIMIT_UNSENT (8 * 1024 * 1024)            // bytes of replies a peer may leave unread before we stop reading
+
+// virtio
+#define SDC_LIMIT_QUEUES 1024
+#define SDC_LIMIT_QUEUE_SIZE 32768 // entries
+#define SDC_LIMIT_INDIRECT 32768   // descriptors in an indirect table
+#define SDC_LIMIT_TURN 256         // requests that a queue takes before others have their turn
+
+// the process
+#define SDC_LIMIT_THREADS 64
+#define SDC_LIMIT_LOCK_SECONDS 30 // a starting disk waits that long for its predecessor's lock

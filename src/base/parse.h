@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Numbers, sizes and words as people type them.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// A whole decimal number in [min, max]. 0, -EINVAL (not one), -ERANGE.
+int sdc_parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *value);
+// Bytes: a decimal number with an optional suffix k, K, M, G, T, P (powers of 1024; also KiB, MiB, ..., and kB... are refused).
+// 0, -EINVAL, -ERANGE (does not fit in 63 bits).
+int sdc_parse_size(const char *text, uint64_t *bytes);
+// on, off, true, false, yes, no, 1, 0. 0 or -EINVAL.
+int sdc_parse_bool(const char *text, bool *value);
+// The name nearest to text (few edits away), or NULL if none is near. names ends with NULL.
+const char *sdc_nearest(const char *text, const char *const *names);
+// "12.0 GiB", "512 B". Returns buffer.
+const char *sdc_format_size(uint64_t bytes, char buffer[32]);

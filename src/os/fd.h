@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// File descriptors: closing them, and finding out what a peer has sent.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// Closes *fd if it is one and sets it to -1.
+void sdc_fd_close(int *fd);
+// Sets O_NONBLOCK. 0 or a negative errno.
+int sdc_fd_set_nonblocking(int fd);
+// Whether fd is an eventfd (not a pipe, socket or file).
+bool sdc_fd_is_eventfd(int fd);
+
+// A new eventfd, close-on-exec, non-blocking. The fd or a negative errno.
+int sdc_eventfd_new(void);
+// Adds 1. Never blocks; a full counter is as good as signalled.
+void sdc_eventfd_signal(int fd);
+// Takes the count. 0 when there was none.
+uint64_t sdc_eventfd_take(int fd);
+
+// What kind of file stands behind an fd that came as memory.
+enum sdc_memory_file { SDC_MEMORY_FILE_SHARED /* memfd, tmpfs, hugetlbfs */, SDC_MEMORY_FILE_PLAIN, SDC_MEMORY_FILE_OTHER };
+struct sdc_file_identity {
+    dev_t device;
+    ino_t inode;
+    uint64_t size;      // bytes
+    uint64_t page_size; // bytes: the file's own (hugetlbfs) or the system's
+    enum sdc_memory_file kind;
+    bool writable;      // the fd is open for writing
+    bool sealed;        // F_SEAL_SHRINK is on
+};
+int sdc_fd_identify(int fd, struct sdc_file_identity *identity);
+
+// Maps size bytes of fd from its start, shared. 0 or a negative errno.
+int sdc_fd_map(int fd, uint64_t size, bool writable, void **base);
+void sdc_unmap(void *base, uint64_t size);

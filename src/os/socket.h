@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Unix stream sockets, and messages that carry fds.
+#pragma once
+
+#include <sidecard/error.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+enum { SDC_SOCKET_FDS_MAX = 253 }; // what Linux passes in one message at most
+
+struct sdc_listen_options {
+    int mode;             // of the socket file; -1: as umask says
+    uid_t owner;          // (uid_t)-1: unchanged
+    gid_t group;          // (gid_t)-1: unchanged
+};
+
+// Listens on path, non-blocking, close-on-exec. A socket file that nobody listens on any more is replaced (held by a lock file
+// beside it, PATH.lock, so that two servers that start at once don't take each other's); one that is in use, a symlink or any
+// other file is refused. *lock_fd stays open as long as the path is ours. The fd or a negative errno, with *err filled.
+int sdc_socket_listen(const char *path, const struct sdc_listen_options *options, int *lock_fd, struct sdc_error *err);
+// Checks that fd is a listening Unix stream socket and makes it non-blocking and close-on-exec.
+int sdc_socket_adopt(int fd, struct sdc_error *err);
+// Removes the socket file and gives up the lock.
+void sdc_socket_unlisten(const char *path, int *lock_fd);
+// Blocks while the server's backlog is full, at most timeout_ms. The fd (blocking, close-on-exec) or a negative errno.
+int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err);
+// A connection, non-blocking, close-on-exec, or a negative errno: -EAGAIN none waits; -EMFILE when fds have run out: then the
+// connection was accepted by means of a reserve fd and closed, so that the caller's loop does not spin.
+int sdc_socket_accept(int fd);
+
+// Receives once, without blocking. *fds_count fds arrive close-on-exec; if the control data was cut, those that arrived are closed
+// and *fds_count is -1. Returns bytes, 0 at the end, or a negative errno.
+ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET_FDS_MAX], int *fds_count);
+// Sends once, without blocking and without SIGPIPE; fds go with the first byte. Bytes or a negative errno.
+ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, const int *fds, unsigned fds_count);
+// Reads away what has arrived, then closes: QEMU aborts if it is closed with unread input.
+void sdc_socket_close_read_out(int *fd);
