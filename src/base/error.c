@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Filling a struct sdc_error.
+#include <sidecard/error.h>
+
+#include <stdarg.h>
+#include <stdio.h>
+
+int sdc_error_set(struct sdc_error *err, int code, enum sdc_fault fault, const char *format, ...)
+{
+    if (!err)
+        return code;
+    err->code = code;
+    err->fault = fault;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(err->text, sizeof err->text, format, arguments);
+    va_end(arguments);
+    return code;
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// File descriptors. What a peer sent is looked at without asking the file system behind it anything: a FUSE server in
+// the peer's hands could let us wait for ever.
+#include "os/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+void sdc_fd_close(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+int sdc_fd_set_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return -errno;
+    if (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -errno;
+    return 0;
+}
+
+bool sdc_fd_is_eventfd(int fd)
+{
+    char path[40], target[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(path, target, sizeof target);
+    static const char wanted[] = "anon_inode:[eventfd]";
+    return length == (ssize_t)strlen(wanted) && memcmp(target, wanted, (size_t)length) == 0;
+}
+
+int sdc_eventfd_new(void)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+void sdc_eventfd_signal(int fd)
+{
+    uint64_t one = 1;
+    ssize_t ret;
+    do
+        ret = write(fd, &one, sizeof one);
+    while (ret < 0 && errno == EINTR);
+}
+
+uint64_t sdc_eventfd_take(int fd)
+{
+    uint64_t count;
+    ssize_t ret;
+    do
+        ret = read(fd, &count, sizeof count);
+    while (ret < 0 && errno == EINTR);
+    return ret == (ssize_t)sizeof count ? count : 0;
+}
+
+// Whether the file system mounted as mount_id is a FUSE one. One that isn't in our mount table may be.
+static bool is_fuse(uint64_t mount_id)
+{
+    FILE *table = fopen("/proc/self/mountinfo", "re");
+    if (!table)
+        return true;
+    bool fuse = true;
+    char *line = NULL;
+    size_t capacity = 0;
+    while (getline(&line, &capacity, table) > 0) {
+        if (strtoull(line, NULL, 10) != mount_id)
+            continue;
+        const char *type = strstr(line, " - ");
+        fuse = !type || strncmp(type + 3, "fuse", 4) == 0;
+        break;
+    }
+    free(line);
+    fclose(table);
+    return fuse;
+}
+
+// Memory files are those that can be sealed (memfd, tmpfs, hugetlbfs): a question that the kernel answers itself.
+static void identify_shared(int fd, int seals, struct sdc_file_identity *identity)
+{
+    identity->kind = SDC_MEMORY_FILE_SHARED;
+    identity->sealed = seals & F_SEAL_SHRINK;
+    if (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
+        identity->writable = false;
+    struct statfs fs;
+    if (fstatfs(fd, &fs) == 0 && fs.f_bsize > 0)
+        identity->page_size = (uint64_t)fs.f_bsize;
+}
+
+int sdc_fd_identify(int fd, struct sdc_file_identity *identity)
+{
+    struct statx st;
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_MNT_ID, &st) < 0)
+        return -errno;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return -errno;
+    *identity = (struct sdc_file_identity){
+        .device = makedev(st.stx_dev_major, st.stx_dev_minor),
+        .inode = st.stx_ino,
+        .size = st.stx_size,
+        .page_size = (uint64_t)sysconf(_SC_PAGESIZE),
+        .kind = SDC_MEMORY_FILE_OTHER,
+        .writable = !(flags & O_PATH) && (flags & O_ACCMODE) == O_RDWR,
+    };
+    if (!S_ISREG(st.stx_mode) || flags & O_PATH)
+        return 0;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals >= 0)
+        identify_shared(fd, seals, identity);
+    else if (st.stx_mask & STATX_MNT_ID && !is_fuse(st.stx_mnt_id))
+        identity->kind = SDC_MEMORY_FILE_PLAIN;
+    return 0;
+}
+
+int sdc_fd_map(int fd, uint64_t size, bool writable, void **base)
+{
+    if (size == 0 || size > SIZE_MAX)
+        return -EINVAL;
+    void *address = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
+    if (address == MAP_FAILED)
+        return -errno;
+    madvise(address, size, MADV_DONTDUMP); // a guest's memory has no place in our core dump
+    *base = address;
+    return 0;
+}
+
+void sdc_unmap(void *base, uint64_t size)
+{
+    if (size != 0)
+        munmap(base, size);
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Unix stream sockets that are connected: connect, accept, receive and send with fds.
+#include "os/socket.h"
+
+#include "os/clock.h"
+#include "os/fd.h"
+#include "os/socket_path.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define MS_NS UINT64_C(1000000)
+
+// --- connect ---
+
+// Lets connect() wait for a place in the backlog for at most timeout_ms.
+static void limit_connect(int fd, uint64_t timeout_ms)
+{
+    // The kernel takes 0 as "for ever".
+    struct timeval limit = {.tv_sec = (time_t)(timeout_ms / 1000),
+                            .tv_usec = timeout_ms == 0 ? 1 : (suseconds_t)(timeout_ms % 1000) * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+static int connect_until(int fd, const struct sockaddr_un *address, uint64_t deadline_ns)
+{
+    for (;;) {
+        uint64_t now = sdc_clock_ns();
+        limit_connect(fd, now < deadline_ns ? (deadline_ns - now) / MS_NS : 0);
+        if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0)
+            return 0;
+        if (errno != EINTR)
+            return errno == EAGAIN ? -ETIMEDOUT : -errno;
+    }
+}
+
+static int connect_error(const char *path, int code, int timeout_ms, struct sdc_error *err)
+{
+    switch (code) {
+    case -ENOENT:
+        return sdc_error_set(err, code, SDC_FAULT_USER, "no such socket: %s; is the server running?", path);
+    case -ECONNREFUSED:
+        return sdc_error_set(err, code, SDC_FAULT_USER,
+                             "%s: nobody listens on it; the server that made it is gone, start it again", path);
+    case -EACCES:
+        return sdc_error_set(err, code, SDC_FAULT_USER,
+                             "%s: no permission to connect; the server sets that with --socket-mode and "
+                             "--socket-owner", path);
+    case -ETIMEDOUT:
+        return sdc_error_set(err, code, SDC_FAULT_HOST,
+                             "%s: the server did not accept the connection within %d ms; is another client on it?",
+                             path, timeout_ms);
+    default:
+        return sdc_error_set(err, code, SDC_FAULT_HOST, "%s: cannot connect: %s", path, strerror(-code));
+    }
+}
+
+int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err)
+{
+    struct sockaddr_un address;
+    int ret = sdc_socket_address(path, &address, err);
+    if (ret < 0)
+        return ret;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return sdc_error_set(err, -errno, SDC_FAULT_HOST, "cannot make a socket: %s", strerror(errno));
+    if (timeout_ms < 0)
+        timeout_ms = 0;
+    ret = connect_until(fd, &address, sdc_clock_ns() + (uint64_t)timeout_ms * MS_NS);
+    if (ret < 0) {
+        close(fd);
+        return connect_error(path, ret, timeout_ms, err);
+    }
+    struct timeval none = {0};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none);
+    return fd;
+}
+
+// --- accept ---
+
+// When fds have run out, a connection can neither be accepted nor refused, and the listening socket stays readable. This
+// one is given up for a moment to take such a connection and close it.
+static pthread_mutex_t reserve_lock = PTHREAD_MUTEX_INITIALIZER;
+static int reserve = -1;
+
+static void fill_reserve(void)
+{
+    if (reserve < 0)
+        reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+void sdc_socket_hold_reserve(void)
+{
+    pthread_mutex_lock(&reserve_lock);
+    fill_reserve();
+    pthread_mutex_unlock(&reserve_lock);
+}
+
+static int accept_once(int fd)
+{
+    int accepted;
+    do
+        accepted = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (accepted < 0 && (errno == EINTR || errno == ECONNABORTED));
+    return accepted < 0 ? -errno : accepted;
+}
+
+int sdc_socket_accept(int fd)
+{
+    int accepted = accept_once(fd);
+    if (accepted != -EMFILE && accepted != -ENFILE)
+        return accepted;
+    pthread_mutex_lock(&reserve_lock);
+    sdc_fd_close(&reserve);
+    int refused = accept_once(fd);
+    sdc_fd_close(&refused);
+    fill_reserve();
+    pthread_mutex_unlock(&reserve_lock);
+    return -EMFILE;
+}
+
+// --- receive ---
+
+// Moves the fds of one control message to fds, behind those that are there.
+static int take_fds(struct cmsghdr *control, int fds[SDC_SOCKET_FDS_MAX], int count)
+{
+    size_t bytes = control->cmsg_len - CMSG_LEN(0);
+    for (size_t at = 0; at + sizeof(int) <= bytes; at += sizeof(int)) {
+        int fd;
+        memcpy(&fd, CMSG_DATA(control) + at, sizeof fd);
+        if (count < SDC_SOCKET_FDS_MAX)
+            fds[count++] = fd;
+        else
+            close(fd);
+    }
+    return count;
+}
+
+ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET_FDS_MAX], int *fds_count)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * SDC_SOCKET_FDS_MAX)];
+    struct iovec iov = {buffer, size};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+                             .msg_controllen = sizeof control};
+    *fds_count = 0;
+    ssize_t ret;
+    do
+        ret = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    while (ret < 0 && errno == EINTR);
+    if (ret < 0)
+        return -errno;
+    int count = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+            count = take_fds(c, fds, count);
+    if (message.msg_flags & MSG_CTRUNC) {
+        while (count > 0)
+            close(fds[--count]);
+        count = -1;
+    }
+    *fds_count = count;
+    return ret;
+}
+
+// --- send ---
+
+ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, const int *fds, unsigned fds_count)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * SDC_SOCKET_FDS_MAX)];
+    struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = iov_count};
+    if (fds_count > SDC_SOCKET_FDS_MAX)
+        return -EINVAL;
+    if (fds_count > 0) {
+        memset(control, 0, sizeof control);
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(sizeof(int) * fds_count);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int) * fds_count);
+        memcpy(CMSG_DATA(c), fds, sizeof(int) * fds_count);
+    }
+    ssize_t ret;
+    do
+        ret = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : ret;
+}
+
+void sdc_socket_close_read_out(int *fd)
+{
+    if (*fd < 0)
+        return;
+    // After SHUT_RD the peer can add nothing, so that the loop ends; fds in what is read here are dropped by the kernel.
+    shutdown(*fd, SHUT_RD);
+    char waste[4096];
+    ssize_t ret;
+    do
+        ret = recv(*fd, waste, sizeof waste, MSG_DONTWAIT);
+    while (ret > 0 || (ret < 0 && errno == EINTR));
+    sdc_fd_close(fd);
+}
