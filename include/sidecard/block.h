@@ -41,7 +41,7 @@ struct sdc_block_request {
     uint32_t flags;  // enum sdc_block_flags
     uint64_t offset; // bytes
     uint64_t size;   // bytes; for READ and WRITE the sum of the spans
-    struct sdc_span *spans; // READ and WRITE. The backend may change them while it continues short I/O
+    const struct sdc_span *spans; // READ and WRITE; the submitter's, as they are until done (short I/O goes on by a cursor)
     uint32_t spans_count;
     int result;      // set by the backend: 0 or a negative errno (-EIO, -ENOSPC, -EINVAL: past the end, -EROFS)
     void *owner;     // the submitter's

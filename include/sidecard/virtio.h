@@ -114,9 +114,9 @@ SDC_PUBLIC int sdc_virtio_request_read(struct sdc_virtio_request *request, uint6
 SDC_PUBLIC int sdc_virtio_request_write(struct sdc_virtio_request *request, uint64_t offset, const void *local,
                                         size_t size);
 // The spans of [offset, offset + size) of the readable or the writable stream: *spans points to *count of them. They are
-// the request's own, trimmed in place to that range, good until it is given back; ask once for each stream. Errors as above.
+// the request's own, good until the next call or until it is given back. Errors as above, and -ENOMEM.
 SDC_PUBLIC int sdc_virtio_request_spans(struct sdc_virtio_request *request, bool writable, uint64_t offset, uint64_t size,
-                                        struct sdc_span **spans, uint32_t *count);
+                                        const struct sdc_span **spans, uint32_t *count);
 
 // The device cannot go on (virtio 1.2, 2.1.2): NEEDS_RESET and a configuration interrupt. Any of the device's loops.
 SDC_PUBLIC void sdc_virtqueue_break(struct sdc_virtqueue *queue, const char *reason);

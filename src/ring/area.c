@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ring/area.h"
+
+#include <errno.h>
+
+int sdc_area_resolve(struct sdc_area *area, struct sdc_memory *memory, enum sdc_access access, uint64_t align)
+{
+    struct sdc_span span;
+
+    area->host = NULL;
+    if (area->iova % align != 0)
+        return -EINVAL;
+    int count = sdc_memory_spans(memory, area->iova, area->size, access, &span, 1);
+    if (count == -E2BIG)
+        return 0; // all there, in several pieces
+    if (count < 0)
+        return count == -EAGAIN ? -EFAULT : count; // a ring in remote memory cannot be served
+    if ((uintptr_t)span.base % sizeof(uint16_t) == 0)
+        area->host = span.base;
+    return 0;
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ring/chain.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    CHAIN_KEEP = 64,     // spans that a request keeps for the next one
+    CHAIN_SPLITS = 16,   // regions that one buffer may cross
+};
+
+void sdc_chain_init(struct sdc_chain *chain)
+{
+    chain->spans = chain->few;
+    chain->capacity = SDC_CHAIN_FEW;
+}
+
+void sdc_chain_trim(struct sdc_chain *chain)
+{
+    if (chain->capacity > CHAIN_KEEP) {
+        free(chain->spans);
+        sdc_chain_init(chain);
+    }
+}
+
+void sdc_chain_destroy(struct sdc_chain *chain)
+{
+    if (chain->spans != chain->few)
+        free(chain->spans);
+}
+
+// --- the walk ---
+
+static int broken(struct sdc_iterator *it, const char *reason)
+{
+    it->broken = reason;
+    return -EPROTO;
+}
+
+// Goes on in the table that desc points to (virtio 1.2, 2.7.5.3).
+static int enter_indirect(struct sdc_iterator *it, const struct sdc_desc *desc)
+{
+    if (!it->indirect_allowed)
+        return broken(it, "an indirect descriptor, but VIRTIO_F_INDIRECT_DESC was not negotiated");
+    if (it->table == &it->indirect)
+        return broken(it, "an indirect descriptor inside an indirect table");
+    if (desc->flags & SDC_DESC_F_NEXT)
+        return broken(it, "an indirect descriptor with NEXT set");
+    if (desc->length == 0 || desc->length % SDC_DESC_SIZE != 0)
+        return broken(it, "the length of an indirect table is not a multiple of 16, or zero");
+    if (desc->length / SDC_DESC_SIZE > SDC_LIMIT_INDIRECT)
+        return broken(it, "an indirect table of more than 32768 descriptors");
+
+    it->indirect = (struct sdc_area){.iova = desc->address, .size = desc->length};
+    int rc = sdc_area_resolve(&it->indirect, it->memory, SDC_ACCESS_READ, 1);
+    if (rc < 0)
+        return broken(it, "an indirect table outside the guest's memory");
+    it->table = &it->indirect;
+    it->table_size = desc->length / SDC_DESC_SIZE;
+    it->index = 0;
+    it->steps_left = it->table_size;
+    return 0;
+}
+
+// Reads the descriptor at the iterator's index: once, as a whole.
+static int load(struct sdc_iterator *it, struct sdc_desc *desc, struct sdc_fetch_log *log)
+{
+    uint8_t raw[SDC_DESC_SIZE];
+    bool indirect = it->table == &it->indirect;
+
+    if (it->index >= it->table_size)
+        return broken(it, indirect ? "a descriptor's next lies outside its indirect table"
+                                   : "a descriptor's next lies outside the queue");
+    if (it->steps_left == 0)
+        return broken(it, "a descriptor chain longer than its table: a cycle");
+    sdc_fetch_log_add(log, (indirect ? SDC_LIMIT_QUEUE_SIZE : 0) + it->steps_left, 0, SDC_DESC_SIZE);
+    int rc = sdc_area_read(it->table, it->memory, (uint64_t)it->index * SDC_DESC_SIZE, raw, sizeof raw);
+    if (rc < 0)
+        return rc == -EAGAIN ? rc : broken(it, "a descriptor outside the guest's memory");
+    it->steps_left--;
+    desc->address = sdc_get64(raw);
+    desc->length = sdc_get32(raw + 8);
+    desc->flags = sdc_get16(raw + 12);
+    desc->next = sdc_get16(raw + 14);
+    return 0;
+}
+
+int sdc_iterator_next(struct sdc_iterator *it, struct sdc_desc *desc, struct sdc_fetch_log *log)
+{
+    if (it->ended)
+        return 0;
+    int rc = load(it, desc, log);
+    if (rc == 0 && desc->flags & SDC_DESC_F_INDIRECT) {
+        rc = enter_indirect(it, desc);
+        if (rc == 0)
+            rc = load(it, desc, log);
+        if (rc == 0 && desc->flags & SDC_DESC_F_INDIRECT)
+            rc = broken(it, "an indirect descriptor inside an indirect table");
+    }
+    if (rc < 0)
+        return rc;
+
+    it->bytes += desc->length;
+    if (it->bytes > UINT32_MAX)
+        return broken(it, "a descriptor chain of more than 4 GiB");
+    if (desc->flags & SDC_DESC_F_NEXT)
+        it->index = desc->next;
+    else
+        it->ended = true;
+    return 1;
+}
+
+// --- the chain ---
+
+static int reserve(struct sdc_chain *chain, uint32_t more)
+{
+    if (chain->capacity - chain->spans_count >= more)
+        return 0;
+    uint32_t capacity = (chain->capacity + more) * 2;
+    struct sdc_span *spans = malloc(capacity * sizeof *spans);
+    if (!spans)
+        return -ENOMEM;
+    memcpy(spans, chain->spans, chain->spans_count * sizeof *spans);
+    if (chain->spans != chain->few)
+        free(chain->spans);
+    chain->spans = spans;
+    chain->capacity = capacity;
+    return 0;
+}
+
+// Translates a buffer into spans at the end of the chain. One that cannot be reached keeps its place and length.
+static int add_buffer(struct sdc_chain *chain, struct sdc_memory *memory, const struct sdc_desc *desc)
+{
+    bool writable = desc->flags & SDC_DESC_F_WRITE;
+    enum sdc_access access = writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
+    // Not even an empty buffer may have a foreign address: its first byte is looked up.
+    uint64_t size = desc->length ? desc->length : 1;
+    int rc = reserve(chain, 1);
+    if (rc < 0)
+        return rc;
+
+    unsigned room = chain->capacity - chain->spans_count;
+    int count = sdc_memory_spans(memory, desc->address, size, access, &chain->spans[chain->spans_count], room);
+    if (count == -E2BIG && room < CHAIN_SPLITS) {
+        rc = reserve(chain, CHAIN_SPLITS);
+        if (rc < 0)
+            return rc;
+        count = sdc_memory_spans(memory, desc->address, size, access, &chain->spans[chain->spans_count], CHAIN_SPLITS);
+    }
+    if (count < 0) {
+        chain->fault = count == -EACCES ? -EACCES : -EFAULT;
+        chain->spans[chain->spans_count] = (struct sdc_span){NULL, desc->length};
+        count = 1;
+    }
+    if (desc->length == 0)
+        return 0;
+    chain->spans_count += (uint32_t)count;
+    if (writable) {
+        chain->writable_size += desc->length;
+    } else {
+        chain->readable_size += desc->length;
+        chain->readable_spans += (uint32_t)count;
+    }
+    return 0;
+}
+
+int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *it)
+{
+    struct sdc_desc desc;
+    bool writable_seen = false;
+    bool disordered = false;
+
+    chain->fault = 0;
+    chain->readable_size = chain->writable_size = 0;
+    chain->readable_spans = chain->spans_count = 0;
+    sdc_fetch_log_clear(&chain->fetched);
+
+    for (;;) {
+        int rc = sdc_iterator_next(it, &desc, &chain->fetched);
+        if (rc < 0)
+            return rc;
+        if (rc == 0)
+            break;
+        if (desc.flags & SDC_DESC_F_WRITE)
+            writable_seen = true;
+        else if (writable_seen)
+            disordered = true; // virtio 1.2, 2.7.4.2
+        rc = disordered ? 0 : add_buffer(chain, it->memory, &desc);
+        if (rc < 0)
+            return rc;
+    }
+    if (disordered) {
+        chain->fault = -EPROTO;
+        chain->readable_size = chain->writable_size = 0;
+        chain->readable_spans = chain->spans_count = 0;
+    }
+    return 0;
+}
+
+// --- the streams ---
+
+// Moves size bytes between local and the stream that spans hold, from offset. A span that is not there is an error only if one
+// of its bytes is asked for.
+static int move(struct sdc_span *spans, uint32_t count, uint64_t offset, uint8_t *local, size_t size, bool to_guest)
+{
+    for (uint32_t i = 0; i < count && size > 0; i++) {
+        if (offset >= spans[i].size) {
+            offset -= spans[i].size;
+            continue;
+        }
+        size_t length = (size_t)sdc_min(spans[i].size - offset, size);
+        if (!spans[i].base)
+            return -EFAULT;
+        uint8_t *guest = (uint8_t *)spans[i].base + offset;
+        if (to_guest)
+            memcpy(guest, local, length);
+        else
+            memcpy(local, guest, length);
+        local += length;
+        size -= length;
+        offset = 0;
+    }
+    return size == 0 ? 0 : -EINVAL;
+}
+
+int sdc_chain_read(struct sdc_chain *chain, uint64_t offset, void *local, size_t size)
+{
+    if (!sdc_within(offset, size, chain->readable_size))
+        return -EINVAL;
+    sdc_fetch_log_add(&chain->fetched, SDC_FETCH_STREAM, offset, size);
+    return move(chain->spans, chain->readable_spans, offset, local, size, false);
+}
+
+int sdc_chain_write(struct sdc_chain *chain, uint64_t offset, const void *local, size_t size)
+{
+    if (!sdc_within(offset, size, chain->writable_size))
+        return -EINVAL;
+    return move(chain->spans + chain->readable_spans, chain->spans_count - chain->readable_spans, offset,
+                (uint8_t *)(uintptr_t)local, size, true);
+}
+
+// Makes a boundary between spans at offset bytes from the start of the stream that begins at span `first`; *at is the span that
+// begins there.
+static int split(struct sdc_chain *chain, uint32_t first, bool writable, uint64_t offset, uint32_t *at)
+{
+    uint32_t i = first;
+
+    for (; offset > 0 && offset >= chain->spans[i].size; i++)
+        offset -= chain->spans[i].size;
+    *at = i;
+    if (offset == 0)
+        return 0;
+
+    int rc = reserve(chain, 1);
+    if (rc < 0)
+        return rc;
+    struct sdc_span *span = &chain->spans[i];
+    memmove(span + 1, span, (chain->spans_count - i) * sizeof *span);
+    span[0].size = (size_t)offset;
+    span[1].size -= (size_t)offset;
+    if (span[1].base)
+        span[1].base = (uint8_t *)span[1].base + offset;
+    chain->spans_count++;
+    chain->readable_spans += !writable;
+    *at = i + 1;
+    return 0;
+}
+
+int sdc_chain_spans(struct sdc_chain *chain, bool writable, uint64_t offset, uint64_t size, const struct sdc_span **spans,
+                    uint32_t *count)
+{
+    uint32_t first = writable ? chain->readable_spans : 0;
+    uint32_t begin, end;
+
+    if (!sdc_within(offset, size, writable ? chain->writable_size : chain->readable_size))
+        return -EINVAL;
+    int rc = split(chain, first, writable, offset, &begin);
+    if (rc == 0)
+        rc = split(chain, begin, writable, size, &end);
+    if (rc < 0)
+        return rc;
+    for (uint32_t i = begin; i < end; i++) {
+        if (!chain->spans[i].base)
+            return -EFAULT;
+    }
+    *spans = &chain->spans[begin];
+    *count = end - begin;
+    return 0;
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Descriptor chains: the iterator that walks one, whatever the ring's format, within a budget that no caller can forget;
+// and the chain as a device gets it: checked, translated to spans, readable ones first.
+#pragma once
+
+#include "ring/area.h"
+#include "ring/fetch_log.h"
+
+// Descriptor flags, the same in split and packed rings (virtio 1.2, 2.7.5 and 2.8.1).
+enum {
+    SDC_DESC_F_NEXT = 1,
+    SDC_DESC_F_WRITE = 2,
+    SDC_DESC_F_INDIRECT = 4,
+};
+enum { SDC_DESC_SIZE = 16 }; // bytes of a descriptor, in either format
+
+struct sdc_desc {
+    uint64_t address;
+    uint32_t length;
+    uint16_t flags;
+    uint16_t next; // split rings: the index of the next one
+};
+
+enum { SDC_CHAIN_FEW = 8 };
+
+// A chain of one request. Reused from request to request.
+struct sdc_chain {
+    uint16_t id; // what names it in the used ring
+    int fault;   // 0; -EFAULT, -EACCES: a buffer is not in guest memory; -EPROTO: readable after writable
+    uint64_t readable_size;
+    uint64_t writable_size;
+    uint32_t readable_spans;
+    uint32_t spans_count; // readable and writable ones
+    uint32_t capacity;
+    struct sdc_span *spans; // few, or allocated. A span with base NULL could not be translated
+    struct sdc_span few[SDC_CHAIN_FEW];
+    struct sdc_fetch_log fetched;
+};
+void sdc_chain_init(struct sdc_chain *chain);
+// Gives back what a large request made it allocate.
+void sdc_chain_trim(struct sdc_chain *chain);
+void sdc_chain_destroy(struct sdc_chain *chain);
+
+// Where a walk stands.
+struct sdc_iterator {
+    struct sdc_memory *memory;
+    const struct sdc_area *table; // the ring's own table, then &indirect
+    struct sdc_area indirect;
+    uint32_t table_size; // descriptors
+    uint32_t index;      // of the next one
+    uint32_t steps_left; // the budget: no chain is longer than its table
+    uint64_t bytes;      // so far; 4 GiB at most in all (virtio 1.2, 2.7.4)
+    bool indirect_allowed;
+    bool ended;
+    const char *broken; // after -EPROTO: why
+};
+
+// Takes one descriptor. 1, 0 at the end of the chain, -EPROTO (the queue is broken; ->broken says why), -EAGAIN.
+int sdc_iterator_next(struct sdc_iterator *iterator, struct sdc_desc *desc, struct sdc_fetch_log *log);
+
+// Walks the chain that iterator stands at the start of, and fills chain. 0, or an error as above, or -ENOMEM.
+int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *iterator);
+
+// The readable or writable stream's bytes [offset, offset + size). 0, -EINVAL (past the end), -EFAULT.
+int sdc_chain_read(struct sdc_chain *chain, uint64_t offset, void *local, size_t size);
+int sdc_chain_write(struct sdc_chain *chain, uint64_t offset, const void *local, size_t size);
+// The spans of that range of one stream, cut so that they cover nothing else; the streams stay what they are. Good until the next
+// call. 0, -EINVAL, -EFAULT, -ENOMEM.
+int sdc_chain_spans(struct sdc_chain *chain, bool writable, uint64_t offset, uint64_t size, const struct sdc_span **spans,
+                    uint32_t *count);

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What both ring formats have in common.
+#include "ring/ring.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_map *map,
+                   struct sdc_error *err)
+{
+    if (!sdc_is_power_of_two(config->size) || config->size > SDC_LIMIT_QUEUE_SIZE)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_PEER, "queue size %" PRIu32 " is not a power of two up to %d",
+                             config->size, SDC_LIMIT_QUEUE_SIZE);
+
+    *ring = (struct sdc_ring){.format = &sdc_ring_split, .config = *config, .memory = {.map = map}};
+    ring->avail_next = ring->avail_seen = ring->used_next = ring->used_shown = config->position;
+    int rc = ring->format->resolve(ring, &ring->memory);
+    if (rc < 0)
+        return sdc_error_set(err, rc, SDC_FAULT_PEER,
+                             "ring areas at %#" PRIx64 ", %#" PRIx64 ", %#" PRIx64 " (%" PRIu32 " entries) are %s",
+                             config->desc, config->driver, config->device, config->size,
+                             rc == -EINVAL ? "misaligned" : "not in the guest's memory");
+    ring->taken = calloc(config->size, 1);
+    if (!ring->taken)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a queue of %" PRIu32 " entries", config->size);
+    ring->awake = true;
+    return 0;
+}
+
+void sdc_ring_stop(struct sdc_ring *ring)
+{
+    free(ring->taken);
+    *ring = (struct sdc_ring){0};
+}
+
+bool sdc_ring_stays(const struct sdc_ring *ring, const struct sdc_map *map)
+{
+    struct sdc_ring moved = *ring;
+    struct sdc_memory memory = {.map = map};
+
+    return ring->awake && ring->format->resolve(&moved, &memory) == 0 && moved.desc.host == ring->desc.host &&
+           moved.driver.host == ring->driver.host && moved.device.host == ring->device.host;
+}
+
+void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_map *map)
+{
+    ring->memory = (struct sdc_memory){.map = map};
+    ring->awake = ring->format->resolve(ring, &ring->memory) == 0;
+}
+
+int sdc_ring_take(struct sdc_ring *ring, struct sdc_chain *chain)
+{
+    if (ring->broken)
+        return -EPROTO;
+    return ring->awake ? ring->format->take(ring, chain) : 0;
+}
+
+void sdc_ring_give(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written)
+{
+    ring->in_flight--;
+    if (ring->awake && !ring->broken)
+        ring->format->give(ring, chain, written);
+}
+
+bool sdc_ring_publish(struct sdc_ring *ring)
+{
+    return ring->awake && !ring->broken && ring->format->publish(ring);
+}
+
+void sdc_ring_suppress(struct sdc_ring *ring)
+{
+    if (ring->awake && !ring->suppressed)
+        ring->format->suppress(ring);
+    ring->suppressed = true;
+}
+
+bool sdc_ring_rearm(struct sdc_ring *ring)
+{
+    ring->suppressed = false;
+    return ring->awake && !ring->broken && ring->format->rearm(ring);
+}

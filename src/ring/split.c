@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The split ring (virtio 1.2, 2.7).
+//
+// Barriers, in named pairs:
+//  [A] available index: the driver's release store after it filled the entry - our acquire load before we read it (load16).
+//  [B] used index: our release store after we filled the elements (store16) - the driver's acquire load.
+//  [C] kicks: we store avail_event or clear NO_NOTIFY, full barrier, then load the available index (rearm) - the driver stores the
+//      available index, full barrier, then loads avail_event or the flags. One of the two sees the other.
+//  [D] interrupts: we store the used index, full barrier, then load used_event or the flags (publish) - the driver stores used_event,
+//      full barrier, then loads the used index.
+#include "ring/ring.h"
+
+#include <errno.h>
+
+// Offsets inside the driver area and the device area.
+enum {
+    AVAIL_FLAGS = 0,
+    AVAIL_INDEX = 2,
+    AVAIL_RING = 4,
+    AVAIL_F_NO_INTERRUPT = 1,
+    USED_FLAGS = 0,
+    USED_INDEX = 2,
+    USED_RING = 4,
+    USED_F_NO_NOTIFY = 1,
+    USED_ELEMENT = 8,
+};
+
+static bool has_event_idx(const struct sdc_ring *ring)
+{
+    return (ring->config.features & (UINT64_C(1) << 29)) != 0; // VIRTIO_F_EVENT_IDX
+}
+
+static bool has_indirect(const struct sdc_ring *ring)
+{
+    return (ring->config.features & (UINT64_C(1) << 28)) != 0; // VIRTIO_F_INDIRECT_DESC
+}
+
+static uint64_t used_event_offset(const struct sdc_ring *ring)
+{
+    return AVAIL_RING + 2 * (uint64_t)ring->config.size;
+}
+
+static uint64_t avail_event_offset(const struct sdc_ring *ring)
+{
+    return USED_RING + USED_ELEMENT * (uint64_t)ring->config.size;
+}
+
+static int split_resolve(struct sdc_ring *ring, struct sdc_memory *memory)
+{
+    uint64_t event = has_event_idx(ring) ? 2 : 0;
+
+    ring->desc = (struct sdc_area){.iova = ring->config.desc, .size = SDC_DESC_SIZE * (uint64_t)ring->config.size};
+    ring->driver = (struct sdc_area){.iova = ring->config.driver, .size = used_event_offset(ring) + event};
+    ring->device = (struct sdc_area){.iova = ring->config.device, .size = avail_event_offset(ring) + event};
+    int rc = sdc_area_resolve(&ring->desc, memory, SDC_ACCESS_READ, 16);
+    if (rc == 0)
+        rc = sdc_area_resolve(&ring->driver, memory, SDC_ACCESS_READ, 2);
+    if (rc == 0)
+        rc = sdc_area_resolve(&ring->device, memory, SDC_ACCESS_WRITE, 4);
+    return rc;
+}
+
+static int broken(struct sdc_ring *ring, const char *reason)
+{
+    ring->broken = reason;
+    return -EPROTO;
+}
+
+// Looks whether the driver has made more available. 0 or -EPROTO.
+static int look(struct sdc_ring *ring)
+{
+    uint16_t index;
+
+    if (sdc_area_load16(&ring->driver, &ring->memory, AVAIL_INDEX, &index) < 0) // pair [A]
+        return broken(ring, "the available ring is not readable");
+    if ((uint16_t)(index - ring->avail_next) > ring->config.size)
+        return broken(ring, "the available index is ahead by more than the queue size");
+    ring->avail_seen = index;
+    return 0;
+}
+
+static int head_at(struct sdc_ring *ring, uint16_t position, uint16_t *head)
+{
+    uint64_t offset = AVAIL_RING + 2 * (uint64_t)(position & (ring->config.size - 1));
+    uint8_t raw[2];
+    int rc = sdc_area_read(&ring->driver, &ring->memory, offset, raw, sizeof raw);
+    *head = sdc_get16(raw);
+    return rc;
+}
+
+static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
+{
+    uint16_t head;
+
+    if (ring->avail_next == ring->avail_seen) {
+        int rc = look(ring);
+        if (rc < 0)
+            return rc;
+        if (ring->avail_next == ring->avail_seen)
+            return 0;
+    }
+    if (head_at(ring, ring->avail_next, &head) < 0)
+        return broken(ring, "the available ring is not readable");
+    if (head >= ring->config.size)
+        return broken(ring, "the head of a chain lies outside the queue");
+    if (ring->taken[head])
+        return broken(ring, "a chain was made available that is in flight already");
+
+    struct sdc_iterator it = {
+        .memory = &ring->memory,
+        .table = &ring->desc,
+        .table_size = ring->config.size,
+        .index = head,
+        .steps_left = ring->config.size,
+        .indirect_allowed = has_indirect(ring),
+    };
+    int rc = sdc_chain_walk(chain, &it);
+    if (rc < 0)
+        return rc == -EPROTO ? broken(ring, it.broken) : rc;
+    chain->id = head;
+    ring->taken[head] = 1;
+    ring->in_flight++;
+    ring->avail_next++;
+    return 1;
+}
+
+static void split_give(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written)
+{
+    uint64_t offset = USED_RING + USED_ELEMENT * (uint64_t)(ring->used_next & (ring->config.size - 1));
+    uint8_t element[USED_ELEMENT];
+
+    sdc_put32(element, chain->id);
+    sdc_put32(element + 4, written);
+    ring->taken[chain->id] = 0;
+    ring->used_next++;
+    if (sdc_area_write(&ring->device, &ring->memory, offset, element, sizeof element) < 0)
+        broken(ring, "the used ring is not writable");
+}
+
+static bool split_publish(struct sdc_ring *ring)
+{
+    uint16_t before = ring->used_shown;
+    uint16_t now = ring->used_next;
+    uint16_t word;
+
+    if (before == now)
+        return false;
+    ring->used_shown = now;
+    if (sdc_area_store16(&ring->device, &ring->memory, USED_INDEX, now) < 0) { // pair [B]
+        broken(ring, "the used ring is not writable");
+        return false;
+    }
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [D]
+    if (!has_event_idx(ring))
+        return sdc_area_load16(&ring->driver, &ring->memory, AVAIL_FLAGS, &word) < 0 || !(word & AVAIL_F_NO_INTERRUPT);
+    // virtio 1.2, 2.7.10: has the index passed used_event between before and now?
+    if (sdc_area_load16(&ring->driver, &ring->memory, used_event_offset(ring), &word) < 0)
+        return true;
+    return (uint16_t)(now - word - 1) < (uint16_t)(now - before);
+}
+
+static void split_suppress(struct sdc_ring *ring)
+{
+    // With event indices nothing need be said: the driver notifies when it passes avail_event, which we leave behind.
+    if (!has_event_idx(ring))
+        sdc_area_store16(&ring->device, &ring->memory, USED_FLAGS, USED_F_NO_NOTIFY);
+}
+
+static bool split_rearm(struct sdc_ring *ring)
+{
+    if (has_event_idx(ring))
+        sdc_area_store16(&ring->device, &ring->memory, avail_event_offset(ring), ring->avail_next);
+    else
+        sdc_area_store16(&ring->device, &ring->memory, USED_FLAGS, 0);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [C]
+    return look(ring) == 0 && ring->avail_next != ring->avail_seen;
+}
+
+const struct sdc_ring_format sdc_ring_split = {
+    .resolve = split_resolve,
+    .take = split_take,
+    .give = split_give,
+    .publish = split_publish,
+    .suppress = split_suppress,
+    .rearm = split_rearm,
+};
