@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Inside the loop: what a loop is made of, and what it asks of the way in which it waits. loop.c keeps posts, timers and
+// deferred functions; an engine (io_uring, or another one later) keeps watches and file I/O. Nobody else includes this.
+#pragma once
+
+#include "loop/loop.h"
+
+#include <stdatomic.h>
+
+#define SDC_LOOP_FOREVER UINT64_MAX
+
+struct sdc_loop_engine {
+    const char *name;
+    // Makes loop->engine.
+    int (*open)(struct sdc_loop *loop, struct sdc_error *err);
+    void (*close)(struct sdc_loop *loop);
+    // On the thread that runs the loop, before its first turn and after its last.
+    void (*start)(struct sdc_loop *loop);
+    void (*finish)(struct sdc_loop *loop);
+    // Sends down what was asked for and sleeps until something happens, a wake, or timeout_ns have passed; 0: does not sleep.
+    void (*wait)(struct sdc_loop *loop, uint64_t timeout_ns);
+    // Runs the callbacks of what has happened.
+    void (*dispatch)(struct sdc_loop *loop);
+    // Ends wait(), this one or the next. Any thread.
+    void (*wake)(struct sdc_loop *loop);
+    int (*watch)(struct sdc_loop *loop, struct sdc_watch *watch);
+    void (*rewatch)(struct sdc_loop *loop, struct sdc_watch *watch);
+    void (*unwatch)(struct sdc_loop *loop, struct sdc_watch *watch);
+    int (*file_add)(struct sdc_loop *loop, int fd);
+    void (*file_remove)(struct sdc_loop *loop, int file);
+    void (*io)(struct sdc_loop *loop, struct sdc_io *io);
+};
+
+struct sdc_loop {
+    const struct sdc_loop_engine *ops;
+    void *engine;
+    uint64_t now_ns;
+    atomic_bool running; // between the start and the end of sdc_loop_run
+    atomic_bool stopping;
+
+    _Atomic(struct sdc_post *) posts; // newest first
+    atomic_bool sleeping; // the owner is about to sleep or asleep: who clears it wakes it
+
+    struct sdc_deferred *deferred, **deferred_end;
+
+    struct sdc_timer **timers; // a binary heap; the timer at [i] has place i + 1
+    uint32_t timers_count, timers_capacity;
+};
+
+extern const struct sdc_loop_engine sdc_loop_uring;
+
+// timers.c
+uint64_t sdc_loop_next_deadline(const struct sdc_loop *loop); // SDC_LOOP_FOREVER when no timer is set
+void sdc_loop_run_timers(struct sdc_loop *loop);

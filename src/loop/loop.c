@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The loop's turn, posts and deferred functions.
+#include "loop/engine.h"
+
+#include "base/log.h"
+#include "os/clock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static _Thread_local struct sdc_loop *current; // the loop that this thread runs
+
+int sdc_loop_new(struct sdc_loop **loop, struct sdc_error *err)
+{
+    struct sdc_loop *made = calloc(1, sizeof *made);
+    if (!made)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "out of memory for a loop");
+    made->ops = &sdc_loop_uring;
+    made->deferred_end = &made->deferred;
+    made->now_ns = sdc_clock_ns();
+    int ret = made->ops->open(made, err);
+    if (ret < 0) {
+        free(made);
+        return ret;
+    }
+    *loop = made;
+    return 0;
+}
+
+void sdc_loop_free(struct sdc_loop *loop)
+{
+    if (!loop)
+        return;
+    loop->ops->close(loop);
+    free(loop->timers);
+    free(loop);
+}
+
+bool sdc_loop_is_mine(const struct sdc_loop *loop)
+{
+    return current == loop || !atomic_load_explicit(&loop->running, memory_order_acquire);
+}
+
+uint64_t sdc_loop_now(const struct sdc_loop *loop)
+{
+    return loop->now_ns;
+}
+
+// --- posts ---
+
+// Pair [wake]: the poster pushes, then looks at sleeping; the owner sets sleeping, then looks at the posts. Both are
+// sequentially consistent, so that one of the two sees the other's write and no post is slept over.
+static void wake_if_asleep(struct sdc_loop *loop)
+{
+    if (atomic_load(&loop->sleeping) && atomic_exchange(&loop->sleeping, false))
+        loop->ops->wake(loop);
+}
+
+void sdc_loop_post(struct sdc_loop *loop, struct sdc_post *post)
+{
+    struct sdc_post *newest = atomic_load_explicit(&loop->posts, memory_order_relaxed);
+    do
+        post->next = newest;
+    while (!atomic_compare_exchange_weak(&loop->posts, &newest, post));
+    // The owner may run and free the post from here on.
+    wake_if_asleep(loop);
+}
+
+void sdc_loop_stop(struct sdc_loop *loop)
+{
+    atomic_store(&loop->stopping, true);
+    wake_if_asleep(loop);
+}
+
+static void run_posts(struct sdc_loop *loop)
+{
+    struct sdc_post *newest = atomic_exchange(&loop->posts, NULL);
+    struct sdc_post *oldest = NULL;
+    while (newest) {
+        struct sdc_post *next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    while (oldest) {
+        struct sdc_post *post = oldest;
+        oldest = post->next;
+        post->run(post);
+    }
+}
+
+// --- deferred ---
+
+void sdc_loop_defer(struct sdc_loop *loop, struct sdc_deferred *deferred)
+{
+    if (deferred->queued)
+        return;
+    deferred->queued = true;
+    deferred->next = NULL;
+    *loop->deferred_end = deferred;
+    loop->deferred_end = &deferred->next;
+}
+
+void sdc_loop_undefer(struct sdc_loop *loop, struct sdc_deferred *deferred)
+{
+    if (!deferred->queued)
+        return;
+    struct sdc_deferred **link = &loop->deferred;
+    while (*link != deferred)
+        link = &(*link)->next;
+    *link = deferred->next;
+    if (loop->deferred_end == &deferred->next)
+        loop->deferred_end = link;
+    deferred->queued = false;
+}
+
+static void run_deferred(struct sdc_loop *loop)
+{
+    while (loop->deferred) {
+        struct sdc_deferred *deferred = loop->deferred;
+        sdc_loop_undefer(loop, deferred);
+        deferred->run(deferred);
+    }
+}
+
+// --- the turn ---
+
+static bool must_not_sleep(struct sdc_loop *loop)
+{
+    return atomic_load(&loop->posts) || atomic_load(&loop->stopping);
+}
+
+static uint64_t time_to_sleep(struct sdc_loop *loop)
+{
+    uint64_t deadline = sdc_loop_next_deadline(loop);
+    if (deadline == SDC_LOOP_FOREVER)
+        return SDC_LOOP_FOREVER;
+    uint64_t now = sdc_clock_ns();
+    return deadline > now ? deadline - now : 0;
+}
+
+static void wait_for_events(struct sdc_loop *loop)
+{
+    uint64_t timeout_ns = must_not_sleep(loop) ? 0 : time_to_sleep(loop);
+    if (timeout_ns > 0) {
+        atomic_store(&loop->sleeping, true); // pair [wake]
+        if (must_not_sleep(loop))
+            timeout_ns = 0;
+    }
+    loop->ops->wait(loop, timeout_ns);
+    atomic_store(&loop->sleeping, false);
+    loop->now_ns = sdc_clock_ns();
+}
+
+void sdc_loop_run(struct sdc_loop *loop)
+{
+    if (current || atomic_exchange(&loop->running, true))
+        sdc_bug("a loop is run inside a loop, or by two threads");
+    current = loop;
+    loop->ops->start(loop);
+    loop->now_ns = sdc_clock_ns();
+    for (;;) {
+        // Read first: what was posted before the stop is then among the posts that run.
+        bool stopping = atomic_load(&loop->stopping);
+        sdc_loop_run_timers(loop);
+        run_posts(loop);
+        run_deferred(loop);
+        if (stopping)
+            break;
+        wait_for_events(loop);
+        loop->ops->dispatch(loop);
+    }
+    loop->ops->finish(loop);
+    atomic_store(&loop->stopping, false);
+    current = NULL;
+    atomic_store_explicit(&loop->running, false, memory_order_release);
+}
+
+// --- what the engine does ---
+
+int sdc_loop_watch(struct sdc_loop *loop, struct sdc_watch *watch)
+{
+    return loop->ops->watch(loop, watch);
+}
+
+void sdc_loop_rewatch(struct sdc_loop *loop, struct sdc_watch *watch, uint32_t wanted)
+{
+    if (watch->wanted == wanted)
+        return;
+    watch->wanted = wanted;
+    loop->ops->rewatch(loop, watch);
+}
+
+void sdc_loop_unwatch(struct sdc_loop *loop, struct sdc_watch *watch)
+{
+    if (watch->armed)
+        loop->ops->unwatch(loop, watch);
+}
+
+int sdc_loop_file_add(struct sdc_loop *loop, int fd)
+{
+    return loop->ops->file_add(loop, fd);
+}
+
+void sdc_loop_file_remove(struct sdc_loop *loop, int file)
+{
+    loop->ops->file_remove(loop, file);
+}
+
+void sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io)
+{
+    loop->ops->io(loop, io);
+}

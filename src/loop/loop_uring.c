@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The io_uring engine: the ring itself, file I/O, and the wake-up. Watches are in uring_watch.c.
+//
+// The ring is made disabled, so that one thread may make the loop and another run it: what is asked for before
+// that stays in the submission queue (or on the lists, when that is full) until start() enables the ring, which
+// binds it to the thread that runs.
+#include "loop/uring.h"
+
+#include "base/log.h"
+#include "os/fd.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+
+enum { SQ_ENTRIES = 256, CQ_ENTRIES = 4096 };
+enum { TURN_MS_WHEN_STUCK = 1 };
+#define RW_MOST 0x7ffff000u // bytes: the kernel moves no more in one go
+
+_Static_assert(sizeof(struct sdc_span) == sizeof(struct iovec) &&
+                   offsetof(struct sdc_span, base) == offsetof(struct iovec, iov_base) &&
+                   offsetof(struct sdc_span, size) == offsetof(struct iovec, iov_len),
+               "a span is laid out as an iovec");
+
+// --- submission ---
+
+struct io_uring_sqe *sdc_uring_sqe(struct sdc_uring *uring)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
+    if (!sqe && uring->enabled) {
+        io_uring_submit(&uring->ring);
+        sqe = io_uring_get_sqe(&uring->ring);
+    }
+    return sqe;
+}
+
+static void prepare_transfer(struct io_uring_sqe *sqe, int file, const struct sdc_io *io)
+{
+    bool write = io->op == SDC_IO_WRITE;
+    if (io->spans_count == 1) {
+        unsigned size = io->spans->size < RW_MOST ? (unsigned)io->spans->size : RW_MOST;
+        io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, file, io->spans->base, size, io->offset);
+    } else {
+        io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, file, io->spans, io->spans_count, io->offset);
+    }
+    if (write && io->dsync)
+        sqe->rw_flags = RWF_DSYNC;
+}
+
+static void prepare(struct sdc_uring *uring, struct io_uring_sqe *sqe, const struct sdc_io *io)
+{
+    int file = uring->fixed ? io->file : uring->files[io->file];
+    switch (io->op) {
+    case SDC_IO_READ:
+    case SDC_IO_WRITE:
+        prepare_transfer(sqe, file, io);
+        break;
+    case SDC_IO_FDATASYNC:
+        io_uring_prep_fsync(sqe, file, IORING_FSYNC_DATASYNC);
+        break;
+    case SDC_IO_FALLOCATE:
+        io_uring_prep_fallocate(sqe, file, io->mode, (off_t)io->offset, (off_t)io->size);
+        break;
+    }
+    if (uring->fixed)
+        sqe->flags |= IOSQE_FIXED_FILE;
+    io_uring_sqe_set_data64(sqe, (uint64_t)(uintptr_t)io | SDC_URING_IO);
+}
+
+static void start_io(struct sdc_loop *loop, struct sdc_io *io)
+{
+    struct sdc_uring *uring = loop->engine;
+    struct io_uring_sqe *sqe = uring->held ? NULL : sdc_uring_sqe(uring);
+    if (sqe) {
+        prepare(uring, sqe, io);
+        return;
+    }
+    io->next = NULL;
+    *uring->held_end = io;
+    uring->held_end = &io->next;
+}
+
+// Starts what found no place in the submission queue. False: there still is none.
+static bool start_held(struct sdc_uring *uring)
+{
+    while (uring->held) {
+        struct io_uring_sqe *sqe = sdc_uring_sqe(uring);
+        if (!sqe)
+            return false;
+        struct sdc_io *io = uring->held;
+        uring->held = io->next;
+        if (!uring->held)
+            uring->held_end = &uring->held;
+        prepare(uring, sqe, io);
+    }
+    return true;
+}
+
+// --- waking ---
+
+// The read completes when somebody writes, and takes the count with it: no system call of ours.
+static bool arm_wake(struct sdc_uring *uring)
+{
+    if (uring->wake_armed)
+        return true;
+    struct io_uring_sqe *sqe = sdc_uring_sqe(uring);
+    if (!sqe)
+        return false;
+    io_uring_prep_read(sqe, uring->wake_fd, &uring->wake_count, sizeof uring->wake_count, 0);
+    io_uring_sqe_set_data64(sqe, SDC_URING_WAKE);
+    uring->wake_armed = true;
+    return true;
+}
+
+static void wake(struct sdc_loop *loop)
+{
+    struct sdc_uring *uring = loop->engine;
+    sdc_eventfd_signal(uring->wake_fd);
+}
+
+// --- waiting ---
+
+// Without sleeping: only if there is something to send down or the kernel says that it has something to deliver.
+static int look(struct sdc_uring *uring)
+{
+    unsigned flags = __atomic_load_n(uring->ring.sq.kflags, __ATOMIC_RELAXED);
+    if (io_uring_sq_ready(&uring->ring) == 0 && !(flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
+        return 0;
+    return io_uring_submit_and_get_events(&uring->ring);
+}
+
+static int sleep_for(struct sdc_uring *uring, uint64_t timeout_ns)
+{
+    struct io_uring_cqe *cqe;
+    if (timeout_ns == SDC_LOOP_FOREVER)
+        return io_uring_submit_and_wait(&uring->ring, 1);
+    struct __kernel_timespec timeout = {.tv_sec = (long long)(timeout_ns / 1000000000),
+                                        .tv_nsec = (long long)(timeout_ns % 1000000000)};
+    return io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &timeout, NULL);
+}
+
+static void wait_uring(struct sdc_loop *loop, uint64_t timeout_ns)
+{
+    struct sdc_uring *uring = loop->engine;
+    bool all = sdc_uring_settle_watches(uring) && start_held(uring) && arm_wake(uring);
+    if (!all && timeout_ns > TURN_MS_WHEN_STUCK * UINT64_C(1000000))
+        timeout_ns = TURN_MS_WHEN_STUCK * UINT64_C(1000000);
+    int ret = io_uring_cq_ready(&uring->ring) > 0 || timeout_ns == 0 ? look(uring) : sleep_for(uring, timeout_ns);
+    if (ret >= 0 || ret == -ETIME || ret == -EINTR || ret == -EAGAIN || ret == -EBUSY || ret == -ENOMEM)
+        return;
+    sdc_log(SDC_LOG_ERROR, "io_uring_enter: %s", strerror(-ret));
+    sdc_bug("the loop's ring refuses to work");
+}
+
+static void dispatch_one(struct sdc_loop *loop, uint64_t data, int result)
+{
+    struct sdc_uring *uring = loop->engine;
+    void *pointer = (void *)(uintptr_t)(data & ~(uint64_t)SDC_URING_TAGS);
+    switch (data & SDC_URING_TAGS) {
+    case SDC_URING_IO: {
+        struct sdc_io *io = pointer;
+        io->result = result;
+        io->done(io);
+        break;
+    }
+    case SDC_URING_WATCH:
+        sdc_uring_watch_event(uring, pointer, result);
+        break;
+    case SDC_URING_WAKE:
+        uring->wake_armed = false;
+        break;
+    default: // SDC_URING_CANCEL: the watch was done before it could be cancelled
+        break;
+    }
+}
+
+// Only what is there now: what callbacks bring about is the next turn's.
+static void dispatch_uring(struct sdc_loop *loop)
+{
+    struct sdc_uring *uring = loop->engine;
+    for (unsigned left = io_uring_cq_ready(&uring->ring); left > 0; left--) {
+        struct io_uring_cqe *cqe;
+        if (io_uring_peek_cqe(&uring->ring, &cqe) < 0)
+            break;
+        uint64_t data = cqe->user_data;
+        int result = cqe->res;
+        io_uring_cqe_seen(&uring->ring, cqe);
+        dispatch_one(loop, data, result);
+    }
+}
+
+// --- files ---
+
+static int add_file(struct sdc_loop *loop, int fd)
+{
+    struct sdc_uring *uring = loop->engine;
+    int file = 0;
+    while (file < uring->files_count && uring->files[file] >= 0)
+        file++;
+    if (file == uring->files_count)
+        return -EMFILE;
+    if (uring->fixed) {
+        int ret = io_uring_register_files_update(&uring->ring, (unsigned)file, &fd, 1);
+        if (ret < 0)
+            return ret;
+    }
+    uring->files[file] = fd;
+    return file;
+}
+
+static void remove_file(struct sdc_loop *loop, int file)
+{
+    struct sdc_uring *uring = loop->engine;
+    int none = -1;
+    uring->files[file] = -1;
+    if (uring->fixed)
+        io_uring_register_files_update(&uring->ring, (unsigned)file, &none, 1);
+}
+
+// A registered file saves its look-up and reference for each I/O. A process that may open only a few files may not
+// register many; without any, plain fds do.
+static void make_file_table(struct sdc_uring *uring)
+{
+    for (int i = 0; i < SDC_URING_FILES; i++)
+        uring->files[i] = -1;
+    uring->files_count = SDC_URING_FILES;
+    uring->fixed = io_uring_register_files_sparse(&uring->ring, SDC_URING_FILES) == 0;
+}
+
+// --- life ---
+
+static int make_ring(struct io_uring *ring)
+{
+    static const unsigned flags[] = {
+        // Completions are worked off when the owner asks for them, not whenever it enters the kernel (6.1).
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
+        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL, // 5.19
+        0,
+    };
+    int ret = -EINVAL;
+    for (size_t i = 0; i < sizeof flags / sizeof *flags && ret == -EINVAL; i++) {
+        struct io_uring_params params = {.flags = flags[i] | IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE,
+                                         .cq_entries = CQ_ENTRIES};
+        ret = io_uring_queue_init_params(SQ_ENTRIES, ring, &params);
+    }
+    return ret;
+}
+
+static int ring_error(int code, struct sdc_error *err)
+{
+    if (code == -EPERM || code == -ENOSYS || code == -EACCES)
+        return sdc_error_set(err, code, SDC_FAULT_HOST,
+                             "io_uring is not permitted here (%s); allow it in the container's seccomp profile, and set "
+                             "sysctl kernel.io_uring_disabled=0", strerror(-code));
+    return sdc_error_set(err, code, SDC_FAULT_HOST, "cannot make an io_uring: %s", strerror(-code));
+}
+
+static int open_uring(struct sdc_loop *loop, struct sdc_error *err)
+{
+    struct sdc_uring *uring = calloc(1, sizeof *uring);
+    if (!uring)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "out of memory for a loop");
+    uring->held_end = &uring->held;
+    // Blocking, because io_uring takes O_NONBLOCK to mean that a read must not wait.
+    uring->wake_fd = eventfd(0, EFD_CLOEXEC);
+    if (uring->wake_fd < 0) {
+        int code = -errno;
+        free(uring);
+        return sdc_error_set(err, code, SDC_FAULT_HOST, "cannot make an eventfd: %s", strerror(-code));
+    }
+    int ret = make_ring(&uring->ring);
+    if (ret < 0) {
+        sdc_fd_close(&uring->wake_fd);
+        free(uring);
+        return ring_error(ret, err);
+    }
+    make_file_table(uring);
+    loop->engine = uring;
+    return 0;
+}
+
+static void close_uring(struct sdc_loop *loop)
+{
+    struct sdc_uring *uring = loop->engine;
+    io_uring_queue_exit(&uring->ring);
+    sdc_uring_free_watches(uring);
+    sdc_fd_close(&uring->wake_fd);
+    free(uring);
+}
+
+static void start_uring(struct sdc_loop *loop)
+{
+    struct sdc_uring *uring = loop->engine;
+    // liburing 2.3 declares io_uring_enable_rings and does not export it.
+    if (!uring->enabled && io_uring_register((unsigned)uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+        sdc_bug("a new ring cannot be enabled");
+    uring->enabled = true;
+    io_uring_register_ring_fd(&uring->ring); // saves a look-up a turn; works without
+}
+
+// What was cancelled last is sent down, so that no poll of ours keeps a file that the caller has closed; and the read that
+// waits for wakes is taken back, because it points into memory that may be freed next.
+static void finish_uring(struct sdc_loop *loop)
+{
+    struct sdc_uring *uring = loop->engine;
+    sdc_uring_settle_watches(uring);
+    io_uring_submit(&uring->ring);
+    struct io_uring_sync_cancel_reg wakes = {.addr = SDC_URING_WAKE, .timeout = {.tv_sec = -1, .tv_nsec = -1}};
+    io_uring_register_sync_cancel(&uring->ring, &wakes);
+    io_uring_get_events(&uring->ring);
+    io_uring_unregister_ring_fd(&uring->ring);
+}
+
+const struct sdc_loop_engine sdc_loop_uring = {
+    .name = "io_uring",
+    .open = open_uring,
+    .close = close_uring,
+    .start = start_uring,
+    .finish = finish_uring,
+    .wait = wait_uring,
+    .dispatch = dispatch_uring,
+    .wake = wake,
+    .watch = sdc_uring_watch,
+    .rewatch = sdc_uring_rewatch,
+    .unwatch = sdc_uring_unwatch,
+    .file_add = add_file,
+    .file_remove = remove_file,
+    .io = start_io,
+};

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Inside the io_uring engine.
+#pragma once
+
+#include "loop/engine.h"
+
+#include <liburing.h>
+
+enum { SDC_URING_FILES = 256 };
+
+// The low bits of user_data say what the rest points to.
+enum {
+    SDC_URING_IO = 0,     // struct sdc_io
+    SDC_URING_WATCH = 1,  // struct sdc_uring_poll
+    SDC_URING_WAKE = 2,   // nothing
+    SDC_URING_CANCEL = 3, // nothing
+    SDC_URING_TAGS = 7,
+};
+
+// What stands behind a watch. It outlives the watch until the kernel has given up its poll request, which points
+// to it: a late completion finds watch == NULL.
+struct sdc_uring_poll {
+    struct sdc_watch *watch; // NULL: unwatched
+    struct sdc_uring_poll *next, *previous; // all of the loop's
+    struct sdc_uring_poll *next_changed;
+    int fd;
+    bool changed;    // on the list of those that settle_watches looks at
+    bool in_flight;  // the kernel has a poll request of it
+    bool cancelling; // and was asked to end that
+    uint32_t events; // what that waits for, enum sdc_ready
+};
+
+struct sdc_uring {
+    struct io_uring ring;
+    bool enabled;
+
+    struct sdc_io *held, **held_end; // found no place in the submission queue
+
+    struct sdc_uring_poll *polls;
+    struct sdc_uring_poll *changed;
+
+    int wake_fd;
+    bool wake_armed;
+    uint64_t wake_count;
+
+    bool fixed; // files are registered
+    int files_count;
+    int files[SDC_URING_FILES]; // -1: free
+};
+
+// A place in the submission queue. Sends down what is there when it is full; NULL if that doesn't help.
+struct io_uring_sqe *sdc_uring_sqe(struct sdc_uring *uring);
+
+int sdc_uring_watch(struct sdc_loop *loop, struct sdc_watch *watch);
+void sdc_uring_rewatch(struct sdc_loop *loop, struct sdc_watch *watch);
+void sdc_uring_unwatch(struct sdc_loop *loop, struct sdc_watch *watch);
+// Brings the kernel's poll requests in line with the watches. False: the submission queue is full, some are left.
+bool sdc_uring_settle_watches(struct sdc_uring *uring);
+// A poll request has ended.
+void sdc_uring_watch_event(struct sdc_uring *uring, struct sdc_uring_poll *poll, int result);
+void sdc_uring_free_watches(struct sdc_uring *uring);
