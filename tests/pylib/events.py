@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Eventfds and small waiting helpers."""
+
+import os
+import select
+import time
+
+
+class EventFd:
+    """An eventfd that is closed once; `wait` consumes what has been signalled."""
+
+    def __init__(self, value=0, *, blocking=False, semaphore=False):
+        flags = os.EFD_CLOEXEC
+        if not blocking:
+            flags |= os.EFD_NONBLOCK
+        if semaphore:
+            flags |= os.EFD_SEMAPHORE
+        self.fd = os.eventfd(0, flags)
+        if value:
+            # The constructor takes 32 bits only; a counter near its end needs a write.
+            os.eventfd_write(self.fd, value)
+
+    def fileno(self):
+        return self.fd
+
+    def wait(self, timeout=2.0):
+        """The counter (1 or more), or 0 if nothing came within `timeout` seconds."""
+        readable, _, _ = select.select([self.fd], [], [], timeout)
+        return os.eventfd_read(self.fd) if readable else 0
+
+    def pending(self):
+        return bool(select.select([self.fd], [], [], 0)[0])
+
+    def clear(self):
+        return self.wait(0)
+
+    def signal(self, value=1):
+        os.eventfd_write(self.fd, value)
+
+    def close(self):
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+def wait_until(condition, timeout=2.0, step=0.002):
+    """Calls condition() until it is true; returns its last value."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value or time.monotonic() >= end:
+            return value
+        time.sleep(step)
+
+
+class Canary:
+    """A pipe whose write end is lent to a peer: `returned` tells whether every copy of it has been closed."""
+
+    def __init__(self):
+        self.read_fd, self.lent = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def hand_over(self):
+        """Closes our own copy; from then on only the peer can hold the write end."""
+        if self.lent >= 0:
+            os.close(self.lent)
+            self.lent = -1
+
+    def returned(self, timeout=2.0):
+        self.hand_over()
+        poller = select.poll()
+        poller.register(self.read_fd, select.POLLIN)
+        for _, events in poller.poll(timeout * 1000):
+            if events & select.POLLHUP:
+                return True
+        return False
+
+    def close(self):
+        self.hand_over()
+        if self.read_fd >= 0:
+            os.close(self.read_fd)
+            self.read_fd = -1

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Starts the real `sidecard serve`, and at the end insists that it left in good order.
+
+`Server.finish` is where every test's last checks are: all fds that a client lent are back, a fresh client can write and
+read, SIGTERM ends the process with status 0, no sanitizer has spoken, the socket file is gone.
+"""
+
+import os
+import re
+import resource
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from . import blk
+from .client import Client
+from .events import wait_until
+from .vm import Guest
+
+ROOT = Path(__file__).resolve().parents[2]
+SANITIZER_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|MemorySanitizer|runtime error:"
+                             r"|UndefinedBehavior|DEADLYSIGNAL")
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 15.0
+
+
+def binary():
+    """The command under test, as a list (SIDECARD may hold a wrapper with arguments)."""
+    command = shlex.split(os.environ.get("SIDECARD", str(ROOT / "build" / "sidecard")))
+    assert shutil.which(command[0]), f"{command[0]} doesn't exist: build it, or set SIDECARD to the binary to test"
+    return command
+
+
+def environment(log_dir):
+    """Sanitizers write to files of their own: stderr belongs to the program."""
+    env = dict(os.environ)
+    common = f"log_path={log_dir}/sanitizer:exitcode=99"
+    for name, extra in (("ASAN_OPTIONS", "detect_leaks=1"), ("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1"),
+                        ("TSAN_OPTIONS", "halt_on_error=0")):
+        env[name] = ":".join(part for part in (env.get(name, ""), common, extra) if part)
+    env["LC_ALL"] = "C"
+    return env
+
+
+def sanitizer_reports(log_dir, stderr=""):
+    found = [f"{path.name}:\n{path.read_text(errors='replace')}" for path in Path(log_dir).glob("sanitizer*")]
+    if SANITIZER_WORDS.search(stderr):
+        found.append(f"stderr:\n{stderr}")
+    return "\n".join(found)
+
+
+class Workdir:
+    """A short folder of its own: paths of sockets have 107 bytes."""
+
+    def __init__(self, base=None):
+        self.path = Path(tempfile.mkdtemp(prefix="sdc-", dir=base))
+
+    def file(self, name, size=0, content=b""):
+        path = self.path / name
+        with open(path, "wb") as out:
+            out.write(content)
+            if size:
+                out.truncate(size)
+        return path
+
+    def remove(self):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Server:
+    """One `sidecard serve` process."""
+
+    count = 0
+
+    def __init__(self, workdir, backend, *options, socket=None, argument=None, device="virtio-blk", pass_fds=(),
+                 user=None, stderr_to=None):
+        Server.count += 1
+        self.workdir = workdir
+        self.path = Path(socket) if socket is not None else workdir.path / f"s{Server.count}"
+        self.argument = argument if argument is not None else str(self.path)
+        self.logs = workdir.path / f"log{Server.count}"
+        self.logs.mkdir()
+        self.logs.chmod(0o777)
+        self.stderr_path = self.logs / "stderr"
+        self.backend = str(backend)
+        self.options = [str(option) for option in options]
+        self.pass_fds = tuple(pass_fds)
+        self.user = user
+        self.device = device
+        self.stderr_to = stderr_to
+        self.process = None
+        self.baseline = 0
+        self.handed_out = []  # clients and guests to close at the end
+        self.may_die_by = ()
+        self.check_service = True
+        self.removes_socket = True
+        self.exit_status = None  # once `stop` was called
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    def start(self):
+        ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+        command = binary() + ["serve", self.argument, self.device, self.backend, *self.options,
+                              f"--ready-fd={ready_write}"]
+        if self.user is not None:
+            command = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", "--", *command]
+        self.command = command
+        with open(self.stderr_path, "wb") as stderr:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                            stderr=self.stderr_to if self.stderr_to is not None else stderr,
+                                            pass_fds=(ready_write, *self.pass_fds), env=environment(self.logs))
+        os.close(ready_write)
+        self.ready_text = self._read_ready(ready_read)
+        assert self.ready_text == b"READY\n", \
+            f"not ready: --ready-fd gave {self.ready_text!r}, exit status {self.process.poll()}\n{self.stderr()}"
+        self.baseline = self.fd_count()
+        return self
+
+    @staticmethod
+    def _read_ready(fd):
+        """Up to the end of file: the line is written and the fd closed when the server listens."""
+        text, end = b"", time.monotonic() + START_TIMEOUT
+        try:
+            while select.select([fd], [], [], max(end - time.monotonic(), 0))[0]:
+                piece = os.read(fd, 64)
+                if not piece:
+                    break
+                text += piece
+        finally:
+            os.close(fd)
+        return text
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def alive(self):
+        return self.process.poll() is None
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self):
+        """SIGTERM and the exit status."""
+        if self.alive:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.exit_status = self.process.wait(STOP_TIMEOUT)
+            return self.exit_status
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"SIGTERM doesn't end the server within {STOP_TIMEOUT} s\n{self.stderr()}") from None
+
+    def kill(self):
+        if self.process is not None and self.alive:
+            self.process.kill()
+            self.process.wait()
+
+    # --- looking at it ---------------------------------------------------------------------------------------
+
+    def stderr(self):
+        return self.stderr_path.read_text(errors="replace")
+
+    def fds(self):
+        """{number: what it is} of the process."""
+        out = {}
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
+            try:
+                out[int(name)] = os.readlink(f"/proc/{self.pid}/fd/{name}")
+            except FileNotFoundError:
+                pass
+        return out
+
+    def fd_count(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def fd_flags(self, fd):
+        for line in Path(f"/proc/{self.pid}/fdinfo/{fd}").read_text().splitlines():
+            if line.startswith("flags:"):
+                return int(line.split()[1], 8)
+        raise AssertionError(f"no flags of fd {fd}")
+
+    def cpu_seconds(self):
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self):
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def limit_fds(self, soft):
+        _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (min(soft, hard), hard))
+
+    def fd_limit(self):
+        return resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[0]
+
+    # --- clients ---------------------------------------------------------------------------------------------
+
+    def connect(self, **kwargs):
+        """A client before its VERSION."""
+        client = Client.connect(self.path, **kwargs)
+        self.handed_out.append(client)
+        return client
+
+    def client(self, **kwargs):
+        """A client after a good VERSION."""
+        client = self.connect()
+        client.handshake(**kwargs)
+        return client
+
+    def guest(self, **options):
+        guest = Guest.boot(self.path, **options)
+        self.handed_out.append(guest)
+        return guest
+
+    # --- the checks ------------------------------------------------------------------------------------------
+
+    def assert_alive(self):
+        assert self.alive, f"the server died with status {self.process.poll()}\n{self.stderr()}" \
+                           f"\n{sanitizer_reports(self.logs)}"
+
+    def assert_fds_back(self, timeout=3.0):
+        if not wait_until(lambda: self.fd_count() <= self.baseline, timeout):
+            shown = "\n".join(f"  {fd} -> {what}" for fd, what in sorted(self.fds().items()))
+            raise AssertionError(f"{self.fd_count()} fds are open with no client, {self.baseline} were at the start"
+                                 f":\n{shown}")
+
+    def assert_serves(self):
+        """A fresh client connects, sets the device up, and completes a verified write and read."""
+        with Guest.boot(self.path, queue_size=self._queue_size()) as guest:
+            if self.backend.startswith("null:"):
+                guest.read(0, max(guest.config.blk_size // blk.SECTOR, 1))
+            else:
+                guest.assert_works()
+
+    def _queue_size(self):
+        for option in self.options:
+            if option.startswith("--queue-size="):
+                return min(int(option.split("=")[1]), 64)
+        return 64
+
+    def close_clients(self):
+        for each in self.handed_out:
+            each.close()
+        self.handed_out = []
+
+    def finish(self):
+        """The end of every test."""
+        try:
+            self.close_clients()
+            if self.may_die_by and not self.alive:
+                assert -self.process.returncode in self.may_die_by or self.process.returncode == 99, \
+                    f"the server died with status {self.process.returncode}\n{self.stderr()}"
+                return
+            if self.exit_status is None:
+                self.assert_alive()
+                self.assert_fds_back()
+                if self.check_service:
+                    self.assert_serves()
+                    self.assert_fds_back()
+            status = self.stop()
+            reports = sanitizer_reports(self.logs, self.stderr())
+            assert not reports, f"a sanitizer has found something:\n{reports}"
+            assert status == 0, f"exit status {status} after SIGTERM\n{self.stderr()}"
+            if self.removes_socket:
+                assert not os.path.lexists(self.path), f"the socket file {self.path} is left behind"
+        finally:
+            self.kill()
+
+
+def run_cli(*arguments, log_dir, user=None, timeout=10.0, pass_fds=()):
+    """Runs a command to its end: (status, stderr)."""
+    command = binary() + [str(argument) for argument in arguments]
+    if user is not None:
+        command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--", *command]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+                          env=environment(log_dir), pass_fds=pass_fds)
+    stderr = done.stderr.decode(errors="replace")
+    reports = sanitizer_reports(log_dir, stderr)
+    assert not reports, f"a sanitizer has found something:\n{reports}"
+    return done.returncode, stderr
