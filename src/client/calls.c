@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Commands and their replies: who sent what, who gets which reply, what the server's own commands are answered.
+#include "client/vfio_client.h"
+
+#include "os/clock.h"
+#include "os/wait.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MS_NS UINT64_C(1000000)
+#define SECOND_NS UINT64_C(1000000000)
+
+const char *sdc_vfio_command_name(uint16_t command, char buffer[16])
+{
+    static const char *const names[SDC_VFU_COMMANDS] = {
+        [SDC_VFU_VERSION] = "VERSION",
+        [SDC_VFU_DMA_MAP] = "DMA_MAP",
+        [SDC_VFU_DMA_UNMAP] = "DMA_UNMAP",
+        [SDC_VFU_GET_INFO] = "GET_INFO",
+        [SDC_VFU_GET_REGION_INFO] = "GET_REGION_INFO",
+        [SDC_VFU_GET_REGION_IO_FDS] = "GET_REGION_IO_FDS",
+        [SDC_VFU_GET_IRQ_INFO] = "GET_IRQ_INFO",
+        [SDC_VFU_SET_IRQS] = "SET_IRQS",
+        [SDC_VFU_REGION_READ] = "REGION_READ",
+        [SDC_VFU_REGION_WRITE] = "REGION_WRITE",
+        [SDC_VFU_DMA_READ] = "DMA_READ",
+        [SDC_VFU_DMA_WRITE] = "DMA_WRITE",
+        [SDC_VFU_RESET] = "DEVICE_RESET",
+        [SDC_VFU_REGION_WRITE_MULTI] = "REGION_WRITE_MULTI",
+        [SDC_VFU_DEVICE_FEATURE] = "DEVICE_FEATURE",
+        [SDC_VFU_MIG_DATA_READ] = "MIG_DATA_READ",
+        [SDC_VFU_MIG_DATA_WRITE] = "MIG_DATA_WRITE",
+    };
+    if (command < SDC_VFU_COMMANDS && names[command])
+        return names[command];
+    snprintf(buffer, 16, "command %u", command);
+    return buffer;
+}
+
+// --- the end of a connection ---
+
+int sdc_vfio_client_fail(struct sdc_vfio_client *client, const struct sdc_error *why, struct sdc_error *err)
+{
+    pthread_mutex_lock(&client->lock);
+    if (client->failure.code == 0)
+        client->failure = *why;
+    int code = client->failure.code;
+    if (err)
+        *err = client->failure;
+    pthread_cond_broadcast(&client->changed);
+    pthread_mutex_unlock(&client->lock);
+    return code;
+}
+
+// The failure, or 0. Under lock.
+static int failed(const struct sdc_vfio_client *client, struct sdc_error *err)
+{
+    if (client->failure.code != 0 && err)
+        *err = client->failure;
+    return client->failure.code;
+}
+
+// --- the list of calls, under lock ---
+
+static struct sdc_vfio_call **find_call(struct sdc_vfio_client *client, uint16_t id)
+{
+    struct sdc_vfio_call **at = &client->calls;
+    while (*at && (*at)->id != id)
+        at = &(*at)->next;
+    return at;
+}
+
+// An id that no call on the list has: an abandoned call keeps its id, so that a late reply is not taken for another's.
+static uint16_t new_id(struct sdc_vfio_client *client)
+{
+    while (*find_call(client, client->next_id))
+        client->next_id++;
+    return client->next_id++;
+}
+
+static void free_call(struct sdc_vfio_call *call)
+{
+    sdc_vfio_reply_release(&call->reply);
+    free(call);
+}
+
+static void drop_call(struct sdc_vfio_client *client, struct sdc_vfio_call *call)
+{
+    struct sdc_vfio_call **at = &client->calls;
+    while (*at && *at != call)
+        at = &(*at)->next;
+    if (*at)
+        *at = call->next;
+    free_call(call);
+}
+
+// --- what comes in ---
+
+// The server asks something of us. Nothing is served yet: the answer is an error, as the specification wants it for an
+// unknown command. It is only noted down here, since another message may be half sent.
+static int take_command(struct sdc_vfio_client *client, struct sdc_error *err)
+{
+    struct sdc_vfu_header answer = client->in.header;
+    bool answered = !(answer.flags & SDC_VFU_NO_REPLY);
+    bool full = false;
+    answer.msg_size = sizeof answer;
+    answer.flags = SDC_VFU_TYPE_REPLY | SDC_VFU_ERROR;
+    answer.error = ENOSYS;
+    pthread_mutex_lock(&client->lock);
+    if (answered && client->owed_count < SDC_VFIO_CLIENT_OWED_MAX)
+        client->owed[client->owed_count++] = answer;
+    else
+        full = answered;
+    pthread_mutex_unlock(&client->lock);
+    if (!full)
+        return 0;
+    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server sent %d commands and took no answers", client->name,
+                         SDC_VFIO_CLIENT_OWED_MAX);
+}
+
+// Gives the reply that has come in to its call. One that nobody waits for is dropped: its call has timed out.
+static int take_reply(struct sdc_vfio_client *client, struct sdc_error *err)
+{
+    struct sdc_vfio_incoming *in = &client->in;
+    char name[2][16];
+    int ret = 0;
+    pthread_mutex_lock(&client->lock);
+    struct sdc_vfio_call **at = find_call(client, in->header.msg_id);
+    struct sdc_vfio_call *call = *at;
+    if (!call) {
+        client->strays++;
+    } else if (call->command != in->header.cmd) {
+        ret = sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server answered %s with a reply to %s", client->name,
+                            sdc_vfio_command_name(call->command, name[0]),
+                            sdc_vfio_command_name(in->header.cmd, name[1]));
+    } else {
+        *at = call->next;
+        call->header = in->header;
+        call->reply.payload = in->payload;
+        call->reply.size = in->header.msg_size - sizeof in->header;
+        memcpy(call->reply.fds, in->fds, sizeof in->fds);
+        call->reply.fds_count = in->fds_count;
+        in->payload = NULL;
+        in->fds_count = 0;
+        call->done = true;
+        if (call->abandoned)
+            free_call(call);
+        pthread_cond_broadcast(&client->changed);
+    }
+    pthread_mutex_unlock(&client->lock);
+    return ret;
+}
+
+// Takes every whole message that is there. By the thread that reads.
+static void take_messages(struct sdc_vfio_client *client)
+{
+    struct sdc_error why = {0};
+    int ret;
+    while ((ret = sdc_vfio_channel_receive(client, &why)) == 1) {
+        bool reply = (client->in.header.flags & SDC_VFU_TYPE_MASK) == SDC_VFU_TYPE_REPLY;
+        ret = reply ? take_reply(client, &why) : take_command(client, &why);
+        sdc_vfio_channel_next(client);
+        if (ret < 0)
+            break;
+    }
+    if (ret < 0)
+        sdc_vfio_client_fail(client, &why, NULL);
+}
+
+// Becomes the thread that reads, if there is none and the connection is good. Under lock.
+static bool begin_reading(struct sdc_vfio_client *client)
+{
+    if (client->reading || client->failure.code != 0)
+        return false;
+    client->reading = true;
+    return true;
+}
+
+static void end_reading(struct sdc_vfio_client *client)
+{
+    client->reading = false;
+    pthread_cond_broadcast(&client->changed);
+}
+
+void sdc_vfio_client_drain(struct sdc_vfio_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    bool mine = begin_reading(client);
+    pthread_mutex_unlock(&client->lock);
+    if (!mine)
+        return;
+    take_messages(client);
+    pthread_mutex_lock(&client->lock);
+    end_reading(client);
+    pthread_mutex_unlock(&client->lock);
+}
+
+// --- what goes out ---
+
+static uint64_t deadline_of(const struct sdc_vfio_client *client)
+{
+    return sdc_clock_ns() + client->timeout_ms * MS_NS;
+}
+
+// The next answer that is owed. False: none, or the connection has failed.
+static bool next_owed(struct sdc_vfio_client *client, struct sdc_vfu_header *answer)
+{
+    pthread_mutex_lock(&client->lock);
+    bool any = client->owed_count > 0 && client->failure.code == 0;
+    if (any) {
+        *answer = client->owed[0];
+        client->owed_count--;
+        memmove(client->owed, client->owed + 1, client->owed_count * sizeof *answer);
+    }
+    pthread_mutex_unlock(&client->lock);
+    return any;
+}
+
+static bool owes(struct sdc_vfio_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    bool any = client->owed_count > 0 && client->failure.code == 0;
+    pthread_mutex_unlock(&client->lock);
+    return any;
+}
+
+// Sends the answers that are owed. If another thread is sending, it does so once it is done: everyone who gives up the
+// send lock comes here afterwards.
+static void pay(struct sdc_vfio_client *client)
+{
+    static const struct sdc_vfio_command nothing;
+    struct sdc_vfu_header answer;
+    while (owes(client) && pthread_mutex_trylock(&client->send_lock) == 0) {
+        while (next_owed(client, &answer))
+            sdc_vfio_channel_send(client, &answer, &nothing, deadline_of(client));
+        pthread_mutex_unlock(&client->send_lock);
+    }
+}
+
+static int check_command(const struct sdc_vfio_client *client, const struct sdc_vfio_command *command,
+                         struct sdc_error *err)
+{
+    if (command->fds_count > SDC_VFIO_CLIENT_FDS || command->fds_count > client->session.max_message_fds)
+        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER, "%s: %u file descriptors with one message; the server takes %"
+                             PRIu32, client->name, command->fds_count, client->session.max_message_fds);
+    if (command->head_size > UINT16_MAX || command->data_size > client->session.max_data_transfer)
+        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER, "%s: %zu bytes of data in one message; the server takes %" PRIu32,
+                             client->name, command->data_size, client->session.max_data_transfer);
+    return 0;
+}
+
+// Puts call on the list (unless the command is posted) and fills the header. Or the connection's failure.
+static int enlist(struct sdc_vfio_client *client, const struct sdc_vfio_command *command, struct sdc_vfio_call *call,
+                  struct sdc_vfu_header *header, struct sdc_error *err)
+{
+    pthread_mutex_lock(&client->lock);
+    int ret = failed(client, err);
+    if (ret == 0) {
+        *header = (struct sdc_vfu_header){
+            .msg_id = new_id(client),
+            .cmd = command->command,
+            .msg_size = (uint32_t)(sizeof *header + command->head_size + command->data_size),
+            .flags = SDC_VFU_TYPE_COMMAND | (command->posted ? SDC_VFU_NO_REPLY : 0),
+        };
+        if (call) {
+            call->id = header->msg_id;
+            call->next = client->calls;
+            client->calls = call;
+        }
+    }
+    pthread_mutex_unlock(&client->lock);
+    return ret;
+}
+
+int sdc_vfio_client_send(struct sdc_vfio_client *client, const struct sdc_vfio_command *command,
+                         struct sdc_vfio_call **call, struct sdc_error *err)
+{
+    struct sdc_vfu_header header;
+    struct sdc_vfio_call *made = NULL;
+    int ret = check_command(client, command, err);
+    if (ret < 0)
+        return ret;
+    if (!command->posted) {
+        made = calloc(1, sizeof *made);
+        if (!made)
+            return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "%s: no memory for a command", client->name);
+        made->command = command->command;
+    }
+    pthread_mutex_lock(&client->send_lock);
+    ret = enlist(client, command, made, &header, err);
+    if (ret == 0) {
+        ret = sdc_vfio_channel_send(client, &header, command, deadline_of(client));
+        if (ret < 0) {
+            pthread_mutex_lock(&client->lock);
+            ret = failed(client, err);
+            pthread_mutex_unlock(&client->lock);
+        }
+    }
+    pthread_mutex_unlock(&client->send_lock);
+    pay(client);
+    if (ret < 0 && made) {
+        pthread_mutex_lock(&client->lock);
+        drop_call(client, made);
+        pthread_mutex_unlock(&client->lock);
+    }
+    if (ret == 0 && made)
+        *call = made;
+    return ret;
+}
+
+// --- waiting ---
+
+static void wait_for_reader(struct sdc_vfio_client *client, uint64_t deadline_ns)
+{
+    struct timespec until = {.tv_sec = (time_t)(deadline_ns / SECOND_NS), .tv_nsec = (long)(deadline_ns % SECOND_NS)};
+    pthread_cond_timedwait(&client->changed, &client->lock, &until);
+}
+
+// Waits until call is done, the connection fails, or the time is up. Under lock, which is given up meanwhile.
+static void wait_until_done(struct sdc_vfio_client *client, struct sdc_vfio_call *call, uint64_t deadline_ns)
+{
+    uint64_t now;
+    while (!call->done && client->failure.code == 0 && (now = sdc_clock_ns()) < deadline_ns) {
+        if (!begin_reading(client)) {
+            wait_for_reader(client, deadline_ns);
+            continue;
+        }
+        pthread_mutex_unlock(&client->lock);
+        if (sdc_wait_fd(client->fd, SDC_WAIT_INPUT, (int)((deadline_ns - now) / MS_NS) + 1) > 0)
+            take_messages(client);
+        pthread_mutex_lock(&client->lock);
+        end_reading(client);
+        if (client->owed_count > 0) {
+            pthread_mutex_unlock(&client->lock);
+            pay(client);
+            pthread_mutex_lock(&client->lock);
+        }
+    }
+}
+
+// What a reply that has come says. The call is off the list.
+static int outcome(struct sdc_vfio_client *client, struct sdc_vfio_call *call, struct sdc_vfio_reply *reply,
+                   struct sdc_error *err)
+{
+    char name[16];
+    if (call->header.flags & SDC_VFU_ERROR) {
+        int code = call->header.error > 0 && call->header.error < 4096 ? -(int)call->header.error : -EIO;
+        return sdc_error_set(err, code, SDC_FAULT_PEER, "%s: the server refused %s: %s", client->name,
+                             sdc_vfio_command_name(call->command, name), strerror(-code));
+    }
+    if (reply) {
+        *reply = call->reply;
+        call->reply = (struct sdc_vfio_reply){0};
+    }
+    return 0;
+}
+
+int sdc_vfio_client_wait(struct sdc_vfio_client *client, struct sdc_vfio_call *call, struct sdc_vfio_reply *reply,
+                         struct sdc_error *err)
+{
+    char name[16];
+    pthread_mutex_lock(&client->lock);
+    wait_until_done(client, call, deadline_of(client));
+    if (call->done) {
+        pthread_mutex_unlock(&client->lock);
+        int ret = outcome(client, call, reply, err);
+        free_call(call);
+        return ret;
+    }
+    int ret = failed(client, err);
+    if (ret == 0) {
+        call->abandoned = true;
+        ret = sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER, "%s: the server did not answer %s within %" PRIu32 " ms%s",
+                            client->name, sdc_vfio_command_name(call->command, name), client->timeout_ms,
+                            client->strays > 0 ? " (but sent replies that nobody waits for)" : "");
+    } else {
+        drop_call(client, call);
+    }
+    pthread_mutex_unlock(&client->lock);
+    return ret;
+}
+
+int sdc_vfio_client_process(struct sdc_vfio_client *client, struct sdc_error *err)
+{
+    sdc_vfio_client_drain(client);
+    pay(client);
+    pthread_mutex_lock(&client->lock);
+    int ret = failed(client, err);
+    pthread_mutex_unlock(&client->lock);
+    return ret;
+}
+
+int sdc_vfio_client_do(struct sdc_vfio_client *client, const struct sdc_vfio_command *command, size_t least,
+                       struct sdc_vfio_reply *reply, struct sdc_error *err)
+{
+    struct sdc_vfio_call *call;
+    char name[16];
+    int ret = sdc_vfio_client_send(client, command, &call, err);
+    if (ret == 0)
+        ret = sdc_vfio_client_wait(client, call, reply, err);
+    if (ret < 0)
+        return ret;
+    if (reply->size >= least)
+        return 0;
+    size_t size = reply->size;
+    sdc_vfio_reply_release(reply);
+    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server's reply to %s has %zu bytes, at least %zu are due",
+                         client->name, sdc_vfio_command_name(command->command, name), size, least);
+}
