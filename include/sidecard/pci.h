@@ -58,7 +58,8 @@ struct sdc_pci_ops {
     bool (*busy)(struct sdc_pci_device *device);
     // The configuration space was written at [offset, offset + size): look at what matters to you. May be NULL.
     void (*config_written)(struct sdc_pci_device *device, uint32_t offset, uint32_t size);
-    // The driver reads [offset, offset + size) of the configuration space: bring it up to date. May be NULL.
+    // The driver is about to read [offset, offset + size) of the configuration space: bring it up to date. May be NULL.
+    // 0 or -EAGAIN, as access.
     int (*config_read)(struct sdc_pci_device *device, uint32_t offset, uint32_t size);
     // Whether INTx is asserted right now (the host asks after an unmask). Any thread. May be NULL: no INTx.
     bool (*intx_level)(struct sdc_pci_device *device);
@@ -66,7 +67,7 @@ struct sdc_pci_ops {
     void (*destroy)(struct sdc_pci_device *device);
 };
 
-// What a host does for its device.
+// What a host does for its device. A vector without an eventfd, or masked, is kept in msix_pending.
 struct sdc_pci_host_ops {
     // Any thread: raise an interrupt. For INTx vector is 0.
     void (*interrupt)(struct sdc_pci_host *host, enum sdc_pci_irq kind, uint32_t vector);
@@ -84,7 +85,7 @@ struct sdc_pci_bar {
     bool prefetchable;
 };
 
-enum { SDC_PCI_CONFIG_SIZE = 4096 };
+enum { SDC_PCI_CONFIG_SIZE = 4096, SDC_PCI_MSIX_MAX = 2048 };
 
 // A device. Implementations embed it at the start of their own.
 struct sdc_pci_device {
@@ -94,7 +95,10 @@ struct sdc_pci_device {
     uint8_t config[SDC_PCI_CONFIG_SIZE];      // what the driver reads
     uint8_t config_mask[SDC_PCI_CONFIG_SIZE]; // bits that the driver may write
     uint8_t config_reset[SDC_PCI_CONFIG_SIZE]; // what config is after a reset
-    struct sdc_pci_host *_Atomic host;        // NULL while no client is connected
+    uint8_t config_caps_end; // where the next capability goes; 0: none yet
+    // MSI-X vectors that were raised while nobody could take them (the pending bit array). Any thread.
+    _Atomic uint64_t msix_pending[SDC_PCI_MSIX_MAX / 64];
+    struct sdc_pci_host *_Atomic host; // NULL while no client is connected
 };
 
 // Any thread. Nothing happens while no host is there.

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "transport/common/virtio_core.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+// What rings can do here; devices add their own bits.
+#define RING_FEATURES                                                                                                  \
+    (SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX)
+
+struct queue_state {
+    bool enabled;
+    bool started; // a START was sent
+    struct sdc_ring_config config;
+    struct sdc_post obeyed_post; // from the queue's loop to home
+    struct sdc_post broke_post;
+    struct sdc_virtqueue *queue;
+    atomic_bool broke; // broke_post is on its way
+};
+
+static struct queue_state *state_of(struct sdc_virtqueue *queue)
+{
+    return &queue->core->states[queue->index];
+}
+
+// --- from the queues ---
+
+static void finish(struct sdc_virtio_core *core)
+{
+    if (core->resetting) {
+        core->resetting = false;
+        core->status = 0;
+        core->features = 0;
+        if (core->device->ops->reset)
+            core->device->ops->reset(core->device);
+    }
+    core->ops->ready(core->context);
+}
+
+static void run_obeyed(struct sdc_post *post)
+{
+    struct queue_state *state = sdc_container(post, struct queue_state, obeyed_post);
+    struct sdc_virtio_core *core = state->queue->core;
+
+    if (--core->pending == 0)
+        finish(core);
+}
+
+static void queue_obeyed(struct sdc_virtqueue *queue)
+{
+    sdc_loop_post(queue->core->home, &state_of(queue)->obeyed_post);
+}
+
+static void queue_interrupt(struct sdc_virtqueue *queue)
+{
+    queue->core->ops->interrupt(queue->core->context, queue->index);
+}
+
+static void run_broke(struct sdc_post *post)
+{
+    struct queue_state *state = sdc_container(post, struct queue_state, broke_post);
+    struct sdc_virtio_core *core = state->queue->core;
+
+    atomic_store(&state->broke, false);
+    if (core->status & SDC_VIRTIO_S_NEEDS_RESET || core->resetting || core->status == 0)
+        return;
+    core->status |= SDC_VIRTIO_S_NEEDS_RESET;
+    if (core->status & SDC_VIRTIO_S_DRIVER_OK)
+        core->ops->config_interrupt(core->context);
+}
+
+static void queue_broke(struct sdc_virtqueue *queue, const char *reason)
+{
+    struct queue_state *state = state_of(queue);
+
+    sdc_log_peer("%s queue %u: the driver must reset the device: %s", queue->device->ops->name, queue->index, reason);
+    if (!atomic_exchange(&state->broke, true))
+        sdc_loop_post(queue->core->home, &state->broke_post);
+}
+
+// --- orders ---
+
+static void order(struct sdc_virtio_core *core, uint16_t index, enum sdc_virtqueue_order what)
+{
+    struct sdc_virtqueue *queue = &core->queues[index];
+
+    queue->order = what;
+    if (what != SDC_VIRTQUEUE_STOP)
+        queue->map = sdc_map_ref(core->map);
+    core->pending++;
+    sdc_virtqueue_send(queue);
+}
+
+static void start(struct sdc_virtio_core *core, uint16_t index)
+{
+    struct queue_state *state = &core->states[index];
+
+    state->started = true;
+    core->queues[index].config = state->config;
+    core->queues[index].config.features = core->features;
+    order(core, index, SDC_VIRTQUEUE_START);
+}
+
+bool sdc_virtio_core_busy(const struct sdc_virtio_core *core)
+{
+    return core->pending > 0;
+}
+
+uint64_t sdc_virtio_core_offered(const struct sdc_virtio_core *core)
+{
+    return RING_FEATURES | core->device->ops->features(core->device);
+}
+
+void sdc_virtio_core_accept(struct sdc_virtio_core *core, uint64_t features)
+{
+    if (!(core->status & SDC_VIRTIO_S_FEATURES_OK))
+        core->features = features;
+}
+
+// virtio 1.2, 2.2.2 and 6.1: no bit that was not offered, and none of the legacy interface.
+static bool features_acceptable(struct sdc_virtio_core *core)
+{
+    uint64_t foreign = core->features & ~sdc_virtio_core_offered(core);
+    struct sdc_virtio_device *device = core->device;
+
+    if (foreign) {
+        sdc_log_peer("%s: the driver accepts features %#" PRIx64 ", which were not offered", device->ops->name, foreign);
+        return false;
+    }
+    if (!(core->features & SDC_VIRTIO_F_VERSION_1)) {
+        sdc_log_peer("%s: the driver does not accept VIRTIO_F_VERSION_1", device->ops->name);
+        return false;
+    }
+    return !device->ops->accept || device->ops->accept(device, core->features);
+}
+
+void sdc_virtio_core_set_status(struct sdc_virtio_core *core, uint8_t status)
+{
+    uint8_t before = core->status;
+
+    if (status == 0) {
+        sdc_virtio_core_reset(core);
+        return;
+    }
+    // Bits are only ever added by the driver; NEEDS_RESET is the device's.
+    status = (uint8_t)((before | status) & ~SDC_VIRTIO_S_NEEDS_RESET) | (before & SDC_VIRTIO_S_NEEDS_RESET);
+    if (status & SDC_VIRTIO_S_FEATURES_OK && !(before & SDC_VIRTIO_S_FEATURES_OK) && !features_acceptable(core))
+        status = (uint8_t)(status & ~SDC_VIRTIO_S_FEATURES_OK);
+    if (status & SDC_VIRTIO_S_DRIVER_OK && !(status & SDC_VIRTIO_S_FEATURES_OK)) {
+        sdc_log_peer("%s: the driver sets DRIVER_OK without FEATURES_OK", core->device->ops->name);
+        status = (uint8_t)(status & ~SDC_VIRTIO_S_DRIVER_OK);
+    }
+    core->status = status;
+    if (!(status & SDC_VIRTIO_S_DRIVER_OK) || before & SDC_VIRTIO_S_DRIVER_OK)
+        return;
+    for (uint16_t i = 0; i < core->device->queues_count; i++) {
+        if (core->states[i].enabled)
+            start(core, i);
+    }
+}
+
+void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const struct sdc_ring_config *config)
+{
+    struct queue_state *state = &core->states[queue];
+
+    if (state->enabled)
+        return;
+    state->enabled = true;
+    state->config = *config;
+    if (core->status & SDC_VIRTIO_S_DRIVER_OK)
+        start(core, queue);
+}
+
+bool sdc_virtio_core_enabled(const struct sdc_virtio_core *core, uint16_t queue)
+{
+    return core->states[queue].enabled;
+}
+
+void sdc_virtio_core_kick(struct sdc_virtio_core *core, uint16_t queue)
+{
+    if (core->states[queue].started)
+        sdc_virtqueue_kick(&core->queues[queue]);
+}
+
+void sdc_virtio_core_reset(struct sdc_virtio_core *core)
+{
+    core->resetting = true;
+    for (uint16_t i = 0; i < core->device->queues_count; i++) {
+        struct queue_state *state = &core->states[i];
+        bool started = state->started;
+        state->enabled = state->started = false;
+        if (started)
+            order(core, i, SDC_VIRTQUEUE_STOP);
+    }
+    if (core->pending == 0)
+        finish(core);
+}
+
+void sdc_virtio_core_set_map(struct sdc_virtio_core *core, struct sdc_map *map)
+{
+    struct sdc_map *before = core->map;
+
+    core->map = sdc_map_ref(map);
+    sdc_map_unref(before);
+    for (uint16_t i = 0; i < core->device->queues_count; i++) {
+        if (core->states[i].started)
+            order(core, i, SDC_VIRTQUEUE_REMAP);
+    }
+    if (core->pending == 0)
+        core->ops->ready(core->context);
+}
+
+void sdc_virtio_config_changed(struct sdc_virtio_device *device)
+{
+    struct sdc_virtio_core *core = device->core;
+
+    core->config_generation++;
+    if (core->status & SDC_VIRTIO_S_DRIVER_OK)
+        core->ops->config_interrupt(core->context);
+}
+
+// --- life ---
+
+int sdc_virtio_core_new(struct sdc_virtio_device *device, struct sdc_loop *const *loops, unsigned loops_count,
+                        const struct sdc_virtio_core_ops *ops, void *context, struct sdc_virtio_core **out,
+                        struct sdc_error *err)
+{
+    uint16_t count = device->queues_count;
+    if (count == 0 || count > SDC_LIMIT_QUEUES || !sdc_is_power_of_two(device->queue_size_max) ||
+        device->queue_size_max > SDC_LIMIT_QUEUE_SIZE)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s with %u queues of %u entries: at most %d, of a power of two up to %d",
+                             device->ops->name, count, device->queue_size_max, SDC_LIMIT_QUEUES, SDC_LIMIT_QUEUE_SIZE);
+
+    struct sdc_virtio_core *core = calloc(1, sizeof *core);
+    struct sdc_virtqueue *queues = calloc(count, sizeof *queues);
+    struct queue_state *states = calloc(count, sizeof *states);
+    if (!core || !queues || !states) {
+        free(core);
+        free(queues);
+        free(states);
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a device with %u queues", count);
+    }
+    *core = (struct sdc_virtio_core){.device = device, .ops = ops, .context = context, .home = loops[0],
+                                     .queues = queues, .states = states};
+    for (uint16_t i = 0; i < count; i++) {
+        queues[i].core = core;
+        queues[i].device = device;
+        queues[i].loop = loops[i % loops_count];
+        queues[i].index = i;
+        queues[i].obeyed = queue_obeyed;
+        queues[i].interrupt = queue_interrupt;
+        queues[i].broke = queue_broke;
+        sdc_virtqueue_init(&queues[i]);
+        states[i].queue = &queues[i];
+        states[i].obeyed_post.run = run_obeyed;
+        states[i].broke_post.run = run_broke;
+    }
+    device->core = core;
+    *out = core;
+    return 0;
+}
+
+void sdc_virtio_core_free(struct sdc_virtio_core *core)
+{
+    core->device->ops->destroy(core->device);
+    sdc_map_unref(core->map);
+    free(core->queues);
+    free(core->states);
+    free(core);
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What a virtio device needs whatever transport it is under: status, features, the life of its queues on their loops,
+// guest memory. A transport (virtio PCI, later MMIO, vhost-user, VDUSE) translates its registers or messages into these calls, all on
+// the home loop. Calls that start something return at once; while sdc_virtio_core_busy, none of them may be made.
+#pragma once
+
+#include "transport/common/virtqueue.h"
+
+struct sdc_virtio_core_ops {
+    void (*interrupt)(void *context, uint16_t queue); // the queue's loop
+    void (*config_interrupt)(void *context);          // home loop
+    void (*ready)(void *context);                     // home loop: not busy any more
+};
+
+struct sdc_virtio_core {
+    struct sdc_virtio_device *device;
+    const struct sdc_virtio_core_ops *ops;
+    void *context;
+    struct sdc_loop *home;
+    struct sdc_virtqueue *queues; // device->queues_count
+    struct sdc_map *map;          // a reference
+    uint64_t features;            // accepted; fixed by FEATURES_OK
+    uint8_t status;
+    uint8_t config_generation;
+    bool resetting;
+    // Orders that queues have not obeyed yet; zero: the core may be called again.
+    uint32_t pending;
+    struct queue_state *states; // what the home loop knows of each queue
+};
+
+// Takes over device. loops[0] is the home loop; queue i lives on loops[i % loops_count].
+int sdc_virtio_core_new(struct sdc_virtio_device *device, struct sdc_loop *const *loops, unsigned loops_count,
+                        const struct sdc_virtio_core_ops *ops, void *context, struct sdc_virtio_core **core,
+                        struct sdc_error *err);
+// Not busy, and reset. Frees the device too.
+void sdc_virtio_core_free(struct sdc_virtio_core *core);
+
+bool sdc_virtio_core_busy(const struct sdc_virtio_core *core);
+// What the device and the rings offer.
+uint64_t sdc_virtio_core_offered(const struct sdc_virtio_core *core);
+// The driver writes its features (only counts before FEATURES_OK).
+void sdc_virtio_core_accept(struct sdc_virtio_core *core, uint64_t features);
+// The driver writes the status; 0 resets. Reading is core->status.
+void sdc_virtio_core_set_status(struct sdc_virtio_core *core, uint8_t status);
+// The driver has set a queue up. It starts with DRIVER_OK, or now if that is past. Ignored for a queue that was enabled before.
+void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const struct sdc_ring_config *config);
+bool sdc_virtio_core_enabled(const struct sdc_virtio_core *core, uint16_t queue);
+void sdc_virtio_core_kick(struct sdc_virtio_core *core, uint16_t queue);
+// Ends all queues, forgets what the driver set.
+void sdc_virtio_core_reset(struct sdc_virtio_core *core);
+// Guest memory is `map` from now on; takes a reference of its own.
+void sdc_virtio_core_set_map(struct sdc_virtio_core *core, struct sdc_map *map);

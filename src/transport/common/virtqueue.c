@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "transport/common/virtqueue.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdalign.h>
+#include <stdlib.h>
+
+// A request with all that the queue keeps about it. The device's own bytes follow.
+struct request {
+    struct sdc_virtio_request shown;
+    struct request *next; // while it is free
+    struct sdc_map_use *use;
+    struct sdc_chain chain;
+    alignas(16) unsigned char private_memory[];
+};
+
+enum { SLAB = 16 }; // requests that are made at a time, as the driver comes to need them
+
+static struct request *request_of(struct sdc_virtio_request *shown)
+{
+    return sdc_container(shown, struct request, shown);
+}
+
+// --- requests ---
+
+static struct request *grow(struct sdc_virtqueue *queue)
+{
+    size_t size = (sizeof(struct request) + queue->device->ops->request_size + 15) & ~(size_t)15;
+    void **slabs = realloc(queue->slabs, (queue->slabs_count + 1) * sizeof *slabs);
+    if (!slabs)
+        return NULL;
+    queue->slabs = slabs;
+    char *slab = calloc(SLAB, size);
+    if (!slab)
+        return NULL;
+    slabs[queue->slabs_count++] = slab;
+    for (unsigned i = 0; i < SLAB; i++) {
+        struct request *request = (struct request *)(void *)(slab + i * size);
+        request->shown.queue = queue;
+        sdc_chain_init(&request->chain);
+        request->next = queue->free_requests;
+        queue->free_requests = request;
+    }
+    return queue->free_requests;
+}
+
+static void free_requests(struct sdc_virtqueue *queue)
+{
+    for (struct request *request = queue->free_requests; request; request = request->next)
+        sdc_chain_destroy(&request->chain);
+    for (uint32_t i = 0; i < queue->slabs_count; i++)
+        free(queue->slabs[i]);
+    free(queue->slabs);
+    queue->slabs = NULL;
+    queue->slabs_count = 0;
+    queue->free_requests = NULL;
+}
+
+static void drop_use(struct sdc_map_use *use)
+{
+    sdc_map_unref(use->map);
+    free(use);
+}
+
+// From now on requests are translated with map, whose reference it takes over.
+static int use_map(struct sdc_virtqueue *queue, struct sdc_map *map)
+{
+    struct sdc_map_use *use = calloc(1, sizeof *use);
+    if (!use) {
+        sdc_map_unref(map);
+        return -ENOMEM;
+    }
+    use->map = map;
+    struct sdc_map_use *old = queue->use;
+    queue->use = use;
+    if (old && old->in_flight == 0)
+        drop_use(old);
+    return 0;
+}
+
+// --- taking and giving ---
+
+static void schedule(struct sdc_virtqueue *queue)
+{
+    sdc_loop_defer(queue->loop, &queue->work);
+}
+
+unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_request **requests, unsigned max)
+{
+    unsigned count = 0;
+
+    if (!queue->running || queue->stopping || queue->remapping)
+        return 0;
+    while (count < max && queue->budget > 0) {
+        struct request *request = queue->free_requests ? queue->free_requests : grow(queue);
+        int rc = request ? sdc_ring_take(&queue->ring, &request->chain) : -ENOMEM;
+        if (rc <= 0) {
+            if (rc == -EPROTO)
+                sdc_virtqueue_break(queue, queue->ring.broken);
+            else if (rc < 0)
+                queue->again = true;
+            return count;
+        }
+        queue->free_requests = request->next;
+        request->use = queue->use;
+        request->use->in_flight++;
+        request->shown.readable_size = request->chain.readable_size;
+        request->shown.writable_size = request->chain.writable_size;
+        request->shown.fault = request->chain.fault;
+        requests[count++] = &request->shown;
+        queue->budget--;
+    }
+    if (queue->budget == 0)
+        queue->again = true;
+    return count;
+}
+
+static void finish_order(struct sdc_virtqueue *queue);
+
+void sdc_virtqueue_give(struct sdc_virtio_request *shown, uint32_t written)
+{
+    struct request *request = request_of(shown);
+    struct sdc_virtqueue *queue = shown->queue;
+    struct sdc_map_use *use = request->use;
+
+    sdc_ring_give(&queue->ring, &request->chain, written);
+    if (--use->in_flight == 0 && use != queue->use)
+        drop_use(use);
+    sdc_chain_trim(&request->chain);
+    request->next = queue->free_requests;
+    queue->free_requests = request;
+    sdc_loop_defer(queue->loop, &queue->flush);
+}
+
+static void run_flush(struct sdc_deferred *deferred)
+{
+    struct sdc_virtqueue *queue = sdc_container(deferred, struct sdc_virtqueue, flush);
+
+    if (!queue->running)
+        return;
+    if (sdc_ring_publish(&queue->ring))
+        queue->interrupt(queue);
+    if (queue->ring.in_flight == 0 && (queue->stopping || queue->remapping))
+        finish_order(queue);
+}
+
+static void run_kick(struct sdc_post *post)
+{
+    struct sdc_virtqueue *queue = sdc_container(post, struct sdc_virtqueue, kick_post);
+
+    // Cleared before the ring is looked at: a kick from now on posts again.
+    atomic_store_explicit(&queue->kicked, false, memory_order_seq_cst);
+    if (queue->running)
+        schedule(queue);
+}
+
+void sdc_virtqueue_kick(struct sdc_virtqueue *queue)
+{
+    if (!atomic_exchange_explicit(&queue->kicked, true, memory_order_seq_cst))
+        sdc_loop_post(queue->loop, &queue->kick_post);
+}
+
+static void run_work(struct sdc_deferred *deferred)
+{
+    struct sdc_virtqueue *queue = sdc_container(deferred, struct sdc_virtqueue, work);
+
+    if (!queue->running || queue->stopping || queue->remapping || queue->ring.broken)
+        return;
+    sdc_ring_suppress(&queue->ring);
+    queue->budget = SDC_LIMIT_TURN;
+    queue->again = false;
+    queue->device->ops->queue_work(queue->device, queue);
+    bool more = queue->again || sdc_ring_rearm(&queue->ring);
+    if (queue->ring.broken)
+        sdc_virtqueue_break(queue, queue->ring.broken);
+    else if (more)
+        sdc_virtqueue_kick(queue); // in the next turn, after others had theirs
+}
+
+void sdc_virtqueue_break(struct sdc_virtqueue *queue, const char *reason)
+{
+    queue->ring.broken = reason;
+    queue->broke(queue, reason);
+}
+
+// --- orders ---
+
+static void obeyed(struct sdc_virtqueue *queue)
+{
+    queue->obeyed(queue);
+}
+
+static void start(struct sdc_virtqueue *queue)
+{
+    struct sdc_error err;
+    int rc = use_map(queue, queue->map);
+    if (rc < 0) {
+        queue->broke(queue, "no memory");
+        return;
+    }
+    rc = sdc_ring_start(&queue->ring, &queue->config, queue->use->map, &err);
+    if (rc < 0) {
+        drop_use(queue->use);
+        queue->use = NULL;
+        queue->broke(queue, err.text);
+        return;
+    }
+    queue->running = true;
+    rc = queue->device->ops->queue_start(queue->device, queue);
+    if (rc < 0) {
+        sdc_ring_stop(&queue->ring);
+        drop_use(queue->use);
+        queue->use = NULL;
+        queue->running = false;
+        queue->broke(queue, "the device could not start the queue");
+        return;
+    }
+    schedule(queue); // kicks that came before were for nobody
+}
+
+static void stop(struct sdc_virtqueue *queue)
+{
+    queue->stopping = false;
+    if (!queue->running)
+        return;
+    queue->device->ops->queue_stop(queue->device, queue);
+    queue->running = false;
+    sdc_loop_undefer(queue->loop, &queue->work);
+    sdc_loop_undefer(queue->loop, &queue->flush);
+    sdc_ring_stop(&queue->ring);
+    free_requests(queue);
+    drop_use(queue->use);
+    queue->use = NULL;
+}
+
+static void remap(struct sdc_virtqueue *queue)
+{
+    struct sdc_map *map = queue->map;
+
+    queue->remapping = false;
+    if (use_map(queue, map) < 0) {
+        sdc_virtqueue_break(queue, "no memory");
+        return;
+    }
+    sdc_ring_remap(&queue->ring, map);
+    schedule(queue);
+}
+
+// What a waiting order waited for has come true.
+static void finish_order(struct sdc_virtqueue *queue)
+{
+    if (queue->stopping)
+        stop(queue);
+    else
+        remap(queue);
+    obeyed(queue);
+}
+
+static void run_order(struct sdc_post *post)
+{
+    struct sdc_virtqueue *queue = sdc_container(post, struct sdc_virtqueue, order_post);
+    bool idle = !queue->running || queue->ring.in_flight == 0;
+
+    switch (queue->order) {
+    case SDC_VIRTQUEUE_START:
+        start(queue);
+        break;
+    case SDC_VIRTQUEUE_STOP:
+        if (!idle) {
+            queue->stopping = true;
+            return;
+        }
+        if (queue->running && sdc_ring_publish(&queue->ring))
+            queue->interrupt(queue);
+        stop(queue);
+        break;
+    case SDC_VIRTQUEUE_REMAP:
+        if (!queue->running) {
+            sdc_map_unref(queue->map);
+        } else if (idle || sdc_ring_stays(&queue->ring, queue->map)) {
+            remap(queue);
+        } else {
+            // The ring's own memory goes away or moves: what is in flight is still given back through it.
+            queue->remapping = true;
+            return;
+        }
+        break;
+    }
+    obeyed(queue);
+}
+
+void sdc_virtqueue_send(struct sdc_virtqueue *queue)
+{
+    sdc_loop_post(queue->loop, &queue->order_post);
+}
+
+void sdc_virtqueue_init(struct sdc_virtqueue *queue)
+{
+    queue->order_post.run = run_order;
+    queue->kick_post.run = run_kick;
+    queue->work.run = run_work;
+    queue->flush.run = run_flush;
+}
+
+// --- what devices ask ---
+
+uint16_t sdc_virtqueue_index(const struct sdc_virtqueue *queue)
+{
+    return queue->index;
+}
+
+struct sdc_loop *sdc_virtqueue_loop(const struct sdc_virtqueue *queue)
+{
+    return queue->loop;
+}
+
+void sdc_virtqueue_set_context(struct sdc_virtqueue *queue, void *context)
+{
+    queue->context = context;
+}
+
+void *sdc_virtqueue_context(const struct sdc_virtqueue *queue)
+{
+    return queue->context;
+}
+
+uint64_t sdc_virtqueue_features(const struct sdc_virtqueue *queue)
+{
+    return queue->config.features;
+}
+
+void *sdc_virtio_request_private(struct sdc_virtio_request *request)
+{
+    return request_of(request)->private_memory;
+}
+
+struct sdc_virtio_request *sdc_virtio_request_of(void *private_memory)
+{
+    return &sdc_container(private_memory, struct request, private_memory)->shown;
+}
+
+int sdc_virtio_request_read(struct sdc_virtio_request *request, uint64_t offset, void *local, size_t size)
+{
+    return sdc_chain_read(&request_of(request)->chain, offset, local, size);
+}
+
+int sdc_virtio_request_write(struct sdc_virtio_request *request, uint64_t offset, const void *local, size_t size)
+{
+    return sdc_chain_write(&request_of(request)->chain, offset, local, size);
+}
+
+int sdc_virtio_request_spans(struct sdc_virtio_request *request, bool writable, uint64_t offset, uint64_t size,
+                             const struct sdc_span **spans, uint32_t *count)
+{
+    return sdc_chain_spans(&request_of(request)->chain, writable, offset, size, spans, count);
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A virtqueue on its loop: the ring, the requests taken from it, and the orders that the home loop sends it. All of it
+// belongs to the queue's loop; others only post.
+#pragma once
+
+#include <sidecard/virtio.h>
+
+#include "loop/loop.h"
+#include "ring/ring.h"
+
+#include <stdatomic.h>
+
+struct sdc_virtqueue;
+struct request;
+
+// A map of guest memory as this queue uses it.
+struct sdc_map_use {
+    struct sdc_map *map; // holds a reference
+    uint32_t in_flight;  // requests translated with it; zero, and not current: the reference is dropped
+};
+
+// What the home loop can order a queue to do. One order at a time is under way.
+enum sdc_virtqueue_order {
+    SDC_VIRTQUEUE_START, // with config and map
+    SDC_VIRTQUEUE_STOP,  // takes no more, waits for what is in flight, ends
+    SDC_VIRTQUEUE_REMAP, // with map
+};
+
+struct sdc_virtqueue {
+    // Fixed at creation.
+    struct sdc_virtio_core *core;
+    struct sdc_virtio_device *device;
+    struct sdc_loop *loop;
+    uint16_t index;
+    void (*obeyed)(struct sdc_virtqueue *queue);                     // the queue's loop: an order is done
+    void (*interrupt)(struct sdc_virtqueue *queue);                  // the queue's loop
+    void (*broke)(struct sdc_virtqueue *queue, const char *reason); // the queue's loop: once until the next start
+
+    // The order, written by the home loop before it posts.
+    enum sdc_virtqueue_order order;
+    struct sdc_ring_config config;
+    struct sdc_map *map; // a reference that the order carries
+    struct sdc_post order_post;
+
+    // A kick on its way; set by the kicker, cleared by the queue before it looks.
+    atomic_bool kicked;
+    struct sdc_post kick_post;
+
+    // The queue's loop only.
+    bool running;
+    bool stopping;  // a STOP waits for in_flight to become zero
+    bool remapping; // a REMAP waits for the same
+    struct sdc_ring ring;
+    struct sdc_map_use *use;
+    struct request *free_requests;
+    void **slabs; // of requests
+    uint32_t slabs_count;
+    unsigned budget; // requests that may still be taken in this turn
+    bool again;      // the turn's budget did not suffice
+    void *context;   // the device's
+    struct sdc_deferred work;
+    struct sdc_deferred flush;
+};
+
+void sdc_virtqueue_init(struct sdc_virtqueue *queue);
+// Home loop, with order, config and map filled in as the order wants them.
+void sdc_virtqueue_send(struct sdc_virtqueue *queue);
+// Any thread: the driver has made something available.
+void sdc_virtqueue_kick(struct sdc_virtqueue *queue);
