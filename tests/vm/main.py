@@ -39,9 +39,9 @@ def parse_arguments():
         description="Runs virtual machines under QEMU (TCG: no KVM needed) with disks served by sidecard.",
         epilog="Environment: SIDECARD, the program under test (default build/sidecard); SIDECARD_VM_DIR, where the "
                "Debian tree and the logs are kept (default build/vm); SIDECARD_VM_SLOW=N, multiplies all time limits.")
-    parser.add_argument("--short", action="store_true", help="only the cases for every change, about two minutes")
+    parser.add_argument("--short", action="store_true", help="only the cases for every change, about a minute and a half")
     parser.add_argument("--reference", action="store_true",
-                        help="use QEMU's own virtio-blk-pci instead of sidecard: what fails then is a fault of the tests")
+                        help="QEMU's own virtio-blk-pci instead of sidecard: what fails then is a fault of the tests")
     parser.add_argument("--only", metavar="PATTERN", help="only the cases whose name matches, as in 'linux-*'")
     parser.add_argument("--list", action="store_true", help="print the cases and their tests, run nothing")
     parser.add_argument("--keep", action="store_true", help="keep the disk images of cases that passed too")

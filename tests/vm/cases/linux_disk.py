@@ -251,7 +251,7 @@ class LinuxThreads(LinuxFourQueues):
 
     name = "linux-4-queues-2-threads"
     short = False
-    fio_mib = 32
+    fio_mib = 64
 
     def make_disk(self):
         return Disk(self.image, queues=4, threads=2, direct=True)

@@ -11,9 +11,10 @@ from harness.image import MIB, allocated
 def fio_raw(guest, size_mib, block_sizes="512-128k", jobs=1):
     """Random writes of all sizes straight to the disk, each job in a part of its own; everything is read back and
     verified. With as many jobs as processors each processor, and so each queue, has one."""
+    share = size_mib // jobs
     guest.run(f"""
         fio --name=raw --filename=/dev/vda --ioengine=libaio --direct=1 --thread --iodepth=16 --rw=randwrite \\
-            --bsrange={block_sizes} --numjobs={jobs} --size={size_mib // jobs}m --offset_increment={size_mib // jobs}m \\
+            --bsrange={block_sizes} --numjobs={jobs} --size={share}m --offset_increment={share}m \\
             --cpus_allowed=0-{jobs - 1} --cpus_allowed_policy=split --verify=crc32c --verify_fatal=1 --group_reporting
         """, seconds=240)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A 128 MiB disk that firmware of both kinds boots from.
 
-GRUB for BIOS stands in the gap behind the MBR, GRUB for UEFI on the disk's only partition, an EFI system partition. Either
-checks a file of 4 MiB on the disk, writes a variable back to it, says so on the serial port, and starts a Linux guest
-whose kernel and initramfs are read from the disk too.
+GRUB for BIOS stands in the gap behind the MBR, GRUB for UEFI on the disk's only partition, an EFI system partition.
+Either checks a file of 4 MiB on the disk, writes a variable back to it, says so on the serial port, and starts a
+Linux guest whose kernel and initramfs are read from the disk too.
 """
 
 import hashlib
@@ -115,7 +115,8 @@ class BootDisk:
         sums = f"{hashlib.sha256(data).hexdigest()}  /data.bin\n".encode()
         partition = f"{self._template}@@{PARTITION_START}"
         sectors = (DISK_SIZE - PARTITION_START) // 512
-        self._tree.run("usr/bin/mformat", "-i", partition, "-F", "-T", sectors, "-h", 255, "-s", 63, "-v", "SIDECARD", "::")
+        self._tree.run("usr/bin/mformat", "-i", partition, "-F", "-T", sectors, "-h", 255, "-s", 63,
+                       "-v", "SIDECARD", "::")
         self._tree.run("usr/bin/mmd", "-i", partition, "::/EFI", "::/EFI/BOOT", "::/grub")
         contents = {"/data.bin": data, "/sums": sums, "/grub/grub.cfg": GRUB_CONFIG.encode(),
                     "/grub/grubenv": environment_block(visitor="nobody"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A case: one disk, one server, and tests that run in the order in which they are written.
 
-A test is a method marked with @test. When one fails, the next still runs; when the guest, QEMU or the server is lost, the
-rest count as failed without being run. Methods marked with @at_end run in any event, after everything else.
+A test is a method marked with @test. When one fails, the next still runs; when the guest, QEMU or the server is
+lost, the rest count as failed without being run. Methods marked with @at_end run in any event, after everything else.
 """
 
 import re

@@ -40,7 +40,9 @@ class Guest:
         """Runs a script that must succeed; returns its output without blanks around it; raises Failure or Lost."""
         status, text = self.try_run(script, seconds)
         if status != 0:
-            shown = "".join(f"  | {line}\n" for line in text.splitlines()[-25:])
+            lines = text.splitlines()
+            lines = lines if len(lines) <= 30 else [*lines[:15], "...", *lines[-15:]]
+            shown = "".join(f"  | {line}\n" for line in lines)
             words = "".join(f"  $ {line.strip()}\n" for line in script.strip().splitlines())
             raise Failure(f"in the guest, exit status {status} from:\n{words}{shown}")
         return text.strip()

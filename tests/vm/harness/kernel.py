@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The guest's kernel and initramfs, made from the tree once and kept in its `guest` folder.
 
-vmlinux         the kernel taken out of the bzImage: QEMU starts it by its PVH entry without unpacking, which saves seconds
+vmlinux         the kernel taken out of the bzImage: QEMU starts it by its PVH entry, and no unpacking takes seconds
 vmlinuz         the bzImage, which a boot loader wants
-small.cpio      busybox, the block driver and the agent (tests/vm/guest/init): enough for a guest started by a boot loader
+small.cpio      busybox, the block driver, the agent (tests/vm/guest/init): enough for a guest that a boot loader starts
 initramfs.cpio  the same, and fio, e2fsprogs and util-linux with their libraries
 """
 

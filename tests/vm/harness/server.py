@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What stands behind the guest's disk: sidecard, or QEMU's own virtio-blk-pci as a reference.
 
-Both take the same `Disk` and give QEMU the words for the device. The reference tells a fault of the tests from a fault of
-sidecard: a test that fails with both is wrong, or asks for something that no disk does.
+Both take the same `Disk` and give QEMU the words for the device. The reference tells a fault of the tests from a fault
+of sidecard: a test that fails with both is wrong, or asks for something that no disk does.
 """
 
 import json
