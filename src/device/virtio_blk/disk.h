@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the files of the virtio block device share.
+#pragma once
+
+#include "device/virtio_blk/virtio_blk.h"
+
+#include <stdatomic.h>
+
+// The device's feature bits (virtio 1.2, 5.2.3).
+#define BLK_F_SIZE_MAX     (UINT64_C(1) << 1)
+#define BLK_F_SEG_MAX      (UINT64_C(1) << 2)
+#define BLK_F_RO           (UINT64_C(1) << 5)
+#define BLK_F_BLK_SIZE     (UINT64_C(1) << 6)
+#define BLK_F_FLUSH        (UINT64_C(1) << 9)
+#define BLK_F_TOPOLOGY     (UINT64_C(1) << 10)
+#define BLK_F_CONFIG_WCE   (UINT64_C(1) << 11)
+#define BLK_F_MQ           (UINT64_C(1) << 12)
+#define BLK_F_DISCARD      (UINT64_C(1) << 13)
+#define BLK_F_WRITE_ZEROES (UINT64_C(1) << 14)
+
+enum {
+    BLK_SECTOR = 512,          // bytes: the unit of addresses, whatever the block size
+    BLK_RANGES = 16,           // segments of one discard or write zeroes request
+    BLK_RANGE_SECTORS = 1 << 22, // most sectors of a segment: 2 GiB
+    VIRTIO_BLK_REQUEST_SIZE = 832, // bytes that the device keeps with each request
+};
+
+struct virtio_blk {
+    struct sdc_virtio_device device;
+    struct sdc_block *block;
+    struct sdc_virtio_blk_options options;
+    struct sdc_block_info info; // as of creation: only the size changes
+    uint64_t accepted;          // features
+    atomic_bool writeback;      // the driver lets writes stay in the cache until it flushes
+};
+
+// Turns a request into I/O (request.c). Their declarations are those of struct sdc_virtio_ops.
+int virtio_blk_queue_start(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
+void virtio_blk_queue_stop(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
+void virtio_blk_queue_work(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);

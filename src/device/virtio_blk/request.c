@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Requests (virtio 1.2, 5.2.6): a header, data, and a status byte at the end of what the device writes; how they are laid out
+// in descriptors does not matter. A queue takes them in batches and hands each batch to the backend as one.
+#include "base/bytes.h"
+#include "base/check.h"
+#include "device/virtio_blk/disk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    TYPE_IN = 0,
+    TYPE_OUT = 1,
+    TYPE_FLUSH = 4,
+    TYPE_GET_ID = 8,
+    TYPE_DISCARD = 11,
+    TYPE_WRITE_ZEROES = 13,
+    STATUS_OK = 0,
+    STATUS_IOERR = 1,
+    STATUS_UNSUPP = 2,
+    HEADER_SIZE = 16,
+    RANGE_SIZE = 16,
+    RANGE_F_UNMAP = 1,
+    BATCH = 64,
+};
+
+// A segment of a discard or write zeroes request.
+struct range {
+    uint64_t offset; // bytes
+    uint64_t size;   // bytes
+    uint32_t flags;  // enum sdc_block_flags
+};
+
+// What the device keeps about a request.
+struct blk_request {
+    struct sdc_block_request block;
+    uint32_t ranges_count;
+    uint32_t ranges_done;
+    struct range ranges[BLK_RANGES];
+};
+_Static_assert(sizeof(struct blk_request) <= VIRTIO_BLK_REQUEST_SIZE, "the size that disk.h tells the queues");
+
+// A queue's context.
+struct blk_queue {
+    struct virtio_blk *disk;
+    struct sdc_block_queue *backend;
+};
+
+// --- the end of a request ---
+
+// The status byte is the last one that the device may write. Where that cannot be reached nothing was written.
+static void complete(struct sdc_virtio_request *request, uint8_t status)
+{
+    uint64_t size = request->writable_size;
+
+    if (size == 0 || sdc_virtio_request_write(request, size - 1, &status, 1) < 0)
+        sdc_virtqueue_give(request, 0);
+    else
+        sdc_virtqueue_give(request, (uint32_t)size);
+}
+
+static uint8_t status_of(int result)
+{
+    if (result == 0)
+        return STATUS_OK;
+    return result == -EOPNOTSUPP ? STATUS_UNSUPP : STATUS_IOERR;
+}
+
+static void next_range(struct blk_request *blk)
+{
+    const struct range *range = &blk->ranges[blk->ranges_done++];
+
+    blk->block.offset = range->offset;
+    blk->block.size = range->size;
+    blk->block.flags = range->flags;
+}
+
+static void blk_done(void *context, struct sdc_block_request **requests, unsigned count)
+{
+    struct blk_queue *queue = context;
+
+    for (unsigned i = 0; i < count; i++) {
+        struct blk_request *blk = requests[i]->owner;
+        if (requests[i]->result == 0 && blk->ranges_done < blk->ranges_count) {
+            next_range(blk);
+            queue->backend->ops->submit(queue->backend, &requests[i], 1);
+        } else {
+            complete(sdc_virtio_request_of(blk), status_of(requests[i]->result));
+        }
+    }
+}
+
+// --- the start of a request. Each of these returns the status with which the request ends at once, or GO ---
+
+enum { GO = -1 };
+
+// The cache is off, or the driver cannot flush: nothing may stay behind in it.
+static uint32_t write_flags(const struct virtio_blk *disk)
+{
+    return disk->writeback ? 0 : SDC_BLOCK_FUA;
+}
+
+static int prepare_data(struct virtio_blk *disk, struct sdc_virtio_request *request, struct blk_request *blk, bool write,
+                        uint64_t sector)
+{
+    struct sdc_block_request *block = &blk->block;
+    uint64_t size = write ? request->readable_size - HEADER_SIZE : request->writable_size - 1;
+    uint64_t end;
+
+    if (write && disk->info.read_only)
+        return STATUS_IOERR;
+    if (!sdc_mul(sector, BLK_SECTOR, &block->offset) || !sdc_add(block->offset, size, &end) ||
+        block->offset % disk->info.block_size != 0 || size % disk->info.block_size != 0)
+        return STATUS_IOERR;
+    if (size == 0)
+        return STATUS_OK;
+    block->op = write ? SDC_BLOCK_WRITE : SDC_BLOCK_READ;
+    block->flags = write ? write_flags(disk) : 0;
+    block->size = size;
+    int rc = sdc_virtio_request_spans(request, !write, write ? HEADER_SIZE : 0, size, &block->spans, &block->spans_count);
+    return rc < 0 ? STATUS_IOERR : GO;
+}
+
+static int prepare_flush(struct blk_request *blk)
+{
+    blk->block.op = SDC_BLOCK_FLUSH;
+    blk->block.offset = blk->block.size = 0;
+    blk->block.flags = 0;
+    return GO;
+}
+
+// Checks one segment (virtio 1.2, 5.2.6.2) and takes it over.
+static int parse_range(struct virtio_blk *disk, const uint8_t raw[RANGE_SIZE], bool zeroes, struct range *range)
+{
+    uint64_t sector = sdc_get64(raw);
+    uint32_t sectors = sdc_get32(raw + 8);
+    uint32_t flags = sdc_get32(raw + 12);
+    uint64_t end;
+
+    if (flags & ~(uint32_t)RANGE_F_UNMAP || (!zeroes && flags & RANGE_F_UNMAP))
+        return STATUS_UNSUPP;
+    range->size = (uint64_t)sectors * BLK_SECTOR;
+    if (sectors > BLK_RANGE_SECTORS || !sdc_mul(sector, BLK_SECTOR, &range->offset) ||
+        !sdc_add(range->offset, range->size, &end) || range->offset % disk->info.block_size != 0 ||
+        range->size % disk->info.block_size != 0)
+        return STATUS_IOERR;
+    range->flags = zeroes ? write_flags(disk) | (flags & RANGE_F_UNMAP ? SDC_BLOCK_UNMAP : 0) : 0;
+    return GO;
+}
+
+static int prepare_ranges(struct virtio_blk *disk, struct sdc_virtio_request *request, struct blk_request *blk, bool zeroes)
+{
+    uint8_t raw[BLK_RANGES * RANGE_SIZE];
+    uint64_t size = request->readable_size - HEADER_SIZE;
+
+    if (disk->info.read_only || size == 0 || size % RANGE_SIZE != 0 || size > sizeof raw)
+        return STATUS_IOERR;
+    if (sdc_virtio_request_read(request, HEADER_SIZE, raw, (size_t)size) < 0)
+        return STATUS_IOERR;
+    for (uint32_t i = 0; i < size / RANGE_SIZE; i++) {
+        int status = parse_range(disk, raw + i * RANGE_SIZE, zeroes, &blk->ranges[i]);
+        if (status != GO)
+            return status;
+    }
+    blk->block.op = zeroes ? SDC_BLOCK_WRITE_ZEROES : SDC_BLOCK_DISCARD;
+    blk->ranges_count = (uint32_t)(size / RANGE_SIZE);
+    next_range(blk);
+    return GO;
+}
+
+static int get_id(struct virtio_blk *disk, struct sdc_virtio_request *request)
+{
+    uint64_t size = sdc_min(SDC_VIRTIO_BLK_ID_BYTES, request->writable_size - 1);
+    int rc = sdc_virtio_request_write(request, 0, disk->options.serial, (size_t)size);
+
+    return rc < 0 ? STATUS_IOERR : STATUS_OK;
+}
+
+static int prepare(struct virtio_blk *disk, struct sdc_virtio_request *request, struct blk_request *blk)
+{
+    uint8_t header[HEADER_SIZE];
+
+    if (request->fault || request->writable_size == 0 || sdc_virtio_request_read(request, 0, header, sizeof header) < 0)
+        return STATUS_IOERR;
+    blk->block.owner = blk;
+    blk->ranges_count = blk->ranges_done = 0;
+    blk->block.spans = NULL;
+    blk->block.spans_count = 0;
+
+    switch (sdc_get32(header)) {
+    case TYPE_IN:
+        return prepare_data(disk, request, blk, false, sdc_get64(header + 8));
+    case TYPE_OUT:
+        return prepare_data(disk, request, blk, true, sdc_get64(header + 8));
+    case TYPE_FLUSH:
+        return prepare_flush(blk);
+    case TYPE_GET_ID:
+        return get_id(disk, request);
+    case TYPE_DISCARD:
+        return prepare_ranges(disk, request, blk, false);
+    case TYPE_WRITE_ZEROES:
+        return prepare_ranges(disk, request, blk, true);
+    default:
+        return STATUS_UNSUPP;
+    }
+}
+
+void virtio_blk_queue_work(struct sdc_virtio_device *device, struct sdc_virtqueue *virtqueue)
+{
+    struct virtio_blk *disk = (struct virtio_blk *)(void *)device;
+    struct blk_queue *queue = sdc_virtqueue_context(virtqueue);
+    struct sdc_virtio_request *requests[BATCH];
+    struct sdc_block_request *batch[BATCH];
+    unsigned taken;
+
+    while ((taken = sdc_virtqueue_take(virtqueue, requests, BATCH)) > 0) {
+        unsigned count = 0;
+        for (unsigned i = 0; i < taken; i++) {
+            struct blk_request *blk = sdc_virtio_request_private(requests[i]);
+            int status = prepare(disk, requests[i], blk);
+            if (status == GO)
+                batch[count++] = &blk->block;
+            else
+                complete(requests[i], (uint8_t)status);
+        }
+        if (count > 0)
+            queue->backend->ops->submit(queue->backend, batch, count);
+    }
+}
+
+// --- the life of a queue ---
+
+int virtio_blk_queue_start(struct sdc_virtio_device *device, struct sdc_virtqueue *virtqueue)
+{
+    struct virtio_blk *disk = (struct virtio_blk *)(void *)device;
+    struct blk_queue *queue = calloc(1, sizeof *queue);
+    if (!queue)
+        return -ENOMEM;
+
+    queue->disk = disk;
+    int rc = disk->block->ops->queue_open(disk->block, sdc_virtqueue_loop(virtqueue), blk_done, queue, &queue->backend);
+    if (rc < 0) {
+        free(queue);
+        return rc;
+    }
+    sdc_virtqueue_set_context(virtqueue, queue);
+    return 0;
+}
+
+void virtio_blk_queue_stop(struct sdc_virtio_device *device, struct sdc_virtqueue *virtqueue)
+{
+    struct blk_queue *queue = sdc_virtqueue_context(virtqueue);
+
+    (void)device;
+    queue->backend->ops->close(queue->backend);
+    free(queue);
+}
