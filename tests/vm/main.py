@@ -39,7 +39,7 @@ def parse_arguments():
         description="Runs virtual machines under QEMU (TCG: no KVM needed) with disks served by sidecard.",
         epilog="Environment: SIDECARD, the program under test (default build/sidecard); SIDECARD_VM_DIR, where the "
                "Debian tree and the logs are kept (default build/vm); SIDECARD_VM_SLOW=N, multiplies all time limits.")
-    parser.add_argument("--short", action="store_true", help="only the cases for every change, about a minute and a half")
+    parser.add_argument("--short", action="store_true", help="only the cases for every change, some 90 seconds")
     parser.add_argument("--reference", action="store_true",
                         help="QEMU's own virtio-blk-pci instead of sidecard: what fails then is a fault of the tests")
     parser.add_argument("--only", metavar="PATTERN", help="only the cases whose name matches, as in 'linux-*'")
