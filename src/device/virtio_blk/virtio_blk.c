@@ -63,8 +63,6 @@ static bool disk_accept(struct sdc_virtio_device *device, uint64_t features)
     disk->accepted = features;
     if (!(features & BLK_F_FLUSH))
         disk->writeback = false;
-    else if (!(features & BLK_F_CONFIG_WCE))
-        disk->writeback = true;
     return true;
 }
 
@@ -172,21 +170,22 @@ void sdc_virtio_blk_refresh(struct sdc_virtio_device *device)
 int sdc_virtio_blk_new(struct sdc_block *block, const struct sdc_virtio_blk_options *options,
                        struct sdc_virtio_device **device, struct sdc_error *err)
 {
+    struct sdc_block_info info;
+
+    block->ops->info(block, &info);
+    if (options->size_max && options->size_max < info.block_size)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "size-max %u is smaller than a block of %u bytes",
+                             options->size_max, info.block_size);
     struct virtio_blk *disk = calloc(1, sizeof *disk);
     if (!disk)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a disk");
 
-    block->ops->info(block, &disk->info);
     disk->block = block;
+    disk->info = info;
     disk->options = *options;
     disk->writeback = options->write_cache;
     if (disk->options.seg_max == 0)
         disk->options.seg_max = options->queue_size > 2 ? (uint32_t)sdc_min(SEG_MAX, options->queue_size - 2U) : 1;
-    if (disk->options.size_max && disk->options.size_max < disk->info.block_size) {
-        free(disk);
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "size-max %u is smaller than a block of %u bytes",
-                             options->size_max, disk->info.block_size);
-    }
     disk->device = (struct sdc_virtio_device){
         .ops = &disk_ops,
         .config_size = CONFIG_SIZE,
