@@ -87,6 +87,7 @@ _Noreturn void sdc_bug(const char *reason)
     if (sink.write)
         sdc_log(SDC_LOG_ERROR, "bug: %s", reason);
     else
-        fprintf(stderr, "bug: %s\n", reason); // no sink, no process to speak of: a test or somebody else's program
+        fprintf(stderr, "bug: %s\n",
+                reason); // no sink, no process to speak of: a test or somebody else's program
     abort();
 }

@@ -67,7 +67,7 @@ int sdc_parse_bool(const char *text, bool *value)
         const char *word;
         bool value;
     } words[] = {
-        {"on", true}, {"true", true}, {"yes", true}, {"1", true},
+        {"on", true},   {"true", true},   {"yes", true}, {"1", true},
         {"off", false}, {"false", false}, {"no", false}, {"0", false},
     };
     for (size_t i = 0; i < SDC_COUNT(words); i++) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Inside the loop: what a loop is made of, and what it asks of the way in which it waits. loop.c keeps posts, timers and
-// deferred functions; an engine (io_uring, or another one later) keeps watches and file I/O. Nobody else includes this.
+// Inside the loop: what a loop is made of, and what it asks of the way in which it waits. loop.c keeps posts,
+// timers and deferred functions; an engine (io_uring, or another one later) keeps watches and file I/O.
+// Nobody else includes this.
 #pragma once
 
 #include "loop/loop.h"
@@ -17,7 +18,8 @@ struct sdc_loop_engine {
     // On the thread that runs the loop, before its first turn and after its last.
     void (*start)(struct sdc_loop *loop);
     void (*finish)(struct sdc_loop *loop);
-    // Sends down what was asked for and sleeps until something happens, a wake, or timeout_ns have passed; 0: does not sleep.
+    // Sends down what was asked for and sleeps until something happens, a wake, or timeout_ns have passed; 0:
+    // does not sleep.
     void (*wait)(struct sdc_loop *loop, uint64_t timeout_ns);
     // Runs the callbacks of what has happened.
     void (*dispatch)(struct sdc_loop *loop);
@@ -39,7 +41,7 @@ struct sdc_loop {
     atomic_bool stopping;
 
     _Atomic(struct sdc_post *) posts; // newest first
-    atomic_bool sleeping; // the owner is about to sleep or asleep: who clears it wakes it
+    atomic_bool sleeping;             // the owner is about to sleep or asleep: who clears it wakes it
 
     struct sdc_deferred *deferred, **deferred_end;
 

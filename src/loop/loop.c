@@ -48,8 +48,8 @@ uint64_t sdc_loop_now(const struct sdc_loop *loop)
 
 // --- posts ---
 
-// Pair [wake]: the poster pushes, then looks at sleeping; the owner sets sleeping, then looks at the posts. Both are
-// sequentially consistent, so that one of the two sees the other's write and no post is slept over.
+// Pair [wake]: the poster pushes, then looks at sleeping; the owner sets sleeping, then looks at the posts.
+// Both are sequentially consistent, so that one of the two sees the other's write and no post is slept over.
 static void wake_if_asleep(struct sdc_loop *loop)
 {
     if (atomic_load(&loop->sleeping) && atomic_exchange(&loop->sleeping, false))

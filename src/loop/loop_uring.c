@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The io_uring engine: the ring itself, file I/O, and the wake-up. Watches are in uring_watch.c.
 //
-// The ring is made disabled, so that one thread may make the loop and another run it: what is asked for before
-// that stays in the submission queue (or on the lists, when that is full) until start() enables the ring, which
-// binds it to the thread that runs.
+// The ring is made disabled, so that one thread may make the loop and another run it: what is asked for
+// before that stays in the submission queue (or on the lists, when that is full) until start() enables the
+// ring, which binds it to the thread that runs.
 #include "loop/uring.h"
 
 #include "base/log.h"
@@ -42,9 +42,11 @@ static void prepare_transfer(struct io_uring_sqe *sqe, int file, const struct sd
     bool write = io->op == SDC_IO_WRITE;
     if (io->spans_count == 1) {
         unsigned size = io->spans->size < RW_MOST ? (unsigned)io->spans->size : RW_MOST;
-        io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, file, io->spans->base, size, io->offset);
+        io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, file, io->spans->base, size,
+                         io->offset);
     } else {
-        io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, file, io->spans, io->spans_count, io->offset);
+        io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, file, io->spans, io->spans_count,
+                         io->offset);
     }
     if (write && io->dsync)
         sqe->rw_flags = RWF_DSYNC;
@@ -123,7 +125,8 @@ static void wake(struct sdc_loop *loop)
 
 // --- waiting ---
 
-// Without sleeping: only if there is something to send down or the kernel says that it has something to deliver.
+// Without sleeping: only if there is something to send down or the kernel says that it has something to
+// deliver.
 static int look(struct sdc_uring *uring)
 {
     unsigned flags = __atomic_load_n(uring->ring.sq.kflags, __ATOMIC_RELAXED);
@@ -148,7 +151,8 @@ static void wait_uring(struct sdc_loop *loop, uint64_t timeout_ns)
     bool all = sdc_uring_settle_watches(uring) && start_held(uring) && arm_wake(uring);
     if (!all && timeout_ns > TURN_MS_WHEN_STUCK * UINT64_C(1000000))
         timeout_ns = TURN_MS_WHEN_STUCK * UINT64_C(1000000);
-    int ret = io_uring_cq_ready(&uring->ring) > 0 || timeout_ns == 0 ? look(uring) : sleep_for(uring, timeout_ns);
+    int ret =
+        io_uring_cq_ready(&uring->ring) > 0 || timeout_ns == 0 ? look(uring) : sleep_for(uring, timeout_ns);
     if (ret >= 0 || ret == -ETIME || ret == -EINTR || ret == -EAGAIN || ret == -EBUSY || ret == -ENOMEM)
         return;
     sdc_log(SDC_LOG_ERROR, "io_uring_enter: %s", strerror(-ret));
@@ -220,8 +224,8 @@ static void remove_file(struct sdc_loop *loop, int file)
         io_uring_register_files_update(&uring->ring, (unsigned)file, &none, 1);
 }
 
-// A registered file saves its look-up and reference for each I/O. A process that may open only a few files may not
-// register many; without any, plain fds do.
+// A registered file saves its look-up and reference for each I/O. A process that may open only a few files
+// may not register many; without any, plain fds do.
 static void make_file_table(struct sdc_uring *uring)
 {
     for (int i = 0; i < SDC_URING_FILES; i++)
@@ -236,7 +240,8 @@ static int make_ring(struct io_uring *ring)
 {
     static const unsigned flags[] = {
         // Completions are worked off when the owner asks for them, not whenever it enters the kernel (6.1).
-        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+            IORING_SETUP_SUBMIT_ALL,
         IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL, // 5.19
         0,
     };
@@ -252,9 +257,11 @@ static int make_ring(struct io_uring *ring)
 static int ring_error(int code, struct sdc_error *err)
 {
     if (code == -EPERM || code == -ENOSYS || code == -EACCES)
-        return sdc_error_set(err, code, SDC_FAULT_HOST,
-                             "io_uring is not permitted here (%s); allow it in the container's seccomp profile, and set "
-                             "sysctl kernel.io_uring_disabled=0", strerror(-code));
+        return sdc_error_set(
+            err, code, SDC_FAULT_HOST,
+            "io_uring is not permitted here (%s); allow it in the container's seccomp profile, and set "
+            "sysctl kernel.io_uring_disabled=0",
+            strerror(-code));
     return sdc_error_set(err, code, SDC_FAULT_HOST, "cannot make an io_uring: %s", strerror(-code));
 }
 
@@ -295,20 +302,22 @@ static void start_uring(struct sdc_loop *loop)
 {
     struct sdc_uring *uring = loop->engine;
     // liburing 2.3 declares io_uring_enable_rings and does not export it.
-    if (!uring->enabled && io_uring_register((unsigned)uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+    if (!uring->enabled &&
+        io_uring_register((unsigned)uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
         sdc_bug("a new ring cannot be enabled");
     uring->enabled = true;
     io_uring_register_ring_fd(&uring->ring); // saves a look-up a turn; works without
 }
 
-// What was cancelled last is sent down, so that no poll of ours keeps a file that the caller has closed; and the read that
-// waits for wakes is taken back, because it points into memory that may be freed next.
+// What was cancelled last is sent down, so that no poll of ours keeps a file that the caller has closed; and
+// the read that waits for wakes is taken back, because it points into memory that may be freed next.
 static void finish_uring(struct sdc_loop *loop)
 {
     struct sdc_uring *uring = loop->engine;
     sdc_uring_settle_watches(uring);
     io_uring_submit(&uring->ring);
-    struct io_uring_sync_cancel_reg wakes = {.addr = SDC_URING_WAKE, .timeout = {.tv_sec = -1, .tv_nsec = -1}};
+    struct io_uring_sync_cancel_reg wakes = {.addr = SDC_URING_WAKE,
+                                             .timeout = {.tv_sec = -1, .tv_nsec = -1}};
     io_uring_register_sync_cancel(&uring->ring, &wakes);
     io_uring_get_events(&uring->ring);
     io_uring_unregister_ring_fd(&uring->ring);

@@ -17,10 +17,10 @@ enum {
     SDC_URING_TAGS = 7,
 };
 
-// What stands behind a watch. It outlives the watch until the kernel has given up its poll request, which points
-// to it: a late completion finds watch == NULL.
+// What stands behind a watch. It outlives the watch until the kernel has given up its poll request, which
+// points to it: a late completion finds watch == NULL.
 struct sdc_uring_poll {
-    struct sdc_watch *watch; // NULL: unwatched
+    struct sdc_watch *watch;                // NULL: unwatched
     struct sdc_uring_poll *next, *previous; // all of the loop's
     struct sdc_uring_poll *next_changed;
     int fd;
@@ -54,7 +54,8 @@ struct io_uring_sqe *sdc_uring_sqe(struct sdc_uring *uring);
 int sdc_uring_watch(struct sdc_loop *loop, struct sdc_watch *watch);
 void sdc_uring_rewatch(struct sdc_loop *loop, struct sdc_watch *watch);
 void sdc_uring_unwatch(struct sdc_loop *loop, struct sdc_watch *watch);
-// Brings the kernel's poll requests in line with the watches. False: the submission queue is full, some are left.
+// Brings the kernel's poll requests in line with the watches. False: the submission queue is full, some are
+// left.
 bool sdc_uring_settle_watches(struct sdc_uring *uring);
 // A poll request has ended.
 void sdc_uring_watch_event(struct sdc_uring *uring, struct sdc_uring_poll *poll, int result);

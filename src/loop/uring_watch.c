@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Watches on io_uring: a poll request that ends with the first event and is made again after the callback. One that is
-// made while the event stands ends at once, which is what makes watches level-triggered. Changes are only noted; the
-// end of the turn brings the kernel in line with them, so that a watch changed twice costs nothing.
+// Watches on io_uring: a poll request that ends with the first event and is made again after the callback.
+// One that is made while the event stands ends at once, which is what makes watches level-triggered. Changes
+// are only noted; the end of the turn brings the kernel in line with them, so that a watch changed twice
+// costs nothing.
 #include "loop/uring.h"
 
 #include <errno.h>
@@ -73,7 +74,8 @@ static bool start_poll(struct sdc_uring *uring, struct sdc_uring_poll *poll)
     if (!sqe)
         return false;
     poll->events = poll->watch->wanted;
-    unsigned mask = (poll->events & SDC_READABLE ? POLLIN : 0u) | (poll->events & SDC_WRITABLE ? POLLOUT : 0u);
+    unsigned mask =
+        (poll->events & SDC_READABLE ? POLLIN : 0u) | (poll->events & SDC_WRITABLE ? POLLOUT : 0u);
     io_uring_prep_poll_add(sqe, poll->fd, mask); // POLLHUP and POLLERR are always reported
     io_uring_sqe_set_data64(sqe, (uint64_t)(uintptr_t)poll | SDC_URING_WATCH);
     poll->in_flight = true;
@@ -118,7 +120,8 @@ bool sdc_uring_settle_watches(struct sdc_uring *uring)
 
 // --- events ---
 
-// The kernel's answer in our words. An error (the fd is not open, say) is a hang-up: nothing will come any more.
+// The kernel's answer in our words. An error (the fd is not open, say) is a hang-up: nothing will come any
+// more.
 static uint32_t ready_events(int result)
 {
     if (result < 0)

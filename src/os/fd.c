@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// File descriptors. What a peer sent is looked at without asking the file system behind it anything: a FUSE server in
-// the peer's hands could let us wait for ever.
+// File descriptors. What a peer sent is looked at without asking the file system behind it anything: a FUSE
+// server in the peer's hands could let us wait for ever.
 #include "os/fd.h"
 
 #include <errno.h>
@@ -87,7 +87,8 @@ static bool is_fuse(uint64_t mount_id)
     return fuse;
 }
 
-// Memory files are those that can be sealed (memfd, tmpfs, hugetlbfs): a question that the kernel answers itself.
+// Memory files are those that can be sealed (memfd, tmpfs, hugetlbfs): a question that the kernel answers
+// itself.
 static void identify_shared(int fd, int seals, struct sdc_file_identity *identity)
 {
     identity->kind = SDC_MEMORY_FILE_SHARED;

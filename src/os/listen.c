@@ -19,9 +19,10 @@ int sdc_socket_address(const char *path, struct sockaddr_un *address, struct sdc
     if (length == 0)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the socket's path is empty");
     if (length >= sizeof address->sun_path)
-        return sdc_error_set(err, -ENAMETOOLONG, SDC_FAULT_USER,
-                             "socket path is %zu bytes long, the limit is %zu: %s; use a shorter one, or a relative one",
-                             length, sizeof address->sun_path - 1, path);
+        return sdc_error_set(
+            err, -ENAMETOOLONG, SDC_FAULT_USER,
+            "socket path is %zu bytes long, the limit is %zu: %s; use a shorter one, or a relative one",
+            length, sizeof address->sun_path - 1, path);
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
     memcpy(address->sun_path, path, length);
     return 0;
@@ -53,15 +54,18 @@ static int open_lock(const char *path, const char *lock_path, struct sdc_error *
 {
     int fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (fd < 0)
-        return sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: cannot open its lock file %s: %s", path, lock_path,
+        return sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: cannot open its lock file %s: %s", path,
+                             lock_path,
                              errno == ELOOP    ? "it is a symbolic link"
                              : errno == ENOENT ? "no such directory"
                                                : strerror(errno));
     struct stat st;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != 0) {
         close(fd);
-        return sdc_error_set(err, -EEXIST, SDC_FAULT_USER, "%s is needed as a lock file, but there is something in it; "
-                             "move it or choose another socket path", lock_path);
+        return sdc_error_set(err, -EEXIST, SDC_FAULT_USER,
+                             "%s is needed as a lock file, but there is something in it; "
+                             "move it or choose another socket path",
+                             lock_path);
     }
     return fd;
 }
@@ -78,8 +82,8 @@ static int take_lock_at(const char *path, const char *lock_path, struct sdc_erro
             if (code == EINTR)
                 continue;
             return code == EWOULDBLOCK ? in_use(path, err)
-                                       : sdc_error_set(err, -code, SDC_FAULT_HOST, "%s: cannot lock: %s", lock_path,
-                                                       strerror(code));
+                                       : sdc_error_set(err, -code, SDC_FAULT_HOST, "%s: cannot lock: %s",
+                                                       lock_path, strerror(code));
         }
         if (is_at(fd, lock_path))
             return fd;
@@ -120,8 +124,8 @@ static int probe(const struct sockaddr_un *address, struct sdc_error *err)
     if (code == ECONNREFUSED || code == ENOENT)
         return 0;
     if (code == EACCES)
-        return sdc_error_set(err, -EACCES, SDC_FAULT_USER, "%s: a socket that we have no permission to replace",
-                             address->sun_path);
+        return sdc_error_set(err, -EACCES, SDC_FAULT_USER,
+                             "%s: a socket that we have no permission to replace", address->sun_path);
     return in_use(address->sun_path, err);
 }
 
@@ -131,12 +135,11 @@ static int clear_path(const struct sockaddr_un *address, struct sdc_error *err)
     const char *path = address->sun_path;
     struct stat st;
     if (lstat(path, &st) < 0)
-        return errno == ENOENT
-                   ? 0
-                   : sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: %s", path, strerror(errno));
+        return errno == ENOENT ? 0
+                               : sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: %s", path, strerror(errno));
     if (!S_ISSOCK(st.st_mode))
-        return sdc_error_set(err, -EEXIST, SDC_FAULT_USER, "%s is %s, not a socket; it is left alone, choose another path",
-                             path,
+        return sdc_error_set(err, -EEXIST, SDC_FAULT_USER,
+                             "%s is %s, not a socket; it is left alone, choose another path", path,
                              S_ISLNK(st.st_mode)   ? "a symbolic link"
                              : S_ISDIR(st.st_mode) ? "a directory"
                              : S_ISREG(st.st_mode) ? "a file"
@@ -145,7 +148,8 @@ static int clear_path(const struct sockaddr_un *address, struct sdc_error *err)
     if (ret < 0)
         return ret;
     if (unlink(path) < 0 && errno != ENOENT)
-        return sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: cannot remove the old socket: %s", path, strerror(errno));
+        return sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: cannot remove the old socket: %s", path,
+                             strerror(errno));
     return 0;
 }
 
@@ -162,19 +166,20 @@ static int set_rights(const char *path, const struct sdc_listen_options *options
     snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
     int ret = 0;
     if (options->mode >= 0 && chmod(proc, (mode_t)options->mode & 07777) < 0)
-        ret = sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: cannot set mode %04o: %s", path, (unsigned)options->mode,
-                            strerror(errno));
+        ret = sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: cannot set mode %04o: %s", path,
+                            (unsigned)options->mode, strerror(errno));
     else if ((options->owner != (uid_t)-1 || options->group != (gid_t)-1) &&
              fchownat(fd, "", options->owner, options->group, AT_EMPTY_PATH) < 0)
         ret = sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: cannot give it to another owner: %s", path,
-                            errno == EPERM ? "only root may, or for a group one of its members" : strerror(errno));
+                            errno == EPERM ? "only root may, or for a group one of its members"
+                                           : strerror(errno));
     close(fd);
     return ret;
 }
 
 // Nobody can connect before listen(): mode and owner are set between it and bind().
-static int bind_and_listen(int fd, const struct sockaddr_un *address, const struct sdc_listen_options *options,
-                           struct sdc_error *err)
+static int bind_and_listen(int fd, const struct sockaddr_un *address,
+                           const struct sdc_listen_options *options, struct sdc_error *err)
 {
     const char *path = address->sun_path;
     if (bind(fd, (const struct sockaddr *)address, sizeof *address) < 0)
@@ -206,7 +211,8 @@ static int listen_locked(const struct sockaddr_un *address, const struct sdc_lis
     return fd;
 }
 
-int sdc_socket_listen(const char *path, const struct sdc_listen_options *options, int *lock_fd, struct sdc_error *err)
+int sdc_socket_listen(const char *path, const struct sdc_listen_options *options, int *lock_fd,
+                      struct sdc_error *err)
 {
     struct sockaddr_un address;
     *lock_fd = -1;
@@ -234,9 +240,12 @@ int sdc_socket_adopt(int fd, struct sdc_error *err)
 {
     int domain = socket_option(fd, SO_DOMAIN);
     if (domain == -EBADF)
-        return sdc_error_set(err, -EBADF, SDC_FAULT_USER, "fd %d is not open; pass a listening Unix socket as that fd", fd);
-    if (domain != AF_UNIX || socket_option(fd, SO_TYPE) != SOCK_STREAM || socket_option(fd, SO_ACCEPTCONN) != 1)
-        return sdc_error_set(err, -ENOTSOCK, SDC_FAULT_USER, "fd %d is not a listening Unix stream socket", fd);
+        return sdc_error_set(err, -EBADF, SDC_FAULT_USER,
+                             "fd %d is not open; pass a listening Unix socket as that fd", fd);
+    if (domain != AF_UNIX || socket_option(fd, SO_TYPE) != SOCK_STREAM ||
+        socket_option(fd, SO_ACCEPTCONN) != 1)
+        return sdc_error_set(err, -ENOTSOCK, SDC_FAULT_USER, "fd %d is not a listening Unix stream socket",
+                             fd);
     int ret = sdc_fd_set_nonblocking(fd);
     if (ret == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         ret = -errno;

@@ -46,15 +46,18 @@ static int connect_error(const char *path, int code, int timeout_ms, struct sdc_
         return sdc_error_set(err, code, SDC_FAULT_USER, "no such socket: %s; is the server running?", path);
     case -ECONNREFUSED:
         return sdc_error_set(err, code, SDC_FAULT_USER,
-                             "%s: nobody listens on it; the server that made it is gone, start it again", path);
+                             "%s: nobody listens on it; the server that made it is gone, start it again",
+                             path);
     case -EACCES:
         return sdc_error_set(err, code, SDC_FAULT_USER,
                              "%s: no permission to connect; the server sets that with --socket-mode and "
-                             "--socket-owner", path);
+                             "--socket-owner",
+                             path);
     case -ETIMEDOUT:
-        return sdc_error_set(err, code, SDC_FAULT_HOST,
-                             "%s: the server did not accept the connection within %d ms; is another client on it?",
-                             path, timeout_ms);
+        return sdc_error_set(
+            err, code, SDC_FAULT_HOST,
+            "%s: the server did not accept the connection within %d ms; is another client on it?", path,
+            timeout_ms);
     default:
         return sdc_error_set(err, code, SDC_FAULT_HOST, "%s: cannot connect: %s", path, strerror(-code));
     }
@@ -83,8 +86,8 @@ int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err)
 
 // --- accept ---
 
-// When fds have run out, a connection can neither be accepted nor refused, and the listening socket stays readable. This
-// one is given up for a moment to take such a connection and close it.
+// When fds have run out, a connection can neither be accepted nor refused, and the listening socket stays
+// readable. This one is given up for a moment to take such a connection and close it.
 static pthread_mutex_t reserve_lock = PTHREAD_MUTEX_INITIALIZER;
 static int reserve = -1;
 
@@ -145,8 +148,8 @@ ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * SDC_SOCKET_FDS_MAX)];
     struct iovec iov = {buffer, size};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
-                             .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     *fds_count = 0;
     ssize_t ret;
     do
@@ -169,7 +172,8 @@ ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET
 
 // --- send ---
 
-ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, const int *fds, unsigned fds_count)
+ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, const int *fds,
+                        unsigned fds_count)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * SDC_SOCKET_FDS_MAX)];
     struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = iov_count};
@@ -196,7 +200,8 @@ void sdc_socket_close_read_out(int *fd)
 {
     if (*fd < 0)
         return;
-    // After SHUT_RD the peer can add nothing, so that the loop ends; fds in what is read here are dropped by the kernel.
+    // After SHUT_RD the peer can add nothing, so that the loop ends; fds in what is read here are dropped by
+    // the kernel.
     shutdown(*fd, SHUT_RD);
     char waste[4096];
     ssize_t ret;

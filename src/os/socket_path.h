@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the two halves of the socket code (connected, listening) need of each other. Nobody else includes this.
+// What the two halves of the socket code (connected, listening) need of each other. Nobody else includes
+// this.
 #pragma once
 
 #include <sidecard/error.h>

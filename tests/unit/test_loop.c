@@ -224,7 +224,10 @@ static void defer_some(struct sdc_post *post)
 static void deferred_functions_run_once_at_the_end_of_the_turn(void **state)
 {
     (void)state;
-    struct trace trace = {.loop = new_loop(), .post.run = defer_some, .first.run = run_first, .second.run = run_second,
+    struct trace trace = {.loop = new_loop(),
+                          .post.run = defer_some,
+                          .first.run = run_first,
+                          .second.run = run_second,
                           .third.run = run_third};
     sdc_loop_post(trace.loop, &trace.post);
     run(trace.loop);
@@ -275,7 +278,8 @@ static void timers_expire_in_the_order_of_their_deadlines(void **state)
         struct timed *timed = &timing->timers[i];
         timed->timing = timing;
         timed->timer.expired = timer_expired;
-        assert_int_equal(sdc_loop_timer_set(timing->loop, &timed->timer, (uint64_t)(rand_r(&seed) % 50) * MS), 0);
+        assert_int_equal(sdc_loop_timer_set(timing->loop, &timed->timer, (uint64_t)(rand_r(&seed) % 50) * MS),
+                         0);
     }
     for (unsigned i = 0; i < TIMERS; i += 3) { // some are cleared, some are moved
         timing->timers[i].cleared = i % 2;
@@ -318,8 +322,9 @@ static void third_call_reads(struct sdc_watch *watch, uint32_t events)
 static void watches_are_level_triggered(void **state)
 {
     (void)state;
-    struct watched w = {.loop = new_loop(), .watch = {.fd = sdc_eventfd_new(), .wanted = SDC_READABLE,
-                                                      .ready = third_call_reads}};
+    struct watched w = {
+        .loop = new_loop(),
+        .watch = {.fd = sdc_eventfd_new(), .wanted = SDC_READABLE, .ready = third_call_reads}};
     assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
     sdc_eventfd_signal(w.watch.fd);
     run(w.loop);
@@ -335,7 +340,8 @@ static void unwatch_all(struct sdc_watch *watch, uint32_t events)
     (void)events;
     struct watched *watched = sdc_container(watch, struct watched, watch);
     watched->calls++;
-    // Both fds are ready in this turn; the one that is called first ends both, and the numbers are free at once.
+    // Both fds are ready in this turn; the one that is called first ends both, and the numbers are free at
+    // once.
     sdc_loop_unwatch(watched->loop, &watched->victim->watch);
     sdc_loop_unwatch(watched->loop, &watched->watch);
     sdc_fd_close(&watched->victim->watch.fd);
@@ -353,8 +359,11 @@ static void an_unwatched_fd_is_not_called_even_in_the_same_turn(void **state)
     struct watched w[2];
     struct sdc_loop *loop = new_loop();
     for (int i = 0; i < 2; i++) {
-        w[i] = (struct watched){.loop = loop, .victim = &w[1 - i], .timer.expired = stop_timer,
-                                .watch = {.fd = sdc_eventfd_new(), .wanted = SDC_READABLE, .ready = unwatch_all}};
+        w[i] = (struct watched){
+            .loop = loop,
+            .victim = &w[1 - i],
+            .timer.expired = stop_timer,
+            .watch = {.fd = sdc_eventfd_new(), .wanted = SDC_READABLE, .ready = unwatch_all}};
         assert_int_equal(sdc_loop_watch(loop, &w[i].watch), 0);
         sdc_eventfd_signal(w[i].watch.fd);
     }
@@ -380,7 +389,8 @@ static void a_hangup_is_told_to_a_watch_that_waits_for_something_else(void **sta
     (void)state;
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-    struct watched w = {.loop = new_loop(), .peer = pair[1],
+    struct watched w = {.loop = new_loop(),
+                        .peer = pair[1],
                         .watch = {.fd = pair[0], .wanted = SDC_WRITABLE, .ready = note_hangup}};
     assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
     run(w.loop);
@@ -413,7 +423,8 @@ static void pause_at_first(struct sdc_watch *watch, uint32_t events)
 static void a_paused_watch_is_not_called_until_resumed(void **state)
 {
     (void)state;
-    struct watched w = {.loop = new_loop(), .timer.expired = pause_then_resume,
+    struct watched w = {.loop = new_loop(),
+                        .timer.expired = pause_then_resume,
                         .watch = {.fd = sdc_eventfd_new(), .wanted = SDC_READABLE, .ready = pause_at_first}};
     assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
     sdc_eventfd_signal(w.watch.fd);
@@ -441,7 +452,8 @@ static void note_and_stop(struct sdc_watch *watch, uint32_t events)
 static void a_watch_can_be_widened_while_it_waits(void **state)
 {
     (void)state;
-    struct watched w = {.loop = new_loop(), .timer.expired = widen,
+    struct watched w = {.loop = new_loop(),
+                        .timer.expired = widen,
                         .watch = {.fd = sdc_eventfd_new(), .wanted = SDC_READABLE, .ready = note_and_stop}};
     assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
     sdc_loop_timer_set(w.loop, &w.timer, 10 * MS);
@@ -458,12 +470,14 @@ static void a_closed_socket_is_let_go_of(void **state)
     (void)state;
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-    struct watched w = {.loop = new_loop(), .timer.expired = stop_timer,
+    struct watched w = {.loop = new_loop(),
+                        .timer.expired = stop_timer,
                         .watch = {.fd = pair[0], .wanted = SDC_READABLE, .ready = note_and_stop}};
     assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
     sdc_loop_timer_set(w.loop, &w.timer, 5 * MS);
     run(w.loop);
-    // The loop has a poll on it by now. Unwatch and close: the other end must see it once the loop runs again.
+    // The loop has a poll on it by now. Unwatch and close: the other end must see it once the loop runs
+    // again.
     sdc_loop_unwatch(w.loop, &w.watch);
     close(pair[0]);
     sdc_loop_timer_set(w.loop, &w.timer, 5 * MS);
@@ -518,8 +532,12 @@ static void start_transfers(struct sdc_post *post)
     for (unsigned i = 0; i < IOS; i++) {
         struct transfer *transfer = &all->list[i];
         *transfer = (struct transfer){.all = all, .span = {all->memory + (size_t)i * IO_BYTES, IO_BYTES}};
-        transfer->io = (struct sdc_io){.op = all->op, .file = all->file, .offset = (uint64_t)i * IO_BYTES,
-                                       .spans = &transfer->span, .spans_count = 1, .done = transfer_done};
+        transfer->io = (struct sdc_io){.op = all->op,
+                                       .file = all->file,
+                                       .offset = (uint64_t)i * IO_BYTES,
+                                       .spans = &transfer->span,
+                                       .spans_count = 1,
+                                       .done = transfer_done};
         sdc_loop_io(all->loop, &transfer->io);
     }
     assert_int_equal(all->left, IOS); // none was done inside
@@ -615,8 +633,12 @@ static void every_kind_of_io_works_and_errors_come_as_results(void **state)
     int fd = temporary_file();
     for (int i = 0; i < 3; i++)
         s.spans[i] = (struct sdc_span){s.text[i], 3};
-    s.io = (struct sdc_io){.op = SDC_IO_WRITE, .file = sdc_loop_file_add(s.loop, fd), .dsync = true, .spans = s.spans,
-                           .spans_count = 3, .done = next_step};
+    s.io = (struct sdc_io){.op = SDC_IO_WRITE,
+                           .file = sdc_loop_file_add(s.loop, fd),
+                           .dsync = true,
+                           .spans = s.spans,
+                           .spans_count = 3,
+                           .done = next_step};
     assert_true(s.io.file >= 0);
     sdc_loop_io(s.loop, &s.io);
     run(s.loop);
