@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A virtio device's life: reset, features, queues, DRIVER_OK, reset.
+#include "driver/device.h"
+
+#include "base/check.h"
+#include "os/clock.h"
+#include "os/fd.h"
+#include "os/wait.h"
+
+#include <sidecard/virtio.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RESET_NS (UINT64_C(5) * 1000 * 1000 * 1000)
+
+enum { TAG_CALL = 0, TAG_HANGUP = 1 };
+
+// --- opening ---
+
+// 2.4.1: writing 0 begins a reset, reading 0 is its end.
+static int reset(struct sdc_driver_device *device, struct sdc_error *err)
+{
+    const struct sdc_driver_transport_ops *ops = device->transport->ops;
+    uint64_t deadline_ns = sdc_clock_ns() + RESET_NS;
+    uint8_t status = 0;
+    int ret = ops->set_status(device->transport, 0, err);
+    while (ret == 0) {
+        ret = ops->get_status(device->transport, &status, err);
+        if (ret < 0 || status == 0)
+            return ret;
+        if (sdc_clock_ns() > deadline_ns)
+            return sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER, "the device did not finish a reset within 5 s (status 0x%02x)",
+                                 status);
+        sdc_wait_fd(ops->hangup_fd(device->transport), SDC_WAIT_HANGUP, 1);
+    }
+    return ret;
+}
+
+static int agree(struct sdc_driver_device *device, uint64_t wanted, struct sdc_error *err)
+{
+    const struct sdc_driver_transport_ops *ops = device->transport->ops;
+    uint64_t offered;
+    uint8_t status;
+    int ret = ops->get_features(device->transport, &offered, err);
+    if (ret < 0)
+        return ret;
+    if (!(offered & SDC_VIRTIO_F_VERSION_1))
+        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the device does not offer VIRTIO_F_VERSION_1 (features 0x%" PRIx64
+                             ")", offered);
+    device->features = offered & (wanted | SDC_VIRTIO_F_VERSION_1);
+    ret = ops->set_features(device->transport, device->features, err);
+    if (ret == 0)
+        ret = ops->set_status(device->transport,
+                              SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER | SDC_VIRTIO_S_FEATURES_OK, err);
+    if (ret == 0)
+        ret = ops->get_status(device->transport, &status, err);
+    if (ret == 0 && !(status & SDC_VIRTIO_S_FEATURES_OK))
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER, "the device refused the features 0x%" PRIx64 " out of 0x%" PRIx64,
+                             device->features, offered);
+    return ret;
+}
+
+int sdc_driver_device_open(struct sdc_driver_device *device, struct sdc_driver_transport *transport, uint64_t wanted,
+                           struct sdc_error *err)
+{
+    const struct sdc_driver_transport_ops *ops = transport->ops;
+    *device = (struct sdc_driver_device){.transport = transport, .config_fd = -1, .memory = {.fd = -1}};
+    int ret = reset(device, err);
+    if (ret == 0)
+        ret = ops->set_status(transport, SDC_VIRTIO_S_ACKNOWLEDGE, err);
+    if (ret == 0)
+        ret = ops->set_status(transport, SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER, err);
+    if (ret == 0)
+        ret = agree(device, wanted, err);
+    if (ret < 0)
+        sdc_driver_device_close(device);
+    return ret;
+}
+
+// --- queues ---
+
+// The size that queue `index` is to have. A power of two; the device's own limit may be none.
+static int choose_size(struct sdc_driver_device *device, uint16_t index, uint16_t wanted, uint16_t *size,
+                       struct sdc_error *err)
+{
+    uint16_t max;
+    int ret = device->transport->ops->queue_size(device->transport, index, &max, err);
+    if (ret < 0)
+        return ret;
+    if (max == 0)
+        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the device has no queue %u", index);
+    if (wanted > max)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "a queue of %u entries: the device's queue %u has at most %u", wanted,
+                             index, max);
+    *size = wanted > 0 ? wanted : max;
+    while (!sdc_is_power_of_two(*size))
+        *size &= (uint16_t)(*size - 1);
+    return 0;
+}
+
+static int make_memory(struct sdc_driver_device *device, const struct sdc_driver_device_options *options,
+                       const struct sdc_driver_queue_config *configs, struct sdc_error *err)
+{
+    uint64_t size = options->extra;
+    for (uint16_t i = 0; i < options->queues; i++)
+        size += sdc_driver_queue_memory(&configs[i]);
+    int ret = sdc_client_memory_new(&device->memory, options->iova, size, err);
+    return ret < 0 ? ret : device->transport->ops->map(device->transport, &device->memory, err);
+}
+
+static int make_waiter(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err)
+{
+    int call = sdc_eventfd_new();
+    device->call_fds[index] = call;
+    int waiter = call < 0 ? call : sdc_waiter_new();
+    device->waiters[index] = waiter;
+    int ret = waiter < 0 ? waiter : sdc_waiter_add(waiter, call, SDC_WAIT_INPUT, true, TAG_CALL);
+    if (ret == 0)
+        ret = sdc_waiter_add(waiter, device->transport->ops->hangup_fd(device->transport), SDC_WAIT_HANGUP, false, TAG_HANGUP);
+    if (ret < 0)
+        return sdc_error_set(err, ret, SDC_FAULT_HOST, "queue %u: cannot make an eventfd to wait on: %s", index, strerror(-ret));
+    return 0;
+}
+
+static int setup_queue(struct sdc_driver_device *device, const struct sdc_driver_queue_config *config, bool interrupts,
+                       struct sdc_error *err)
+{
+    int ret = sdc_driver_queue_new(config, &device->memory, &device->queues[config->index], err);
+    if (ret == 0 && interrupts)
+        ret = make_waiter(device, config->index, err);
+    if (ret < 0)
+        return ret;
+    struct sdc_driver_queue *queue = device->queues[config->index];
+    struct sdc_driver_queue_place place = {
+        .index = config->index,
+        .size = config->size,
+        .desc = queue->desc,
+        .driver = queue->driver,
+        .device = queue->device,
+        .call_fd = device->call_fds[config->index],
+    };
+    return device->transport->ops->queue_setup(device->transport, &place, err);
+}
+
+static int setup_queues(struct sdc_driver_device *device, const struct sdc_driver_device_options *options,
+                        struct sdc_driver_queue_config *configs, struct sdc_error *err)
+{
+    int ret = 0;
+    for (uint16_t i = 0; ret == 0 && i < options->queues; i++) {
+        configs[i].index = i;
+        configs[i].features = device->features;
+        configs[i].indirect_max = device->features & SDC_VIRTIO_F_INDIRECT_DESC ? options->indirect_max : 0;
+        ret = choose_size(device, i, options->queue_size, &configs[i].size, err);
+    }
+    if (ret == 0)
+        ret = make_memory(device, options, configs, err);
+    for (uint16_t i = 0; ret == 0 && i < options->queues; i++)
+        ret = setup_queue(device, &configs[i], options->interrupts, err);
+    return ret;
+}
+
+static int setup_config_call(struct sdc_driver_device *device, struct sdc_error *err)
+{
+    device->config_fd = sdc_eventfd_new();
+    if (device->config_fd < 0)
+        return sdc_error_set(err, device->config_fd, SDC_FAULT_HOST, "cannot make an eventfd: %s",
+                             strerror(-device->config_fd));
+    return device->transport->ops->set_config_call(device->transport, device->config_fd, err);
+}
+
+static int allocate(struct sdc_driver_device *device, uint16_t queues, struct sdc_error *err)
+{
+    device->queues = calloc(queues, sizeof *device->queues);
+    device->call_fds = calloc(queues, sizeof *device->call_fds);
+    device->waiters = calloc(queues, sizeof *device->waiters);
+    if (!device->queues || !device->call_fds || !device->waiters)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", queues);
+    device->queues_count = queues;
+    for (uint16_t i = 0; i < queues; i++)
+        device->call_fds[i] = device->waiters[i] = -1;
+    return 0;
+}
+
+int sdc_driver_device_start(struct sdc_driver_device *device, const struct sdc_driver_device_options *options,
+                            struct sdc_error *err)
+{
+    const struct sdc_driver_transport_ops *ops = device->transport->ops;
+    uint16_t count = 0;
+    int ret = ops->queues_count(device->transport, &count, err);
+    if (ret == 0 && (options->queues == 0 || options->queues > count))
+        ret = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%u queues: the device has %u", options->queues, count);
+    if (ret == 0)
+        ret = allocate(device, options->queues, err);
+    if (ret == 0 && options->interrupts)
+        ret = setup_config_call(device, err);
+    struct sdc_driver_queue_config *configs = ret == 0 ? calloc(options->queues, sizeof *configs) : NULL;
+    if (ret == 0 && !configs)
+        ret = sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", options->queues);
+    if (ret == 0)
+        ret = setup_queues(device, options, configs, err);
+    free(configs);
+    if (ret == 0)
+        ret = ops->set_status(device->transport, SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER | SDC_VIRTIO_S_FEATURES_OK |
+                              SDC_VIRTIO_S_DRIVER_OK, err);
+    return ret;
+}
+
+void sdc_driver_device_close(struct sdc_driver_device *device)
+{
+    if (!device->transport)
+        return;
+    reset(device, NULL);
+    device->transport->ops->close(device->transport);
+    for (uint16_t i = 0; i < device->queues_count; i++) {
+        sdc_driver_queue_free(device->queues[i]);
+        sdc_fd_close(&device->call_fds[i]);
+        sdc_fd_close(&device->waiters[i]);
+    }
+    free(device->queues);
+    free(device->call_fds);
+    free(device->waiters);
+    sdc_fd_close(&device->config_fd);
+    sdc_client_memory_free(&device->memory);
+    *device = (struct sdc_driver_device){.config_fd = -1, .memory = {.fd = -1}};
+}
+
+// --- running ---
+
+int sdc_driver_device_kick(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err)
+{
+    if (!sdc_driver_queue_publish(device->queues[index]))
+        return 0;
+    int ret = device->transport->ops->notify(device->transport, index, err);
+    return ret < 0 ? ret : 1;
+}
+
+int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int timeout_ms, struct sdc_error *err)
+{
+    uint32_t woken = sdc_waiter_wait(device->waiters[index], timeout_ms);
+    if (woken & (UINT32_C(1) << TAG_HANGUP)) {
+        int ret = device->transport->ops->check(device->transport, err);
+        if (ret < 0)
+            return ret;
+        return sdc_error_set(err, -ECONNRESET, SDC_FAULT_PEER, "the device side has closed the connection");
+    }
+    return woken & (UINT32_C(1) << TAG_CALL) ? 1 : 0;
+}
+
+int sdc_driver_device_check(struct sdc_driver_device *device, struct sdc_error *err)
+{
+    const struct sdc_driver_transport_ops *ops = device->transport->ops;
+    uint8_t status;
+    int ret = ops->check(device->transport, err);
+    if (ret == 0)
+        ret = ops->get_status(device->transport, &status, err);
+    if (ret == 0 && status & SDC_VIRTIO_S_NEEDS_RESET)
+        return sdc_error_set(err, -EIO, SDC_FAULT_PEER, "the device has stopped and needs a reset (status 0x%02x)", status);
+    return ret;
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The split ring, the driver's half (virtio 1.2, 2.7).
+//
+// Order, in named pairs with the device:
+//  [A] available entries and descriptors are stored before the available index (release).
+//  [B] the used index is loaded (acquire) before the used elements and what the device wrote.
+//  [C] publish stores the available index, then loads avail_event or the flags; the device stores those, then loads the index.
+//      Both sides sequentially consistent: one of the two sees the other.
+//  [D] arm stores used_event or the flags, then loads the used index; the device the other way round. Likewise.
+#include "driver/split.h"
+
+#include "base/check.h"
+
+#include <sidecard/virtio.h>
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    DESC_NEXT = 1,
+    DESC_WRITE = 2,
+    DESC_INDIRECT = 4,
+    AVAIL_NO_INTERRUPT = 1,
+    USED_NO_NOTIFY = 1,
+    LINE = 64, // a cache line: the parts that different sides write don't share one
+};
+
+struct desc {
+    uint64_t address;
+    uint32_t size;
+    uint16_t flags;
+    uint16_t next;
+};
+
+struct used_element {
+    uint32_t id;
+    uint32_t written;
+};
+
+// What we remember of a descriptor; of a chain, with its head. The ring's own memory is never read back.
+struct slot {
+    void *token;
+    uint64_t writable; // bytes
+    uint16_t next;     // free list, or the rest of the chain
+    uint16_t count;    // descriptors of the chain in the ring; 0: not in flight
+};
+
+struct split {
+    struct sdc_driver_queue queue;
+    struct desc *desc;
+    uint16_t *avail; // flags, index, ring[size], used_event
+    uint16_t *used;  // flags, index, elements[size] of 8 bytes, avail_event
+    struct desc *tables; // indirect_max descriptors for each head
+    uint64_t tables_iova;
+    uint16_t mask;
+    uint16_t free_head;
+    uint16_t free_count;
+    uint16_t avail_next;  // next entry to fill
+    uint16_t avail_shown; // index that the device sees
+    uint16_t used_next;   // next element to take
+    bool event_idx;
+    struct slot slots[];
+};
+
+static struct split *split_of(struct sdc_driver_queue *queue)
+{
+    return sdc_container(queue, struct split, queue);
+}
+
+static void store16(uint16_t *to, uint16_t value, int order)
+{
+    __atomic_store_n(to, htole16(value), order);
+}
+
+static uint16_t load16(const uint16_t *from, int order)
+{
+    return le16toh(__atomic_load_n(from, order));
+}
+
+static uint16_t *used_event(struct split *split)
+{
+    return &split->avail[2 + split->queue.config.size];
+}
+
+static uint16_t *avail_event(struct split *split)
+{
+    return &split->used[2 + 4 * split->queue.config.size];
+}
+
+// --- adding ---
+
+static void fill(struct desc *desc, const struct sdc_driver_segment *segment, uint16_t flags, uint16_t next)
+{
+    desc->address = htole64(segment->iova);
+    desc->size = htole32(segment->size);
+    desc->flags = htole16(flags);
+    desc->next = htole16(next);
+}
+
+// Fills the head's table with the segments, and the head with the table.
+static void fill_indirect(struct split *split, uint16_t head, const struct sdc_driver_segment *segments, unsigned readable,
+                          unsigned count)
+{
+    size_t first = (size_t)head * split->queue.config.indirect_max;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned flags = (i + 1 < count ? DESC_NEXT : 0) | (i >= readable ? DESC_WRITE : 0);
+        fill(&split->tables[first + i], &segments[i], (uint16_t)flags, i + 1 < count ? (uint16_t)(i + 1) : 0);
+    }
+    struct sdc_driver_segment table = {
+        .iova = split->tables_iova + first * sizeof(struct desc),
+        .size = (uint32_t)(count * sizeof(struct desc)),
+    };
+    fill(&split->desc[head], &table, DESC_INDIRECT, 0);
+}
+
+// Takes `count` descriptors off the free list for the segments; the list already links them as the chain has to be.
+static void fill_direct(struct split *split, uint16_t head, const struct sdc_driver_segment *segments, unsigned readable,
+                        unsigned count)
+{
+    uint16_t at = head;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned flags = (i + 1 < count ? DESC_NEXT : 0) | (i >= readable ? DESC_WRITE : 0);
+        uint16_t next = split->slots[at].next;
+        fill(&split->desc[at], &segments[i], (uint16_t)flags, i + 1 < count ? next : 0);
+        at = next;
+    }
+    split->free_head = at;
+}
+
+static int split_add(struct sdc_driver_queue *queue, const struct sdc_driver_segment *segments, unsigned readable,
+                     unsigned writable, void *token)
+{
+    struct split *split = split_of(queue);
+    unsigned count = readable + writable;
+    bool indirect = count > 1 && count <= queue->config.indirect_max;
+    unsigned taken = indirect ? 1 : count;
+    if (count == 0 || taken > queue->config.size)
+        return -EINVAL;
+    if (taken > split->free_count)
+        return -ENOSPC;
+    uint16_t head = split->free_head;
+    struct slot *slot = &split->slots[head];
+    if (indirect) {
+        fill_indirect(split, head, segments, readable, count);
+        split->free_head = slot->next;
+    } else {
+        fill_direct(split, head, segments, readable, count);
+    }
+    split->free_count = (uint16_t)(split->free_count - taken);
+    slot->token = token;
+    slot->count = (uint16_t)taken;
+    slot->writable = 0;
+    for (unsigned i = readable; i < count; i++)
+        slot->writable += segments[i].size;
+    split->avail[2 + (split->avail_next & split->mask)] = htole16(head);
+    split->avail_next++;
+    queue->in_flight++;
+    return 0;
+}
+
+static bool split_publish(struct sdc_driver_queue *queue)
+{
+    struct split *split = split_of(queue);
+    uint16_t before = split->avail_shown, now = split->avail_next;
+    if (before == now)
+        return false;
+    split->avail_shown = now;
+    store16(&split->avail[1], now, __ATOMIC_SEQ_CST); // pairs [A] and [C]
+    if (!split->event_idx)
+        return !(load16(&split->used[0], __ATOMIC_SEQ_CST) & USED_NO_NOTIFY);
+    // 2.7.10: has the index passed avail_event between before and now?
+    uint16_t event = load16(avail_event(split), __ATOMIC_SEQ_CST);
+    return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
+}
+
+// --- taking ---
+
+static int broken(struct split *split, const char *what)
+{
+    split->queue.broken = what;
+    return -EPROTO;
+}
+
+// Puts a chain's descriptors back on the free list.
+static void give_back(struct split *split, uint16_t head)
+{
+    struct slot *slot = &split->slots[head];
+    uint16_t last = head;
+    for (unsigned i = 1; i < slot->count; i++)
+        last = split->slots[last].next;
+    split->slots[last].next = split->free_head;
+    split->free_head = head;
+    split->free_count = (uint16_t)(split->free_count + slot->count);
+    slot->count = 0;
+    split->queue.in_flight--;
+}
+
+static int take_one(struct split *split, struct sdc_driver_used *used)
+{
+    struct used_element *elements = (void *)&split->used[2];
+    struct used_element element = elements[split->used_next & split->mask];
+    uint32_t id = le32toh(element.id);
+    uint32_t written = le32toh(element.written);
+    if (id >= split->queue.config.size || split->slots[id].count == 0)
+        return broken(split, "the device gave back a chain that was not in flight");
+    if (written > split->slots[id].writable)
+        return broken(split, "the device says it wrote more than the chain has room for");
+    used->token = split->slots[id].token;
+    used->written = written;
+    give_back(split, (uint16_t)id);
+    split->used_next++;
+    return 0;
+}
+
+static int split_take(struct sdc_driver_queue *queue, struct sdc_driver_used *used, unsigned max)
+{
+    struct split *split = split_of(queue);
+    if (queue->broken)
+        return -EPROTO;
+    uint16_t there = (uint16_t)(load16(&split->used[1], __ATOMIC_ACQUIRE) - split->used_next); // pair [B]
+    if (there > queue->in_flight)
+        return broken(split, "the device's used index is ahead of what is in flight");
+    unsigned count = (unsigned)sdc_min(there, max);
+    for (unsigned i = 0; i < count; i++) {
+        int ret = take_one(split, &used[i]);
+        if (ret < 0)
+            return ret;
+    }
+    return (int)count;
+}
+
+// --- interrupts ---
+
+static bool split_arm(struct sdc_driver_queue *queue)
+{
+    struct split *split = split_of(queue);
+    if (split->event_idx)
+        store16(used_event(split), split->used_next, __ATOMIC_SEQ_CST); // pair [D]
+    else
+        store16(&split->avail[0], 0, __ATOMIC_SEQ_CST);
+    return load16(&split->used[1], __ATOMIC_SEQ_CST) == split->used_next;
+}
+
+static void split_disarm(struct sdc_driver_queue *queue)
+{
+    struct split *split = split_of(queue);
+    if (!split->event_idx)
+        store16(&split->avail[0], AVAIL_NO_INTERRUPT, __ATOMIC_RELAXED);
+    else
+        // The event that was passed last: it takes the index a whole round to get there again.
+        store16(used_event(split), (uint16_t)(split->used_next - 1), __ATOMIC_RELAXED);
+}
+
+// --- making ---
+
+static uint64_t part(uint64_t size)
+{
+    return (size + LINE - 1) & ~(uint64_t)(LINE - 1);
+}
+
+static uint64_t avail_size(uint16_t size)
+{
+    return 6 + 2 * (uint64_t)size;
+}
+
+static uint64_t used_size(uint16_t size)
+{
+    return 6 + sizeof(struct used_element) * (uint64_t)size;
+}
+
+static uint64_t tables_size(const struct sdc_driver_queue_config *config)
+{
+    return (uint64_t)config->size * config->indirect_max * sizeof(struct desc);
+}
+
+uint64_t sdc_driver_split_memory(const struct sdc_driver_queue_config *config)
+{
+    return LINE + part(config->size * sizeof(struct desc)) + part(avail_size(config->size)) +
+           part(used_size(config->size)) + part(tables_size(config));
+}
+
+static void split_free(struct sdc_driver_queue *queue)
+{
+    free(split_of(queue));
+}
+
+static const struct sdc_driver_queue_ops split_ops = {
+    .add = split_add,
+    .publish = split_publish,
+    .take = split_take,
+    .arm = split_arm,
+    .disarm = split_disarm,
+    .free = split_free,
+};
+
+struct sdc_driver_queue *sdc_driver_split_new(const struct sdc_driver_queue_config *config,
+                                              struct sdc_client_memory *memory)
+{
+    struct split *split = calloc(1, sizeof *split + config->size * sizeof split->slots[0]);
+    if (!split)
+        return NULL;
+    struct sdc_driver_queue *queue = &split->queue;
+    queue->ops = &split_ops;
+    queue->config = *config;
+    split->desc = sdc_client_memory_take(memory, part(config->size * sizeof(struct desc)), LINE, &queue->desc);
+    split->avail = sdc_client_memory_take(memory, part(avail_size(config->size)), LINE, &queue->driver);
+    split->used = sdc_client_memory_take(memory, part(used_size(config->size)), LINE, &queue->device);
+    split->tables = sdc_client_memory_take(memory, part(tables_size(config)), LINE, &split->tables_iova);
+    if (!split->desc || !split->avail || !split->used || !split->tables) {
+        free(split);
+        return NULL;
+    }
+    split->mask = (uint16_t)(config->size - 1);
+    split->event_idx = config->features & SDC_VIRTIO_F_EVENT_IDX;
+    split->free_count = config->size;
+    for (uint16_t i = 0; i < config->size; i++)
+        split->slots[i].next = (uint16_t)(i + 1);
+    split_disarm(queue);
+    return queue;
+}

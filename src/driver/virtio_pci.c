@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The driver's half of virtio over PCI (virtio 1.2, 4.1).
+#include "driver/virtio_pci.h"
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "driver/pci.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    IRQ_MSIX = 2,
+    VENDOR_VIRTIO = 0x1af4,
+    DEVICE_MODERN = 0x1040, // plus the virtio device number
+    NO_VECTOR = 0xffff,
+    GENERATION_TRIES = 100,
+};
+
+// The structures that vendor capabilities point to (4.1.4).
+enum structure { COMMON = 1, NOTIFY, ISR, DEVICE, STRUCTURES };
+
+// Offsets in such a capability.
+enum { CAP_LENGTH = 2, CAP_TYPE = 3, CAP_BAR = 4, CAP_OFFSET = 8, CAP_SIZE = 12, CAP_BYTES = 16, CAP_MULTIPLIER = 16 };
+
+// Registers of the common configuration (4.1.4.3).
+enum {
+    DEVICE_FEATURE_SELECT = 0x00,
+    DEVICE_FEATURE = 0x04,
+    DRIVER_FEATURE_SELECT = 0x08,
+    DRIVER_FEATURE = 0x0c,
+    CONFIG_VECTOR = 0x10,
+    NUM_QUEUES = 0x12,
+    DEVICE_STATUS = 0x14,
+    CONFIG_GENERATION = 0x15,
+    QUEUE_SELECT = 0x16,
+    QUEUE_SIZE = 0x18,
+    QUEUE_VECTOR = 0x1a,
+    QUEUE_ENABLE = 0x1c,
+    QUEUE_NOTIFY_OFF = 0x1e,
+    QUEUE_DESC = 0x20,
+    QUEUE_DRIVER = 0x28,
+    QUEUE_DEVICE = 0x30,
+    COMMON_BYTES = 0x38,
+};
+
+// Where a structure lies.
+struct place {
+    bool found;
+    uint32_t region;
+    uint64_t offset;
+    uint64_t size; // bytes
+};
+
+struct virtio_pci {
+    struct sdc_driver_transport transport;
+    struct sdc_driver_pci pci;
+    struct place places[STRUCTURES];
+    uint32_t notify_multiplier;
+    bool msix_on;
+    uint16_t queues_count;
+    uint64_t *notify_offsets; // of each queue, in the notification structure's region
+};
+
+static struct virtio_pci *of(struct sdc_driver_transport *transport)
+{
+    return sdc_container(transport, struct virtio_pci, transport);
+}
+
+// --- registers ---
+
+static int common_read(struct virtio_pci *card, uint32_t offset, uint32_t size, uint32_t *value, struct sdc_error *err)
+{
+    uint8_t raw[4] = {0};
+    int ret = sdc_vfio_client_read(card->pci.client, card->places[COMMON].region, card->places[COMMON].offset + offset, raw,
+                                   size, err);
+    *value = sdc_get32(raw);
+    return ret;
+}
+
+static int common_write(struct virtio_pci *card, uint32_t offset, uint32_t size, uint32_t value, struct sdc_error *err)
+{
+    uint8_t raw[4];
+    sdc_put32(raw, value);
+    return sdc_vfio_client_write(card->pci.client, card->places[COMMON].region, card->places[COMMON].offset + offset, raw,
+                                 size, err);
+}
+
+// 64-bit registers are written as two halves, which every device has to take (4.1.3.1).
+static int common_write64(struct virtio_pci *card, uint32_t offset, uint64_t value, struct sdc_error *err)
+{
+    int ret = common_write(card, offset, 4, (uint32_t)value, err);
+    return ret < 0 ? ret : common_write(card, offset + 4, 4, (uint32_t)(value >> 32), err);
+}
+
+// --- features, status ---
+
+static uint16_t device_id(struct sdc_driver_transport *transport)
+{
+    return (uint16_t)(of(transport)->pci.device_id - DEVICE_MODERN);
+}
+
+static int get_features(struct sdc_driver_transport *transport, uint64_t *offered, struct sdc_error *err)
+{
+    struct virtio_pci *card = of(transport);
+    int ret = 0;
+    *offered = 0;
+    for (uint32_t half = 0; ret == 0 && half < 2; half++) {
+        uint32_t bits = 0;
+        ret = common_write(card, DEVICE_FEATURE_SELECT, 4, half, err);
+        if (ret == 0)
+            ret = common_read(card, DEVICE_FEATURE, 4, &bits, err);
+        *offered |= (uint64_t)bits << (32 * half);
+    }
+    return ret;
+}
+
+static int set_features(struct sdc_driver_transport *transport, uint64_t accepted, struct sdc_error *err)
+{
+    struct virtio_pci *card = of(transport);
+    int ret = 0;
+    for (uint32_t half = 0; ret == 0 && half < 2; half++) {
+        ret = common_write(card, DRIVER_FEATURE_SELECT, 4, half, err);
+        if (ret == 0)
+            ret = common_write(card, DRIVER_FEATURE, 4, (uint32_t)(accepted >> (32 * half)), err);
+    }
+    return ret;
+}
+
+static int get_status(struct sdc_driver_transport *transport, uint8_t *status, struct sdc_error *err)
+{
+    uint32_t value;
+    int ret = common_read(of(transport), DEVICE_STATUS, 1, &value, err);
+    *status = (uint8_t)value;
+    return ret;
+}
+
+static int set_status(struct sdc_driver_transport *transport, uint8_t status, struct sdc_error *err)
+{
+    return common_write(of(transport), DEVICE_STATUS, 1, status, err);
+}
+
+// --- configuration ---
+
+// Reads or writes in aligned words, then a half-word and a byte: what every device has to take (4.1.3.1).
+static int access_config(struct virtio_pci *card, uint32_t offset, uint8_t *to, const uint8_t *from, uint32_t size,
+                         struct sdc_error *err)
+{
+    const struct place *place = &card->places[DEVICE];
+    int ret = 0;
+    for (uint32_t done = 0, step; ret == 0 && done < size; done += step) {
+        step = 4;
+        while (step > size - done || (offset + done) % step != 0)
+            step /= 2;
+        uint64_t at = place->offset + offset + done;
+        if (to)
+            ret = sdc_vfio_client_read(card->pci.client, place->region, at, to + done, step, err);
+        else
+            ret = sdc_vfio_client_write(card->pci.client, place->region, at, from + done, step, err);
+    }
+    return ret;
+}
+
+static int check_config(struct virtio_pci *card, uint32_t offset, uint32_t size, struct sdc_error *err)
+{
+    const struct place *place = &card->places[DEVICE];
+    if (place->found && sdc_within(offset, size, place->size))
+        return 0;
+    return sdc_error_set(err, -ERANGE, SDC_FAULT_PEER,
+                         "the device's configuration has %" PRIu64 " bytes; %" PRIu32 " at %" PRIu32 " were wanted",
+                         place->found ? place->size : 0, size, offset);
+}
+
+static int get_config(struct sdc_driver_transport *transport, uint32_t offset, void *data, uint32_t size,
+                      struct sdc_error *err)
+{
+    struct virtio_pci *card = of(transport);
+    int ret = check_config(card, offset, size, err);
+    // 4.1.4.3.1: what is read between two equal generations belongs together.
+    for (unsigned i = 0; ret == 0 && i < GENERATION_TRIES; i++) {
+        uint32_t before, after;
+        ret = common_read(card, CONFIG_GENERATION, 1, &before, err);
+        if (ret == 0)
+            ret = access_config(card, offset, data, NULL, size, err);
+        if (ret == 0)
+            ret = common_read(card, CONFIG_GENERATION, 1, &after, err);
+        if (ret == 0 && before == after)
+            return 0;
+    }
+    if (ret < 0)
+        return ret;
+    return sdc_error_set(err, -EAGAIN, SDC_FAULT_PEER, "the device's configuration changed %d times while it was read",
+                         GENERATION_TRIES);
+}
+
+static int set_config(struct sdc_driver_transport *transport, uint32_t offset, const void *data, uint32_t size,
+                      struct sdc_error *err)
+{
+    int ret = check_config(of(transport), offset, size, err);
+    return ret < 0 ? ret : access_config(of(transport), offset, NULL, data, size, err);
+}
+
+// --- interrupts ---
+
+// Connects a vector to an eventfd and a register to the vector. Vector 0 is the configuration's, i + 1 is queue i's.
+static int set_vector(struct virtio_pci *card, uint32_t vector, int fd, uint32_t vector_register, struct sdc_error *err)
+{
+    uint32_t back;
+    if (vector >= card->pci.msix_vectors)
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
+                             "the device has %" PRIu32 " MSI-X vectors; this takes number %" PRIu32 " (polling takes none)",
+                             card->pci.msix_vectors, vector);
+    int ret = sdc_vfio_client_irq_eventfds(card->pci.client, IRQ_MSIX, SDC_VFIO_IRQ_TRIGGER, vector, 1, &fd, err);
+    if (ret == 0 && !card->msix_on) {
+        ret = sdc_driver_pci_enable_msix(&card->pci, true, err);
+        card->msix_on = ret == 0;
+    }
+    if (ret == 0)
+        ret = common_write(card, vector_register, 2, vector, err);
+    if (ret == 0)
+        ret = common_read(card, vector_register, 2, &back, err);
+    if (ret == 0 && back != vector)
+        return sdc_error_set(err, -EBUSY, SDC_FAULT_PEER, "the device did not take MSI-X vector %" PRIu32, vector);
+    return ret;
+}
+
+static int set_config_call(struct sdc_driver_transport *transport, int fd, struct sdc_error *err)
+{
+    return set_vector(of(transport), 0, fd, CONFIG_VECTOR, err);
+}
+
+// --- queues ---
+
+static int queues_count(struct sdc_driver_transport *transport, uint16_t *count, struct sdc_error *err)
+{
+    uint32_t value;
+    int ret = common_read(of(transport), NUM_QUEUES, 2, &value, err);
+    *count = (uint16_t)value;
+    return ret;
+}
+
+static int queue_size(struct sdc_driver_transport *transport, uint16_t index, uint16_t *size, struct sdc_error *err)
+{
+    uint32_t value = 0;
+    int ret = common_write(of(transport), QUEUE_SELECT, 2, index, err);
+    if (ret == 0)
+        ret = common_read(of(transport), QUEUE_SIZE, 2, &value, err);
+    *size = (uint16_t)value;
+    return ret;
+}
+
+// Where queue `index`, which is selected, is notified (4.1.4.4).
+static int find_notify(struct virtio_pci *card, uint16_t index, struct sdc_error *err)
+{
+    const struct place *place = &card->places[NOTIFY];
+    uint32_t number;
+    int ret = common_read(card, QUEUE_NOTIFY_OFF, 2, &number, err);
+    if (ret < 0)
+        return ret;
+    uint64_t offset = (uint64_t)number * card->notify_multiplier;
+    if (!sdc_within(offset, 2, place->size))
+        return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
+                             "the device says that queue %u is notified at 0x%" PRIx64 " of 0x%" PRIx64 " bytes", index, offset,
+                             place->size);
+    if (index >= card->queues_count) {
+        uint64_t *offsets = reallocarray(card->notify_offsets, index + (size_t)1, sizeof *offsets);
+        if (!offsets)
+            return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", index + 1);
+        for (; card->queues_count <= index; card->queues_count++)
+            offsets[card->queues_count] = UINT64_MAX;
+        card->notify_offsets = offsets;
+    }
+    card->notify_offsets[index] = place->offset + offset;
+    return 0;
+}
+
+static int queue_setup(struct sdc_driver_transport *transport, const struct sdc_driver_queue_place *place,
+                       struct sdc_error *err)
+{
+    struct virtio_pci *card = of(transport);
+    int ret = common_write(card, QUEUE_SELECT, 2, place->index, err);
+    if (ret == 0)
+        ret = find_notify(card, place->index, err);
+    if (ret == 0)
+        ret = common_write(card, QUEUE_SIZE, 2, place->size, err);
+    if (ret == 0)
+        ret = common_write64(card, QUEUE_DESC, place->desc, err);
+    if (ret == 0)
+        ret = common_write64(card, QUEUE_DRIVER, place->driver, err);
+    if (ret == 0)
+        ret = common_write64(card, QUEUE_DEVICE, place->device, err);
+    if (ret == 0 && place->call_fd >= 0)
+        ret = set_vector(card, place->index + UINT32_C(1), place->call_fd, QUEUE_VECTOR, err);
+    else if (ret == 0)
+        ret = common_write(card, QUEUE_VECTOR, 2, NO_VECTOR, err);
+    if (ret == 0)
+        ret = common_write(card, QUEUE_ENABLE, 2, 1, err);
+    return ret;
+}
+
+static int notify(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err)
+{
+    struct virtio_pci *card = of(transport);
+    uint8_t raw[2];
+    sdc_put16(raw, index);
+    return sdc_vfio_client_post(card->pci.client, card->places[NOTIFY].region, card->notify_offsets[index], raw, sizeof raw,
+                                err);
+}
+
+// --- memory, life and death ---
+
+static int map(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory, struct sdc_error *err)
+{
+    return sdc_vfio_client_map(of(transport)->pci.client, memory->iova, memory->size, SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE,
+                               memory->fd, 0, err);
+}
+
+static int hangup_fd(struct sdc_driver_transport *transport)
+{
+    return sdc_vfio_client_fd(of(transport)->pci.client);
+}
+
+static int check(struct sdc_driver_transport *transport, struct sdc_error *err)
+{
+    return sdc_vfio_client_process(of(transport)->pci.client, err);
+}
+
+static void close_transport(struct sdc_driver_transport *transport)
+{
+    struct virtio_pci *card = of(transport);
+    sdc_vfio_client_close(card->pci.client);
+    free(card->notify_offsets);
+    free(card);
+}
+
+static const struct sdc_driver_transport_ops virtio_pci_ops = {
+    .name = "virtio-pci over vfio-user",
+    .device_id = device_id,
+    .map = map,
+    .get_features = get_features,
+    .set_features = set_features,
+    .get_status = get_status,
+    .set_status = set_status,
+    .get_config = get_config,
+    .set_config = set_config,
+    .set_config_call = set_config_call,
+    .queues_count = queues_count,
+    .queue_size = queue_size,
+    .queue_setup = queue_setup,
+    .notify = notify,
+    .hangup_fd = hangup_fd,
+    .check = check,
+    .close = close_transport,
+};
+
+// --- finding the registers ---
+
+// One vendor capability. The first of each type counts (4.1.4.1); one that points nowhere is passed over.
+static void take_structure(struct virtio_pci *card, uint8_t at)
+{
+    const uint8_t *config = card->pci.config;
+    if (at > sizeof card->pci.config - CAP_BYTES || config[at + CAP_LENGTH] < CAP_BYTES)
+        return;
+    uint8_t type = config[at + CAP_TYPE], bar = config[at + CAP_BAR];
+    if (type < COMMON || type >= STRUCTURES || bar > 5 || card->places[type].found)
+        return;
+    struct place place = {
+        .found = true,
+        .region = bar,
+        .offset = sdc_get32(config + at + CAP_OFFSET),
+        .size = sdc_get32(config + at + CAP_SIZE),
+    };
+    if (!sdc_within(place.offset, place.size, card->pci.bars[bar].region_size))
+        return;
+    if (type == NOTIFY) {
+        if (at > sizeof card->pci.config - CAP_BYTES - 4 || config[at + CAP_LENGTH] < CAP_BYTES + 4)
+            return;
+        card->notify_multiplier = sdc_get32(config + at + CAP_MULTIPLIER);
+    }
+    card->places[type] = place;
+}
+
+static int find_structures(struct virtio_pci *card, struct sdc_error *err)
+{
+    const struct sdc_driver_pci *pci = &card->pci;
+    for (unsigned i = 0; i < pci->capabilities_count; i++)
+        if (pci->capabilities[i].id == SDC_DRIVER_PCI_CAP_VENDOR)
+            take_structure(card, pci->capabilities[i].offset);
+    if (card->places[COMMON].found && card->places[COMMON].size >= COMMON_BYTES && card->places[NOTIFY].found)
+        return 0;
+    return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
+                         "the device has no %s structure inside a BAR: it is no virtio 1 device",
+                         card->places[COMMON].found ? "notification" : "common configuration");
+}
+
+static int find_device(struct virtio_pci *card, struct sdc_vfio_client *client, struct sdc_error *err)
+{
+    int ret = sdc_driver_pci_open(client, &card->pci, err);
+    if (ret < 0)
+        return ret;
+    if (card->pci.vendor_id != VENDOR_VIRTIO || card->pci.device_id <= DEVICE_MODERN || card->pci.device_id > 0x107f)
+        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the device is %04x:%04x; a virtio device is 1af4:1041 to 1af4:107f",
+                             card->pci.vendor_id, card->pci.device_id);
+    ret = find_structures(card, err);
+    if (ret < 0)
+        return ret;
+    return sdc_driver_pci_enable(&card->pci, true, err);
+}
+
+int sdc_driver_virtio_pci_open(struct sdc_vfio_client *client, struct sdc_driver_transport **transport,
+                               struct sdc_error *err)
+{
+    struct virtio_pci *card = calloc(1, sizeof *card);
+    int ret = card ? find_device(card, client, err) : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a device");
+    if (ret < 0) {
+        free(card);
+        sdc_vfio_client_close(client);
+        return ret;
+    }
+    card->transport.ops = &virtio_pci_ops;
+    *transport = &card->transport;
+    return 0;
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Making queues, whatever their ring's format.
+#include "driver/virtqueue.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "driver/split.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+uint64_t sdc_driver_queue_memory(const struct sdc_driver_queue_config *config)
+{
+    return sdc_driver_split_memory(config);
+}
+
+int sdc_driver_queue_new(const struct sdc_driver_queue_config *config, struct sdc_client_memory *memory,
+                         struct sdc_driver_queue **queue, struct sdc_error *err)
+{
+    if (!sdc_is_power_of_two(config->size) || config->size > SDC_LIMIT_QUEUE_SIZE)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "queue %u: %u entries; it takes a power of two up to %d",
+                             config->index, config->size, SDC_LIMIT_QUEUE_SIZE);
+    if (config->indirect_max > SDC_LIMIT_INDIRECT)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "queue %u: %u segments in a table, at most %d", config->index,
+                             config->indirect_max, SDC_LIMIT_INDIRECT);
+    *queue = sdc_driver_split_new(config, memory);
+    if (!*queue)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "queue %u: no memory for %u entries", config->index, config->size);
+    return 0;
+}
+
+void sdc_driver_queue_free(struct sdc_driver_queue *queue)
+{
+    if (queue)
+        queue->ops->free(queue);
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A virtqueue, the driver's half: makes chains of buffers available, takes back those that the device has used, and negotiates
+// who notifies whom. One thread at a time. The split ring is the one format; a packed ring joins as another struct of ops.
+//
+// The device is not trusted: it names chains by numbers that are checked against what is in flight. A queue whose device has
+// broken the rules is broken for good (-EPROTO), and `broken` says how.
+#pragma once
+
+#include <sidecard/client.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct sdc_driver_queue;
+
+struct sdc_driver_queue_config {
+    uint16_t index;
+    uint16_t size;         // entries, a power of two (split)
+    uint64_t features;     // as negotiated
+    uint16_t indirect_max; // segments of a chain that are put into a table of their own; 0: never
+};
+
+// A piece of memory for the device.
+struct sdc_driver_segment {
+    uint64_t iova;
+    uint32_t size; // bytes
+};
+
+// A chain that the device has used.
+struct sdc_driver_used {
+    void *token;      // that it was added with
+    uint32_t written; // bytes that the device says it wrote
+};
+
+struct sdc_driver_queue_ops {
+    int (*add)(struct sdc_driver_queue *queue, const struct sdc_driver_segment *segments, unsigned readable,
+               unsigned writable, void *token);
+    bool (*publish)(struct sdc_driver_queue *queue);
+    int (*take)(struct sdc_driver_queue *queue, struct sdc_driver_used *used, unsigned max);
+    bool (*arm)(struct sdc_driver_queue *queue);
+    void (*disarm)(struct sdc_driver_queue *queue);
+    void (*free)(struct sdc_driver_queue *queue);
+};
+
+struct sdc_driver_queue {
+    const struct sdc_driver_queue_ops *ops;
+    struct sdc_driver_queue_config config;
+    uint64_t desc; // iovas of its three parts (virtio 1.2, 2.6)
+    uint64_t driver;
+    uint64_t device;
+    uint32_t in_flight;  // chains that were added and not taken back
+    const char *broken;  // what the device did wrong, or NULL
+};
+
+// Bytes of memory that a queue takes.
+uint64_t sdc_driver_queue_memory(const struct sdc_driver_queue_config *config);
+// A queue in memory taken from `memory`. -EINVAL, -ENOMEM (there is too little of it), with *err filled.
+int sdc_driver_queue_new(const struct sdc_driver_queue_config *config, struct sdc_client_memory *memory,
+                         struct sdc_driver_queue **queue, struct sdc_error *err);
+// The device does not use it any more. NULL is fine.
+void sdc_driver_queue_free(struct sdc_driver_queue *queue);
+
+// Adds a chain: `readable` segments that the device reads, then `writable` ones that it writes; at least one. The device does not
+// see it before publish. 0, -ENOSPC (ring full: take some back first), -EINVAL (more segments than any room would hold).
+static inline int sdc_driver_queue_add(struct sdc_driver_queue *queue, const struct sdc_driver_segment *segments,
+                                       unsigned readable, unsigned writable, void *token)
+{
+    return queue->ops->add(queue, segments, readable, writable, token);
+}
+
+// Shows the device all that was added. Whether it wants to be notified of that.
+static inline bool sdc_driver_queue_publish(struct sdc_driver_queue *queue)
+{
+    return queue->ops->publish(queue);
+}
+
+// Takes up to max used chains. How many, or -EPROTO: the queue is broken.
+static inline int sdc_driver_queue_take(struct sdc_driver_queue *queue, struct sdc_driver_used *used, unsigned max)
+{
+    return queue->ops->take(queue, used, max);
+}
+
+// Asks for an interrupt when the next chain is used. False: one is there already, take it instead of waiting.
+static inline bool sdc_driver_queue_arm(struct sdc_driver_queue *queue)
+{
+    return queue->ops->arm(queue);
+}
+
+// Asks for no interrupts. The device may still send some.
+static inline void sdc_driver_queue_disarm(struct sdc_driver_queue *queue)
+{
+    queue->ops->disarm(queue);
+}
