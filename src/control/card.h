@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Cards: a device on a backend, in the shape that a transport shows. This is where the names of devices become devices.
+#pragma once
+
+#include <sidecard/pci.h>
+
+#include "backend/block/block.h"
+#include "loop/loop.h"
+
+// What the user can say about a card. Zero means the default where the comment names one.
+struct sdc_card_options {
+    uint16_t queues;     // default 1
+    uint16_t queue_size; // entries, default 256
+    uint32_t seg_max;    // default: what the queue size suggests
+    uint32_t size_max;   // bytes, default: no limit
+    bool write_cache;
+    const char *serial; // default: made from the backend's name
+    struct sdc_block_open_options block;
+};
+
+struct sdc_card {
+    struct sdc_pci_device *pci;
+    // Home loop: looks at what stands behind the card again.
+    void (*refresh)(struct sdc_card *card);
+    void *device;
+};
+
+// The names of the devices, ended by NULL.
+const char *const *sdc_card_names(void);
+// Makes the card `device` on `backend` (as on the command line). loops[0] is its home loop. 0 or a negative errno with err filled.
+int sdc_card_new(const char *device, const char *backend, const struct sdc_card_options *options, struct sdc_loop *const *loops,
+                 unsigned loops_count, struct sdc_card **card, struct sdc_error *err);
+// No session is connected, no loop runs.
+void sdc_card_free(struct sdc_card *card);

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "control/server.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/parse.h"
+#include "os/fd.h"
+#include "os/signals.h"
+#include "transport/vfio_user/vfio_user.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+// A card at its socket.
+struct outlet {
+    struct sdc_server *server;
+    struct outlet *next;
+    struct sdc_card *card;
+    char *path; // of the socket file, which is ours to remove; NULL: it was passed in
+    char *name;
+    int lock_fd;
+    int fd;
+    struct sdc_vfu_listener *listener;
+};
+
+struct sdc_server {
+    struct sdc_loop *loops[SDC_LIMIT_THREADS];
+    pthread_t threads[SDC_LIMIT_THREADS];
+    unsigned loops_count;
+    unsigned threads_count; // running; loops[0] has none of its own
+    int signals_fd;
+    struct sdc_watch signals;
+    struct outlet *outlets;
+    // Listeners that are not closed yet; zero: the loops may stop.
+    unsigned open;
+    bool ending;
+};
+
+// --- sockets ---
+
+static const char prefix[] = "vfio-user:";
+static const char fd_prefix[] = "fd:";
+
+// Opens what the user calls the socket.
+static int open_socket(struct outlet *outlet, const struct sdc_serve_options *options, struct sdc_error *err)
+{
+    const char *socket = options->socket;
+    uint64_t number;
+
+    if (strncmp(socket, prefix, sizeof prefix - 1) == 0)
+        socket += sizeof prefix - 1;
+    if (strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0) {
+        if (sdc_parse_number(socket + sizeof fd_prefix - 1, 0, INT32_MAX, &number) < 0)
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': write fd: and a number, as in fd:3", socket);
+        outlet->fd = (int)number;
+        return sdc_socket_adopt(outlet->fd, err);
+    }
+    if (*socket == '\0')
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': the path is missing", options->socket);
+    outlet->path = strdup(socket);
+    if (!outlet->path)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a path");
+    outlet->fd = sdc_socket_listen(socket, &options->listen, &outlet->lock_fd, err);
+    if (outlet->fd < 0) {
+        free(outlet->path);
+        outlet->path = NULL;
+        return outlet->fd;
+    }
+    return 0;
+}
+
+static void free_outlet(struct outlet *outlet)
+{
+    if (outlet->path)
+        sdc_socket_unlisten(outlet->path, &outlet->lock_fd);
+    sdc_fd_close(&outlet->fd);
+    if (outlet->card)
+        sdc_card_free(outlet->card);
+    free(outlet->path);
+    free(outlet->name);
+    free(outlet);
+}
+
+int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err)
+{
+    struct outlet *outlet = calloc(1, sizeof *outlet);
+    if (!outlet)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a socket");
+
+    *outlet = (struct outlet){.server = server, .lock_fd = -1, .fd = -1, .name = strdup(options->socket)};
+    int rc = outlet->name ? sdc_card_new(options->device, options->backend, &options->card, server->loops,
+                                         server->loops_count, &outlet->card, err)
+                          : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a name");
+    if (rc == 0)
+        rc = open_socket(outlet, options, err);
+    if (rc == 0) {
+        struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = options->allow_file_memory};
+        rc = sdc_vfu_listener_new(server->loops[0], outlet->fd, outlet->card->pci, &vfu, &outlet->listener, err);
+    }
+    if (rc < 0) {
+        free_outlet(outlet);
+        return rc;
+    }
+    outlet->next = server->outlets;
+    server->outlets = outlet;
+    server->open++;
+    return 0;
+}
+
+// --- running ---
+
+static void listener_closed(void *context)
+{
+    struct sdc_server *server = ((struct outlet *)context)->server;
+
+    if (--server->open > 0)
+        return;
+    sdc_loop_unwatch(server->loops[0], &server->signals);
+    for (unsigned i = 0; i < server->loops_count; i++)
+        sdc_loop_stop(server->loops[i]);
+}
+
+static void end(struct sdc_server *server)
+{
+    if (server->ending)
+        return;
+    server->ending = true;
+    for (struct outlet *outlet = server->outlets; outlet; outlet = outlet->next)
+        sdc_vfu_listener_close(outlet->listener, listener_closed, outlet);
+}
+
+static void signal_arrived(struct sdc_watch *watch, uint32_t events)
+{
+    struct sdc_server *server = sdc_container(watch, struct sdc_server, signals);
+    int number;
+
+    (void)events;
+    while ((number = sdc_signals_take(watch->fd)) != 0) {
+        if (number != SIGHUP) {
+            end(server);
+            continue;
+        }
+        for (struct outlet *outlet = server->outlets; outlet; outlet = outlet->next)
+            outlet->card->refresh(outlet->card);
+    }
+}
+
+static void *run_loop(void *loop)
+{
+    sdc_loop_run(loop);
+    return NULL;
+}
+
+static void join(struct sdc_server *server)
+{
+    for (unsigned i = 1; i <= server->threads_count; i++)
+        pthread_join(server->threads[i], NULL);
+    server->threads_count = 0;
+}
+
+int sdc_server_run(struct sdc_server *server, struct sdc_error *err)
+{
+    for (unsigned i = 1; i < server->loops_count; i++) {
+        int rc = pthread_create(&server->threads[i], NULL, run_loop, server->loops[i]);
+        if (rc != 0) {
+            for (unsigned k = 1; k < i; k++)
+                sdc_loop_stop(server->loops[k]);
+            join(server);
+            return sdc_error_set(err, -rc, SDC_FAULT_HOST, "thread %u of %u cannot be started: %s; try a smaller --threads", i,
+                                 server->loops_count, strerror(rc));
+        }
+        server->threads_count = i;
+    }
+    sdc_loop_run(server->loops[0]);
+    join(server);
+    return 0;
+}
+
+// --- life ---
+
+int sdc_server_new(unsigned threads, struct sdc_server **out, struct sdc_error *err)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
+    struct sdc_server *server = calloc(1, sizeof *server);
+    if (!server)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a server");
+
+    server->signals_fd = sdc_signals_open(signals);
+    if (server->signals_fd < 0) {
+        int rc = server->signals_fd;
+        free(server);
+        return sdc_error_set(err, rc, SDC_FAULT_HOST, "signals cannot be read: %s", strerror(-rc));
+    }
+    for (unsigned i = 0; i < threads; i++) {
+        int rc = sdc_loop_new(&server->loops[i], err);
+        if (rc < 0) {
+            sdc_server_free(server);
+            return rc;
+        }
+        server->loops_count++;
+    }
+    server->signals = (struct sdc_watch){.fd = server->signals_fd, .wanted = SDC_READABLE, .ready = signal_arrived};
+    int rc = sdc_loop_watch(server->loops[0], &server->signals);
+    if (rc < 0) {
+        sdc_server_free(server);
+        return sdc_error_set(err, rc, SDC_FAULT_HOST, "signals cannot be watched: %s", strerror(-rc));
+    }
+    *out = server;
+    return 0;
+}
+
+void sdc_server_free(struct sdc_server *server)
+{
+    if (!server)
+        return;
+    if (!server->ending)
+        end(server); // it never ran, so no session is there to wait for
+    if (server->loops_count > 0)
+        sdc_loop_unwatch(server->loops[0], &server->signals);
+    while (server->outlets) {
+        struct outlet *outlet = server->outlets;
+        server->outlets = outlet->next;
+        free_outlet(outlet);
+    }
+    for (unsigned i = 0; i < server->loops_count; i++)
+        sdc_loop_free(server->loops[i]);
+    sdc_fd_close(&server->signals_fd);
+    free(server);
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The server: loops on their threads, cards, and the sockets that they are reached by.
+#pragma once
+
+#include "control/card.h"
+#include "os/socket.h"
+
+struct sdc_server;
+
+struct sdc_serve_options {
+    const char *socket; // PATH, vfio-user:PATH, or fd:N: a listening socket that was passed in
+    const char *device;
+    const char *backend;
+    struct sdc_card_options card;
+    struct sdc_listen_options listen;
+    bool allow_file_memory;
+};
+
+// threads: loops, 1 to 64; the first, which is every card's home, is run by the caller of sdc_server_run. Blocks SIGTERM, SIGINT and
+// SIGHUP. 0 or a negative errno with err filled.
+int sdc_server_new(unsigned threads, struct sdc_server **server, struct sdc_error *err);
+// Makes a card and listens. Before sdc_server_run.
+int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err);
+// Serves until SIGTERM or SIGINT, then ends every session in order. SIGHUP looks at the backends again.
+int sdc_server_run(struct sdc_server *server, struct sdc_error *err);
+// After sdc_server_run, or instead of it. NULL is fine.
+void sdc_server_free(struct sdc_server *server);

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// DMA_MAP and DMA_UNMAP. Each file of guest memory is mapped once, however many regions look into it. Maps that come in one
+// batch are published as one; an unmap is answered when no request uses the memory any more.
+#include "transport/vfio_user/session.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "os/fd.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAGE = 4096 };
+
+// A file of guest memory that is mapped as a whole.
+struct vfu_file {
+    struct sdc_mapping mapping;
+    struct vfu_dma *dma;
+    struct vfu_file *next;
+    dev_t device;
+    ino_t inode;
+    bool writable;
+};
+
+// A published map on its way back to the home loop.
+struct vfu_live_map {
+    struct sdc_post post;
+    struct vfu_session *session;
+    struct sdc_map *map;
+};
+
+// --- files ---
+
+// The last region or map that held it has gone; both are dropped on the home loop only.
+static void release_file(struct sdc_mapping *mapping)
+{
+    struct vfu_file *file = sdc_container(mapping, struct vfu_file, mapping);
+    struct vfu_file **link = &file->dma->files;
+
+    while (*link != file)
+        link = &(*link)->next;
+    *link = file->next;
+    sdc_unmap(mapping->base, mapping->size);
+    free(file);
+}
+
+// The mapping of the file behind fd, at least `end` bytes long, with a reference for the caller.
+static int map_file(struct vfu_dma *dma, int fd, const struct sdc_file_identity *id, uint64_t end, bool writable,
+                    struct sdc_mapping **mapping)
+{
+    for (struct vfu_file *file = dma->files; file; file = file->next) {
+        if (file->device == id->device && file->inode == id->inode && file->mapping.size >= end &&
+            (file->writable || !writable)) {
+            sdc_mapping_ref(&file->mapping);
+            *mapping = &file->mapping;
+            return 0;
+        }
+    }
+    struct vfu_file *file = calloc(1, sizeof *file);
+    void *base;
+    int rc = file ? sdc_fd_map(fd, id->size, id->writable, &base) : -ENOMEM;
+    if (rc < 0) {
+        free(file);
+        return rc;
+    }
+    *file = (struct vfu_file){.dma = dma, .next = dma->files, .device = id->device, .inode = id->inode,
+                              .writable = id->writable};
+    file->mapping.base = base;
+    file->mapping.size = id->size;
+    file->mapping.release = release_file;
+    atomic_init(&file->mapping.refs, 1);
+    dma->files = file;
+    *mapping = &file->mapping;
+    return 0;
+}
+
+// --- publishing ---
+
+static void run_released(struct sdc_post *post)
+{
+    struct vfu_live_map *live = sdc_container(post, struct vfu_live_map, post);
+    struct vfu_session *session = live->session;
+
+    sdc_map_free(live->map);
+    free(live);
+    session->dma.maps_alive--;
+    vfu_session_step(session);
+}
+
+// On the thread of the last reader.
+static void released(struct sdc_map *map)
+{
+    struct vfu_live_map *live = map->context;
+
+    sdc_loop_post(live->session->loop, &live->post);
+}
+
+int vfu_dma_publish(struct vfu_session *session)
+{
+    struct vfu_dma *dma = &session->dma;
+    struct vfu_live_map *live = calloc(1, sizeof *live);
+    struct sdc_map *map = live ? sdc_region_table_publish(&dma->table, released, live) : NULL;
+    if (!map) {
+        free(live);
+        return -ENOMEM;
+    }
+    *live = (struct vfu_live_map){.post = {.run = run_released}, .session = session, .map = map};
+    sdc_map_unref(dma->map);
+    dma->map = map;
+    dma->maps_alive++;
+    dma->changed = false;
+    session->device->ops->set_map(session->device, map);
+    return 0;
+}
+
+void vfu_dma_withdraw(struct vfu_session *session)
+{
+    struct vfu_dma *dma = &session->dma;
+
+    session->device->ops->set_map(session->device, NULL);
+    sdc_map_unref(dma->map);
+    dma->map = NULL;
+    sdc_region_table_clear(&dma->table);
+    sdc_mapping_unref(dma->removed.mapping);
+    dma->removed.mapping = NULL;
+}
+
+// --- DMA_MAP ---
+
+// Checks the file and finds the region's place in it.
+static int map_region(struct vfu_session *session, const struct sdc_vfu_dma_map *map, int fd, struct sdc_region *region)
+{
+    struct sdc_file_identity id;
+    uint64_t end;
+    int rc = sdc_fd_identify(fd, &id);
+    if (rc < 0)
+        return rc;
+
+    if (id.kind == SDC_MEMORY_FILE_OTHER)
+        return -EINVAL;
+    if (id.kind == SDC_MEMORY_FILE_PLAIN && !session->options->allow_file_memory) {
+        sdc_log_peer("%s: guest memory is a plain file, which may be truncated under us: give the VM memory from memfd or /dev/shm, "
+                     "or serve with --allow-file-memory", session->options->name);
+        return -EINVAL;
+    }
+    if (!sdc_add(map->offset, map->size, &end) || end > id.size)
+        return -EINVAL;
+    bool writable = map->flags & SDC_VFU_MAP_WRITE;
+    if (writable && !id.writable)
+        return -EACCES;
+    rc = map_file(&session->dma, fd, &id, end, writable, &region->mapping);
+    if (rc == 0)
+        region->host = region->mapping->base + map->offset;
+    return rc;
+}
+
+int vfu_dma_map(struct vfu_session *session, struct vfu_message *message)
+{
+    struct sdc_vfu_dma_map map;
+    uint32_t access_flags = SDC_VFU_MAP_READ | SDC_VFU_MAP_WRITE;
+
+    memcpy(&map, message->payload, sizeof map);
+    if (map.argsz < sizeof map || map.flags & ~(access_flags | SDC_VFU_MAP_MMAP | SDC_VFU_MAP_FILE_IO) ||
+        !(map.flags & access_flags))
+        return -EINVAL;
+    if ((map.address | map.size) % PAGE != 0 || map.size == 0)
+        return -EINVAL;
+    if (map.size > SDC_LIMIT_DMA_REGION_BYTES)
+        return -ENOSPC;
+    if (map.flags & SDC_VFU_MAP_FILE_IO && !(map.flags & SDC_VFU_MAP_MMAP))
+        return -ENOTSUP;
+    if (message->fds_count == 0 && map.flags & (SDC_VFU_MAP_MMAP | SDC_VFU_MAP_FILE_IO))
+        return -EINVAL;
+    if (message->fds_count > 0 && map.offset % PAGE != 0)
+        return -EINVAL;
+
+    struct sdc_region region = {.iova = map.address, .size = map.size};
+    region.access = (map.flags & SDC_VFU_MAP_READ ? SDC_ACCESS_READ : 0) |
+                    (map.flags & SDC_VFU_MAP_WRITE ? SDC_ACCESS_WRITE : 0);
+    int rc = message->fds_count > 0 ? map_region(session, &map, message->fds[0], &region) : 0;
+    if (rc == 0)
+        rc = sdc_region_table_add(&session->dma.table, &region);
+    sdc_mapping_unref(region.mapping);
+    if (rc < 0)
+        return rc;
+    session->dma.changed = true;
+    vfu_reply(session, &message->header, 0);
+    return 0;
+}
+
+// --- DMA_UNMAP ---
+
+static void reply_unmap(struct vfu_session *session, const struct sdc_region *region)
+{
+    struct sdc_vfu_dma_unmap reply = {.argsz = sizeof reply, .address = region->iova, .size = region->size};
+    uint8_t *room = vfu_reply(session, &session->command, sizeof reply);
+
+    if (room)
+        memcpy(room, &reply, sizeof reply);
+}
+
+// The card has taken the new map over and the older ones are gone: nothing touches the memory any more.
+static bool unmap_finished(struct vfu_session *session)
+{
+    struct vfu_dma *dma = &session->dma;
+    bool drained = dma->maps_alive == 1;
+
+    if (session->device->ops->busy(session->device) || (!drained && !session->impatient))
+        return false;
+    if (drained) {
+        reply_unmap(session, &dma->removed);
+    } else {
+        // The region stays, so that the client can try again.
+        sdc_log_peer("%s: DMA_UNMAP of %#" PRIx64 " + %#" PRIx64 ": I/O on it does not end", session->options->name,
+                     dma->removed.iova, dma->removed.size);
+        if (sdc_region_table_add(&dma->table, &dma->removed) == 0)
+            dma->changed = true;
+        vfu_reply_error(session, &session->command, -EBUSY, sizeof(struct sdc_vfu_dma_unmap));
+    }
+    sdc_mapping_unref(dma->removed.mapping);
+    dma->removed = (struct sdc_region){0};
+    return true;
+}
+
+// The region that is exactly [address, address + size), or NULL.
+static const struct sdc_region *find_exact(const struct sdc_region_table *table, uint64_t address, uint64_t size)
+{
+    for (uint32_t low = 0, high = table->count; low < high;) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct sdc_region *region = &table->regions[middle];
+        if (region->iova == address)
+            return region->size == size ? region : NULL;
+        if (region->iova < address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+int vfu_dma_unmap(struct vfu_session *session, struct vfu_message *message)
+{
+    struct vfu_dma *dma = &session->dma;
+    struct sdc_vfu_dma_unmap unmap;
+
+    memcpy(&unmap, message->payload, sizeof unmap);
+    if (unmap.argsz < sizeof unmap || unmap.size == 0)
+        return -EINVAL;
+    if (unmap.flags & (SDC_VFU_UNMAP_DIRTY_BITMAP | SDC_VFU_UNMAP_ALL))
+        return -ENOTSUP;
+    if (unmap.flags != 0)
+        return -EINVAL;
+    const struct sdc_region *region = find_exact(&dma->table, unmap.address, unmap.size);
+    if (!region)
+        return -ENOENT;
+
+    dma->removed = *region;
+    sdc_mapping_ref(dma->removed.mapping);
+    sdc_region_table_remove(&dma->table, unmap.address, unmap.size);
+    int rc = vfu_dma_publish(session);
+    if (rc < 0) {
+        sdc_region_table_add(&dma->table, &dma->removed);
+        sdc_mapping_unref(dma->removed.mapping);
+        dma->removed = (struct sdc_region){0};
+        return rc;
+    }
+    return vfu_session_wait(session, &message->header, unmap_finished);
+}

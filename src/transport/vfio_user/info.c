@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the device has: DEVICE_GET_INFO, DEVICE_GET_REGION_INFO, DEVICE_GET_IRQ_INFO.
+#include "transport/vfio_user/session.h"
+
+#include <errno.h>
+#include <string.h>
+
+static int reply_with(struct vfu_session *session, const struct vfu_message *message, const void *payload, uint32_t size)
+{
+    uint8_t *room = vfu_reply(session, &message->header, size);
+
+    if (room)
+        memcpy(room, payload, size);
+    return 0;
+}
+
+int vfu_get_info(struct vfu_session *session, struct vfu_message *message)
+{
+    struct sdc_vfu_device_info info;
+
+    memcpy(&info, message->payload, sizeof info);
+    if (info.argsz < sizeof info)
+        return -EINVAL;
+    info = (struct sdc_vfu_device_info){
+        .argsz = sizeof info,
+        .flags = SDC_VFU_DEVICE_RESET | SDC_VFU_DEVICE_PCI,
+        .num_regions = SDC_PCI_REGIONS,
+        .num_irqs = SDC_PCI_IRQS,
+    };
+    return reply_with(session, message, &info, sizeof info);
+}
+
+static uint64_t region_size(const struct sdc_pci_device *device, uint32_t index)
+{
+    if (index == SDC_PCI_CONFIG)
+        return SDC_PCI_CONFIG_SIZE;
+    return index < SDC_PCI_ROM ? device->bars[index].size : 0;
+}
+
+int vfu_get_region_info(struct vfu_session *session, struct vfu_message *message)
+{
+    struct sdc_vfu_region_info info;
+
+    memcpy(&info, message->payload, sizeof info);
+    if (info.argsz < sizeof info || info.index >= SDC_PCI_REGIONS)
+        return -EINVAL;
+    info = (struct sdc_vfu_region_info){
+        .argsz = sizeof info,
+        .index = info.index,
+        .size = region_size(session->device, info.index),
+    };
+    if (info.size > 0)
+        info.flags = SDC_VFU_REGION_READABLE | SDC_VFU_REGION_WRITABLE;
+    return reply_with(session, message, &info, sizeof info);
+}
+
+static const uint32_t irq_flags[SDC_PCI_IRQS] = {
+    [SDC_PCI_INTX] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE | SDC_VFU_IRQ_AUTOMASKED,
+    [SDC_PCI_MSI] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE,
+    [SDC_PCI_MSIX] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE,
+    [SDC_PCI_ERR] = SDC_VFU_IRQ_EVENTFD,
+    [SDC_PCI_REQ] = SDC_VFU_IRQ_EVENTFD,
+};
+
+int vfu_get_irq_info(struct vfu_session *session, struct vfu_message *message)
+{
+    struct sdc_vfu_irq_info info;
+
+    memcpy(&info, message->payload, sizeof info);
+    if (info.argsz < sizeof info || info.index >= SDC_PCI_IRQS)
+        return -EINVAL;
+    uint32_t count = session->device->irq_counts[info.index];
+    if (info.index == SDC_PCI_INTX && session->no_intx)
+        count = 0;
+    info = (struct sdc_vfu_irq_info){
+        .argsz = sizeof info, .flags = count ? irq_flags[info.index] : 0, .index = info.index, .count = count};
+    return reply_with(session, message, &info, sizeof info);
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The course of a session: messages in their order, replies in theirs, waiting for the card without blocking anybody, and the
+// end. All work is done in one place, the step, which looks what can go on; events only lead there.
+#include "transport/vfio_user/session.h"
+
+#include "base/check.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SECOND UINT64_C(1000000000)
+#define MILLISECOND UINT64_C(1000000)
+
+void vfu_session_step(struct vfu_session *session)
+{
+    sdc_loop_defer(session->loop, &session->step);
+}
+
+// --- the end ---
+
+void vfu_session_close(struct vfu_session *session, const char *reason)
+{
+    if (session->state == VFU_CLOSING)
+        return;
+    sdc_log(SDC_LOG_INFO, "%s: session ends: %s", session->options->name, reason);
+    session->state = VFU_CLOSING;
+    session->waiting = NULL;
+    sdc_loop_unwatch(session->loop, &session->watch);
+    sdc_loop_timer_clear(session->loop, &session->deadline);
+    sdc_loop_timer_clear(session->loop, &session->patience);
+    vfu_stream_send(&session->stream);
+    vfu_stream_close(&session->stream);
+    vfu_session_step(session);
+}
+
+// Puts the card back: reset, then without memory; each begins when the one before has ended.
+static void take_down(struct vfu_session *session)
+{
+    struct sdc_pci_device *device = session->device;
+
+    if (session->closing == VFU_CLOSE_RESET && !device->ops->busy(device)) {
+        session->closing = VFU_CLOSE_UNMAP;
+        device->ops->reset(device);
+    }
+    if (session->closing == VFU_CLOSE_UNMAP && !device->ops->busy(device)) {
+        session->closing = VFU_CLOSE_END;
+        vfu_dma_withdraw(session);
+    }
+    if (session->closing == VFU_CLOSE_END && !device->ops->busy(device) && session->dma.maps_alive == 0) {
+        device->host = NULL;
+        sdc_loop_undefer(session->loop, &session->step);
+        session->ended(session);
+    }
+}
+
+// --- waiting for the card ---
+
+static void run_impatient(struct sdc_timer *timer)
+{
+    struct vfu_session *session = sdc_container(timer, struct vfu_session, patience);
+
+    session->impatient = true;
+    vfu_session_step(session);
+}
+
+int vfu_session_wait(struct vfu_session *session, const struct sdc_vfu_header *command,
+                     bool (*finished)(struct vfu_session *session))
+{
+    session->command = *command;
+    session->waiting = finished;
+    session->impatient = false;
+    sdc_loop_timer_set(session->loop, &session->patience, SDC_LIMIT_UNMAP_MS * MILLISECOND);
+    return VFU_LATER;
+}
+
+static bool reset_finished(struct vfu_session *session)
+{
+    bool busy = session->device->ops->busy(session->device);
+
+    if (busy && !session->impatient)
+        return false;
+    if (busy)
+        vfu_reply_error(session, &session->command, -EBUSY, 0);
+    else
+        vfu_reply(session, &session->command, 0);
+    return true;
+}
+
+int vfu_reset(struct vfu_session *session, struct vfu_message *message)
+{
+    session->device->ops->reset(session->device);
+    return vfu_session_wait(session, &message->header, reset_finished);
+}
+
+// --- messages ---
+
+static bool is_access(uint16_t command)
+{
+    return command == SDC_VFU_REGION_READ || command == SDC_VFU_REGION_WRITE;
+}
+
+// Whether something that was begun has to end before the next message. have: a message is there.
+static bool must_wait(struct vfu_session *session, int have, const struct sdc_vfu_header *header)
+{
+    struct sdc_pci_device *device = session->device;
+
+    if (session->waiting) {
+        if (!session->waiting(session))
+            return true;
+        session->waiting = NULL;
+        sdc_loop_timer_clear(session->loop, &session->patience);
+    }
+    // A run of DMA_MAPs is published as one, before anything else is done and before their replies are sent.
+    if (session->dma.changed && (have <= 0 || header->cmd != SDC_VFU_DMA_MAP)) {
+        if (device->ops->busy(device))
+            return true;
+        session->dma.publishing = true;
+        if (vfu_dma_publish(session) < 0) {
+            vfu_session_close(session, "no memory for the table of guest memory");
+            return true;
+        }
+    }
+    if (session->dma.publishing && device->ops->busy(device))
+        return true;
+    session->dma.publishing = false;
+    // A reset or a queue's start that a register write set off: registers may be read meanwhile.
+    return have > 0 && !is_access(header->cmd) && device->ops->busy(device);
+}
+
+// Handles what is there, in order, until something must be waited for.
+static void process(struct vfu_session *session)
+{
+    struct sdc_vfu_header header = {0};
+
+    while (session->state != VFU_CLOSING) {
+        int have = vfu_stream_message(&session->stream, &header);
+        session->parked = must_wait(session, have, &header);
+        if (session->parked || have == 0 || session->state == VFU_CLOSING)
+            return;
+        int rc = have < 0 ? VFU_DROP : vfu_dispatch(session, &header);
+        if (rc == VFU_AGAIN) {
+            session->parked = true;
+            return;
+        }
+        if (rc == VFU_DROP)
+            vfu_session_close(session, have < 0 ? "a message of an impossible size" : "the client broke the protocol");
+        else if (session->state != VFU_CLOSING)
+            vfu_stream_consume(&session->stream, header.msg_size);
+    }
+}
+
+static void send_replies(struct vfu_session *session)
+{
+    if (session->dma.changed || session->dma.publishing)
+        return;
+    int rc = vfu_stream_send(&session->stream);
+    if (rc < 0)
+        vfu_session_close(session, strerror(-rc));
+}
+
+static void run_deadline(struct sdc_timer *timer)
+{
+    struct vfu_session *session = sdc_container(timer, struct vfu_session, deadline);
+
+    vfu_session_close(session, session->state == VFU_NEW ? "no VERSION from the client" : "the rest of a message did not come");
+}
+
+// A message that has begun must end in time; one that waits for the card is not the client's fault.
+static void set_deadline(struct vfu_session *session)
+{
+    bool begun = session->stream.in_used > 0 && !session->parked;
+
+    if (session->state == VFU_NEW)
+        return;
+    if (!begun) {
+        sdc_loop_timer_clear(session->loop, &session->deadline);
+        session->begun = UINT64_MAX;
+    } else if (session->begun != session->stream.position) {
+        session->begun = session->stream.position;
+        sdc_loop_timer_set(session->loop, &session->deadline, SDC_LIMIT_MESSAGE_SECONDS * SECOND);
+    }
+}
+
+static void set_wanted(struct vfu_session *session)
+{
+    size_t unsent = vfu_stream_unsent(&session->stream);
+    bool held = session->dma.changed || session->dma.publishing;
+    uint32_t wanted = 0;
+
+    if (!session->parked && unsent < SDC_LIMIT_UNSENT)
+        wanted |= SDC_READABLE;
+    if (unsent > 0 && !held)
+        wanted |= SDC_WRITABLE;
+    sdc_loop_rewatch(session->loop, &session->watch, wanted);
+}
+
+static void run_step(struct sdc_deferred *deferred)
+{
+    struct vfu_session *session = sdc_container(deferred, struct vfu_session, step);
+
+    if (session->state != VFU_CLOSING)
+        process(session);
+    if (session->state != VFU_CLOSING)
+        send_replies(session);
+    if (session->state == VFU_CLOSING) {
+        take_down(session);
+        return;
+    }
+    set_deadline(session);
+    set_wanted(session);
+}
+
+static void socket_ready(struct sdc_watch *watch, uint32_t events)
+{
+    struct vfu_session *session = sdc_container(watch, struct vfu_session, watch);
+
+    if (events & (SDC_READABLE | SDC_HANGUP) && !session->parked) {
+        int rc = vfu_stream_receive(&session->stream);
+        if (rc == 0)
+            vfu_session_close(session, "the client has gone");
+        else if (rc < 0 && rc != -EAGAIN)
+            vfu_session_close(session, strerror(-rc));
+    }
+    vfu_session_step(session);
+}
+
+// --- the card's side ---
+
+static void host_interrupt(struct sdc_pci_host *host, enum sdc_pci_irq kind, uint32_t vector)
+{
+    struct vfu_session *session = (struct vfu_session *)(void *)host;
+
+    vfu_irqs_raise(&session->irqs, session->device, kind, vector);
+}
+
+static void host_ready(struct sdc_pci_host *host)
+{
+    vfu_session_step((struct vfu_session *)(void *)host);
+}
+
+static const struct sdc_pci_host_ops host_ops = {
+    .interrupt = host_interrupt,
+    .ready = host_ready,
+};
+
+// --- life ---
+
+struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device,
+                                    const struct sdc_vfu_options *options, void (*ended)(struct vfu_session *session),
+                                    void *context)
+{
+    struct vfu_session *session = calloc(1, sizeof *session);
+    if (!session)
+        return NULL;
+
+    *session = (struct vfu_session){
+        .host = {.ops = &host_ops},
+        .loop = loop,
+        .device = device,
+        .options = options,
+        .state = VFU_NEW,
+        .watch = {.fd = fd, .wanted = SDC_READABLE, .ready = socket_ready},
+        .deadline = {.expired = run_deadline},
+        .patience = {.expired = run_impatient},
+        .step = {.run = run_step},
+        .max_data_xfer_size = SDC_LIMIT_DATA_XFER,
+        .begun = UINT64_MAX,
+        .ended = ended,
+        .context = context,
+    };
+    int rc = vfu_stream_init(&session->stream, fd);
+    if (rc == 0)
+        rc = vfu_irqs_init(&session->irqs, device);
+    if (rc == 0)
+        rc = sdc_loop_timer_set(loop, &session->deadline, SDC_LIMIT_HANDSHAKE_SECONDS * SECOND);
+    if (rc == 0)
+        rc = sdc_loop_watch(loop, &session->watch);
+    if (rc < 0) {
+        sdc_loop_timer_clear(loop, &session->deadline);
+        vfu_stream_close(&session->stream);
+        vfu_session_free(session);
+        return NULL;
+    }
+    device->host = &session->host;
+    return session;
+}
+
+void vfu_session_free(struct vfu_session *session)
+{
+    vfu_irqs_destroy(&session->irqs);
+    free(session->access_data);
+    free(session);
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A session: one connected client. What the files of this folder share. Everything runs on the home loop but sdc_vfu_irqs_raise.
+#pragma once
+
+#include <sidecard/pci.h>
+
+#include "base/limits.h"
+#include "loop/loop.h"
+#include "memory/map.h"
+#include "os/socket.h"
+#include "transport/vfio_user/vfio_user.h"
+#include "wire/vfio_user.h"
+#include "wire/vfio_user_version.h"
+
+#include <pthread.h>
+
+struct vfu_session;
+
+// The states that a message can be legal in; the message table says which.
+enum vfu_state {
+    VFU_NEW = 1,     // connected; VERSION is awaited
+    VFU_READY = 2,   // VERSION is done
+    VFU_CLOSING = 4, // the client has gone or was dropped; the card is being put back
+};
+
+// --- irqs.c: who is told of interrupts ---
+
+// One kind of interrupt (INTx, MSI, ...).
+struct vfu_irq_set {
+    uint32_t count;
+    int *fds;     // eventfds; -1: none
+    bool *masked; // INTx masks itself when it fires
+};
+
+struct vfu_irqs {
+    pthread_mutex_t lock; // queues' loops raise interrupts while the home loop changes them
+    struct vfu_irq_set sets[SDC_PCI_IRQS];
+};
+
+// --- stream.c: bytes from and to the socket ---
+
+// fds that came with a message that has not been dispatched yet.
+struct vfu_arrival {
+    uint64_t position; // of the message's first byte in the stream
+    int count;
+    bool lost; // some could not be kept: more than one message may have, or the kernel cut them
+    int fds[SDC_LIMIT_MESSAGE_FDS];
+};
+
+struct vfu_stream {
+    int fd;
+    uint8_t *in;
+    size_t in_size; // allocated
+    size_t in_used;
+    uint64_t position; // in the stream, of in[0]
+    struct vfu_arrival arrivals[2]; // of the message at in[0], and of one behind it
+    uint8_t *out;
+    size_t out_size;
+    size_t out_used;
+    size_t out_sent;
+};
+
+int vfu_stream_init(struct vfu_stream *stream, int fd);
+void vfu_stream_close(struct vfu_stream *stream);
+// Receives once. >0, 0 at the end of the stream, -EAGAIN, or an error.
+int vfu_stream_receive(struct vfu_stream *stream);
+// Whether a whole message is there: 1, 0, or -EPROTO when its size is out of bounds.
+int vfu_stream_message(const struct vfu_stream *stream, struct sdc_vfu_header *header);
+// The fds of the message at in[0]; never NULL.
+struct vfu_arrival *vfu_stream_arrival(struct vfu_stream *stream);
+// The message at in[0] is done with: drops its size bytes, and closes the fds with it that nobody took.
+void vfu_stream_consume(struct vfu_stream *stream, uint32_t size);
+// Room for size more bytes to send, zeroed; NULL when there is no memory.
+uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size);
+// Sends what can be sent. 0 (look at vfu_stream_unsent) or an error.
+int vfu_stream_send(struct vfu_stream *stream);
+size_t vfu_stream_unsent(const struct vfu_stream *stream);
+
+// --- dispatch.c ---
+
+// The message under way, while its handler runs.
+struct vfu_message {
+    struct sdc_vfu_header header;
+    const uint8_t *payload; // in the receive buffer
+    uint32_t size;          // of the payload, bytes; inside the table's bounds
+    int *fds;               // a handler that keeps one sets it to -1 here
+    int fds_count;          // inside the table's bounds
+};
+
+// What a handler can say besides 0 (done) and a negative errno (refused).
+enum {
+    VFU_LATER = 1, // session->waiting is set: it finishes the command
+    VFU_AGAIN = 2, // the device said not now: dispatch the same message again when it is ready
+    VFU_DROP = 3,  // an answer has been made; the session ends after it
+};
+
+// Handles the message at the head of the stream. 0, VFU_LATER, VFU_AGAIN or VFU_DROP.
+int vfu_dispatch(struct vfu_session *session, const struct sdc_vfu_header *header);
+// The good reply to a command: its header, and room for size bytes of payload, zeroed. NULL when no reply is wanted, or there is no
+// memory for one: then the session ends.
+uint8_t *vfu_reply(struct vfu_session *session, const struct sdc_vfu_header *command, uint32_t size);
+// An error reply, header only; for clients that need it padded to the payload of the good one. error is a negative errno.
+void vfu_reply_error(struct vfu_session *session, const struct sdc_vfu_header *command, int error, uint32_t good_size);
+
+// --- dma.c: guest memory ---
+
+struct vfu_dma {
+    struct sdc_region_table table;
+    struct sdc_map *map;       // the current one; the session's reference
+    struct vfu_file *files;    // that are mapped
+    uint32_t maps_alive;       // published and not freed; one: nobody uses an older one than the current
+    bool changed;              // the table is ahead of map
+    bool publishing;           // the card is taking a batch of DMA_MAPs over; replies wait for it
+    struct sdc_region removed; // by the DMA_UNMAP under way; holds its mapping
+};
+
+struct vfu_session {
+    struct sdc_pci_host host; // first: the device's way to us
+    struct sdc_loop *loop;
+    struct sdc_pci_device *device;
+    const struct sdc_vfu_options *options;
+    enum vfu_state state;
+    struct vfu_stream stream;
+    struct sdc_watch watch;
+    struct sdc_timer deadline;  // for VERSION, or for the rest of a message
+    struct sdc_timer patience;  // for a command that waits for the card
+    struct sdc_deferred step;
+    // Quirks and limits, fixed by VERSION.
+    bool pads_errors; // Cloud Hypervisor: an error reply is as long as the good one
+    bool no_intx;     // likewise: INTx count 0
+    uint64_t max_data_xfer_size;
+    // The command that waits for the card: called whenever the card may be ready; true: it is finished.
+    bool (*waiting)(struct vfu_session *session);
+    struct sdc_vfu_header command;  // its header
+    uint32_t access_done;           // bytes of a region access that were served before the card said not now
+    uint8_t *access_data;           // of a region read
+    uint32_t access_size;           // allocated
+    bool impatient;                 // patience ran out
+    bool parked;                    // the next message must wait: nothing is read meanwhile
+    uint64_t begun;                 // position of the message that deadline was set for
+    struct vfu_irqs irqs;
+    struct vfu_dma dma;
+    enum { VFU_CLOSE_RESET, VFU_CLOSE_UNMAP, VFU_CLOSE_END } closing; // the next step of taking it down
+    void (*ended)(struct vfu_session *session); // the last call; the session may be freed
+    void *context;
+};
+
+int vfu_irqs_init(struct vfu_irqs *irqs, const struct sdc_pci_device *device);
+void vfu_irqs_destroy(struct vfu_irqs *irqs);
+// Any thread.
+void vfu_irqs_raise(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector);
+
+// Publishes the table as it is and gives it to the card; done when the card is not busy any more.
+int vfu_dma_publish(struct vfu_session *session);
+// The session ends: the card forgets all memory. Done when the card is not busy and maps_alive is 0.
+void vfu_dma_withdraw(struct vfu_session *session);
+void vfu_dma_destroy(struct vfu_session *session);
+
+// Handlers, by file. Each gets a message whose size, fds and state the table has checked.
+int vfu_version(struct vfu_session *session, struct vfu_message *message);       // version.c
+int vfu_get_info(struct vfu_session *session, struct vfu_message *message);      // info.c
+int vfu_get_region_info(struct vfu_session *session, struct vfu_message *message);
+int vfu_get_irq_info(struct vfu_session *session, struct vfu_message *message);
+int vfu_dma_map(struct vfu_session *session, struct vfu_message *message);       // dma.c
+int vfu_dma_unmap(struct vfu_session *session, struct vfu_message *message);
+int vfu_set_irqs(struct vfu_session *session, struct vfu_message *message);      // irqs.c
+int vfu_region_read(struct vfu_session *session, struct vfu_message *message);   // access.c
+int vfu_region_write(struct vfu_session *session, struct vfu_message *message);
+int vfu_reset(struct vfu_session *session, struct vfu_message *message);         // session.c
+
+// Looks at once what can go on.
+void vfu_session_step(struct vfu_session *session);
+// Starts to wait for the card, at most the time that a client waits: finished is called whenever it may have become ready.
+int vfu_session_wait(struct vfu_session *session, const struct sdc_vfu_header *command,
+                     bool (*finished)(struct vfu_session *session));
+
+// Takes over fd. The session lives until ended is called.
+struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device,
+                                    const struct sdc_vfu_options *options, void (*ended)(struct vfu_session *session),
+                                    void *context);
+// Ends it, whatever its state; reason is for the log.
+void vfu_session_close(struct vfu_session *session, const char *reason);
+void vfu_session_free(struct vfu_session *session);

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Bytes from and to the socket. Messages arrive in any pieces; several may arrive at once. fds belong to the last message whose
+// first byte had arrived when they did: a client sends them with the message's first byte, and the kernel ends a receive behind
+// the piece that carried fds.
+#include "os/fd.h"
+#include "transport/vfio_user/session.h"
+
+#include "base/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STREAM_SMALL = 4096 };
+
+int vfu_stream_init(struct vfu_stream *stream, int fd)
+{
+    *stream = (struct vfu_stream){.fd = fd, .in_size = STREAM_SMALL};
+    stream->in = malloc(stream->in_size);
+    return stream->in ? 0 : -ENOMEM;
+}
+
+static void close_arrival(struct vfu_arrival *arrival)
+{
+    for (int i = 0; i < arrival->count; i++)
+        sdc_fd_close(&arrival->fds[i]);
+    *arrival = (struct vfu_arrival){0};
+}
+
+void vfu_stream_close(struct vfu_stream *stream)
+{
+    sdc_socket_close_read_out(&stream->fd);
+    close_arrival(&stream->arrivals[0]);
+    close_arrival(&stream->arrivals[1]);
+    free(stream->in);
+    free(stream->out);
+    stream->in = stream->out = NULL;
+}
+
+static struct sdc_vfu_header header_at(const struct vfu_stream *stream, size_t offset)
+{
+    struct sdc_vfu_header header;
+
+    memcpy(&header, stream->in + offset, sizeof header);
+    return header;
+}
+
+static bool size_in_bounds(uint32_t size)
+{
+    return size >= sizeof(struct sdc_vfu_header) && size <= SDC_LIMIT_MESSAGE;
+}
+
+// Where the last message begins of which a byte is here.
+static size_t last_start(const struct vfu_stream *stream)
+{
+    size_t at = 0;
+
+    while (stream->in_used - at >= sizeof(struct sdc_vfu_header)) {
+        uint32_t size = header_at(stream, at).msg_size;
+        if (!size_in_bounds(size) || size >= stream->in_used - at)
+            break;
+        at += size;
+    }
+    return at;
+}
+
+static void keep_fds(struct vfu_stream *stream, const int *fds, int count)
+{
+    uint64_t position = stream->position + last_start(stream);
+    struct vfu_arrival *arrival = &stream->arrivals[0];
+
+    if ((arrival->count > 0 || arrival->lost) && arrival->position != position)
+        arrival = &stream->arrivals[1];
+    if (arrival->position != position && (arrival->count > 0 || arrival->lost)) {
+        // A third message with fds before the first was complete: no client does that. They are lost to it.
+        for (int i = 0; i < count; i++)
+            sdc_fd_close(&(int){fds[i]});
+        return;
+    }
+    arrival->position = position;
+    arrival->lost |= count < 0;
+    for (int i = 0; i < count; i++) {
+        if (arrival->count < SDC_LIMIT_MESSAGE_FDS) {
+            arrival->fds[arrival->count++] = fds[i];
+        } else {
+            sdc_fd_close(&(int){fds[i]});
+            arrival->lost = true;
+        }
+    }
+}
+
+// Makes room for the rest of the message that has begun, if it is in bounds.
+static int make_room(struct vfu_stream *stream)
+{
+    size_t wanted = STREAM_SMALL;
+
+    if (stream->in_used >= sizeof(struct sdc_vfu_header)) {
+        uint32_t size = header_at(stream, 0).msg_size;
+        if (size_in_bounds(size))
+            wanted = sdc_max(wanted, size);
+    }
+    bool grow = stream->in_size < wanted;
+    bool shrink = stream->in_size > STREAM_SMALL && wanted == STREAM_SMALL && stream->in_used < STREAM_SMALL;
+    if (grow || shrink) {
+        uint8_t *in = realloc(stream->in, wanted);
+        if (!in)
+            return -ENOMEM;
+        stream->in = in;
+        stream->in_size = wanted;
+    }
+    return stream->in_used < stream->in_size ? 0 : -EAGAIN;
+}
+
+int vfu_stream_receive(struct vfu_stream *stream)
+{
+    int fds[SDC_SOCKET_FDS_MAX];
+    int fds_count = 0;
+    int rc = make_room(stream);
+    if (rc < 0)
+        return rc;
+
+    ssize_t got = sdc_socket_receive(stream->fd, stream->in + stream->in_used, stream->in_size - stream->in_used, fds,
+                                     &fds_count);
+    if (got <= 0) {
+        for (int i = 0; i < fds_count; i++)
+            sdc_fd_close(&fds[i]);
+        return (int)got;
+    }
+    stream->in_used += (size_t)got;
+    if (fds_count != 0)
+        keep_fds(stream, fds, fds_count);
+    return 1;
+}
+
+int vfu_stream_message(const struct vfu_stream *stream, struct sdc_vfu_header *header)
+{
+    if (stream->in_used < sizeof *header)
+        return 0;
+    *header = header_at(stream, 0);
+    if (!size_in_bounds(header->msg_size))
+        return -EPROTO;
+    return stream->in_used >= header->msg_size;
+}
+
+struct vfu_arrival *vfu_stream_arrival(struct vfu_stream *stream)
+{
+    struct vfu_arrival *arrival = &stream->arrivals[0];
+
+    // Its position is behind us if the arrival belongs to a later message.
+    if (arrival->position != stream->position)
+        arrival = &stream->arrivals[1];
+    if (arrival->position != stream->position) {
+        static struct vfu_arrival none;
+        return &none;
+    }
+    return arrival;
+}
+
+void vfu_stream_consume(struct vfu_stream *stream, uint32_t size)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (stream->arrivals[i].position == stream->position)
+            close_arrival(&stream->arrivals[i]);
+    }
+    stream->position += size;
+    stream->in_used -= size;
+    memmove(stream->in, stream->in + size, stream->in_used);
+}
+
+uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size)
+{
+    size_t wanted = stream->out_used + size;
+
+    if (wanted > stream->out_size) {
+        wanted = sdc_max(wanted, STREAM_SMALL);
+        uint8_t *out = realloc(stream->out, wanted);
+        if (!out)
+            return NULL;
+        stream->out = out;
+        stream->out_size = wanted;
+    }
+    uint8_t *room = stream->out + stream->out_used;
+    memset(room, 0, size);
+    stream->out_used += size;
+    return room;
+}
+
+int vfu_stream_send(struct vfu_stream *stream)
+{
+    while (stream->out_sent < stream->out_used) {
+        struct iovec iov = {stream->out + stream->out_sent, stream->out_used - stream->out_sent};
+        ssize_t sent = sdc_socket_send(stream->fd, &iov, 1, NULL, 0);
+        if (sent == -EAGAIN)
+            return 0;
+        if (sent < 0)
+            return (int)sent;
+        stream->out_sent += (size_t)sent;
+    }
+    stream->out_used = stream->out_sent = 0;
+    if (stream->out_size > STREAM_SMALL) {
+        free(stream->out);
+        stream->out = NULL;
+        stream->out_size = 0;
+    }
+    return 0;
+}
+
+size_t vfu_stream_unsent(const struct vfu_stream *stream)
+{
+    return stream->out_used - stream->out_sent;
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The vfio-user server (docs/interop/vfio-user.rst in QEMU): shows a PCI device to a VMM over a Unix socket. A listener holds the
+// socket and one card; a session is one connected client. When a client has gone its session is taken down - I/O drained, card
+// reset, memory unmapped - and the next one is let in.
+#pragma once
+
+#include <sidecard/pci.h>
+
+#include "loop/loop.h"
+
+struct sdc_vfu_listener;
+
+struct sdc_vfu_options {
+    const char *name;       // for the log: the socket's path
+    bool allow_file_memory; // guest memory may be a plain file, which can be truncated under us
+};
+
+// Serves device on fd, a listening non-blocking socket that stays the caller's, from loop, which is the device's home loop. device
+// outlives the listener.
+int sdc_vfu_listener_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device, const struct sdc_vfu_options *options,
+                         struct sdc_vfu_listener **listener, struct sdc_error *err);
+// Home loop. Lets nobody in any more, ends the session, then frees itself and calls closed.
+void sdc_vfu_listener_close(struct sdc_vfu_listener *listener, void (*closed)(void *context), void *context);
