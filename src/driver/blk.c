@@ -129,28 +129,41 @@ static int count_segments(const struct sdc_driver_blk_info *info, uint64_t bytes
     return 0;
 }
 
-// The queues have to hold `depth` requests: with indirect tables each takes one entry, else one for each segment. No chain is
-// longer than its queue either way (virtio 1.2, 2.7.5.3.1).
-static int check_depth(const struct sdc_driver_blk *blk, uint32_t depth, uint32_t segments, struct sdc_error *err)
+// How many requests of so many data segments every queue holds: with indirect tables each takes one entry, else one for each
+// segment. No chain is longer than its queue either way (virtio 1.2, 2.7.5.3.1).
+static uint32_t count_room(const struct sdc_driver_blk *blk, uint32_t segments)
 {
     bool indirect = blk->device.features & SDC_VIRTIO_F_INDIRECT_DESC;
+    uint32_t least = UINT32_MAX;
     for (uint16_t i = 0; i < blk->queues_count; i++) {
         uint32_t size = blk->device.queues[i]->config.size;
         uint32_t room = !indirect ? size / (segments + 2) : segments + 2 <= size ? size : 0;
-        if (depth > room)
-            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%" PRIu32 " requests in flight: the device's queue %u holds %"
-                                 PRIu32 " of this size", depth, i, room);
+        least = (uint32_t)sdc_min(least, room);
     }
-    return 0;
+    return least;
+}
+
+static int make_queues(struct sdc_driver_blk *blk, uint32_t depth, uint32_t segments, struct sdc_error *err)
+{
+    int ret = 0;
+    blk->queues = calloc(blk->queues_count, sizeof *blk->queues);
+    if (!blk->queues)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", blk->queues_count);
+    for (uint16_t i = 0; ret == 0 && i < blk->queues_count; i++)
+        ret = sdc_driver_blk_queue_new(&blk->device, &blk->info, i, depth, segments, &blk->queues[i], err);
+    return ret;
 }
 
 static int start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options, struct sdc_error *err)
 {
+    uint64_t request_max = options->request_max;
     uint32_t depth = options->depth > 0 ? options->depth : DEPTH;
     uint32_t segments = 0;
+    if (request_max == 0)
+        request_max = sdc_min(REQUEST_MAX, (uint64_t)blk->info.size_max * blk->info.seg_max);
     if (options->queues > blk->info.queues)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%u queues: the device has %u", options->queues, blk->info.queues);
-    int ret = count_segments(&blk->info, options->request_max > 0 ? options->request_max : REQUEST_MAX, &segments, err);
+    int ret = count_segments(&blk->info, request_max, &segments, err);
     if (ret < 0)
         return ret;
     uint16_t count = options->queues > 0 ? options->queues : 1;
@@ -167,13 +180,11 @@ static int start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options
         return ret;
     blk->queues_count = count;
     blk->info.queue_size = blk->device.queues[0]->config.size;
-    ret = check_depth(blk, depth, segments, err);
-    blk->queues = calloc(count, sizeof *blk->queues);
-    if (ret == 0 && !blk->queues)
-        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", count);
-    for (uint16_t i = 0; ret == 0 && i < count; i++)
-        ret = sdc_driver_blk_queue_new(&blk->device, &blk->info, i, depth, segments, &blk->queues[i], err);
-    return ret;
+    uint32_t room = count_room(blk, segments);
+    if (room == 0 || options->depth > room)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
+                             " of %" PRIu32 " segments each", depth, room, segments);
+    return make_queues(blk, (uint32_t)sdc_min(depth, room), segments, err);
 }
 
 int sdc_driver_blk_open(struct sdc_driver_transport *transport, const struct sdc_driver_blk_options *options,

@@ -31,8 +31,8 @@ struct sdc_driver_blk_info {
 struct sdc_driver_blk_options {
     uint16_t queues;      // to set up; 0: 1
     uint16_t queue_size;  // entries; 0: as many as the device allows
-    uint32_t depth;       // requests in flight on each queue; 0: 128
-    uint64_t request_max; // bytes of data in one request; 0: 128 KiB
+    uint32_t depth;       // requests in flight on each queue; 0: 128, or as many as it holds
+    uint64_t request_max; // bytes of data in one request; 0: 128 KiB, or what the device takes
     uint64_t without;     // feature bits to leave alone though the device offers them
     bool poll;            // no interrupts
 };
