@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What hostile and clumsy peers do to `sidecard serve`, against the real process; pytest finds tests/pylib from here."""
+"""What hostile and clumsy peers do to `sidecard serve`, against the real process."""

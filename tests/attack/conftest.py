@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fixtures: a folder with a short name, `serve` to start servers whose good end is checked, and ready-made ones."""
+"""Fixtures: a folder with a short name, `serve` to start servers whose good end is checked, and ready-made ones.
+
+`server` is one process for all tests of a module that ask for it: what one hostile client did must not reach the
+next. After every test it has to be alive, to have every fd back, and to serve a fresh client; its orderly end, leaks
+included, is checked after the module's last test. A test that failed, or ended the server, leaves a new one to the
+next.
+"""
 
 import pytest
 
@@ -34,9 +40,60 @@ def serve(workdir):
         raise failure
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    if call.when == "call":
+        item.call_failed = outcome.get_result().failed
+
+
+class Shared:
+    """A module's server, replaced when it is no longer worth sharing."""
+
+    def __init__(self):
+        self.workdir = Workdir()
+        self.server = None
+
+    def get(self):
+        if self.server is None:
+            self.server = Server(self.workdir, "ram:16M").start()
+        return self.server
+
+    def give_back(self, failed):
+        server = self.server
+        if failed or server.exit_status is not None or server.may_die_by:
+            self.server = None
+            if failed:
+                server.kill()
+            else:
+                server.finish()
+            return
+        try:
+            server.check()
+        except BaseException:
+            self.server = None
+            server.kill()
+            raise
+
+    def end(self):
+        try:
+            if self.server is not None:
+                self.server.finish()
+        finally:
+            self.workdir.remove()
+
+
+@pytest.fixture(scope="module")
+def shared():
+    pool = Shared()
+    yield pool
+    pool.end()
+
+
 @pytest.fixture
-def server(serve):
-    return serve("ram:16M")
+def server(shared, request):
+    yield shared.get()
+    shared.give_back(getattr(request.node, "call_failed", True))
 
 
 @pytest.fixture

@@ -258,8 +258,9 @@ def test_switch_with_a_value_that_is_none(cli, sock, disk, option):
     said(cli("serve", sock, "virtio-blk", disk, option), USAGE, option.split("=")[0])
 
 
-@pytest.mark.parametrize("backend", ["ram:", "ram:0", "ram:-1", "ram:x", "ram:1Q", "ram:1MB2", "ram:99999999999999999999",
-                                     "ram:16E", "ram:1000", "null:", "null:0", "null:12x", "null:1000", "null:16777216T"])
+@pytest.mark.parametrize("backend", [
+    "ram:", "ram:0", "ram:-1", "ram:x", "ram:1Q", "ram:1MB2", "ram:99999999999999999999", "ram:16E", "ram:1000",
+    "null:", "null:0", "null:12x", "null:1000", "null:16777216T"])
 def test_size_of_a_backend_that_is_none(cli, sock, backend):
     code, stderr = cli("serve", sock, "virtio-blk", backend)
     lines = stderr.splitlines()

@@ -362,8 +362,8 @@ def map_many(client, count, *, first=0, fd=None):
     for start in range(first, first + count, step):
         numbers = range(start, min(start + step, first + count))
         if fd is None:
-            client.send_bytes(b"".join(wire.pack(Cmd.DMA_MAP, wire.dma_map((1 << 40) + i * 8192, 4096), msg_id=i & 0xFFFF)
-                                       for i in numbers))
+            client.send_bytes(b"".join(
+                wire.pack(Cmd.DMA_MAP, wire.dma_map((1 << 40) + i * 8192, 4096), msg_id=i & 0xFFFF) for i in numbers))
         else:
             for i in numbers:
                 client.send(Cmd.DMA_MAP, wire.dma_map((1 << 40) + i * 8192, 4096), fds=[fd], msg_id=i & 0xFFFF)

@@ -238,7 +238,8 @@ def not_memory(kind, workdir):
     if kind == "proc file":
         return os.open("/proc/self/mem", os.O_RDWR), []
     if kind == "epoll":
-        return os.dup(select.epoll().fileno()), []
+        with select.epoll() as poller:
+            return os.dup(poller.fileno()), []
     raise ValueError(kind)
 
 

@@ -145,7 +145,8 @@ def test_r21_header_and_data_of_a_write_share_descriptors_in_any_way(guest, cut)
     request = guest.prepare(blk.T_OUT, 11)
     stream = guest.space.alloc(528, 16)
     guest.space.write(stream, blk.header(blk.T_OUT, 11) + data)
-    guest.submit(request, [Segment(stream, cut), Segment(stream + cut, 528 - cut), Segment(request.status_addr, 1, True)])
+    guest.submit(request, [Segment(stream, cut), Segment(stream + cut, 528 - cut),
+                           Segment(request.status_addr, 1, True)])
     assert guest.finish(request).status == blk.S_OK
     assert guest.read(11, 1) == data
 
@@ -178,7 +179,8 @@ def test_r21_whole_request_in_single_bytes_works(serve):
 def test_r21_identity_in_pieces_works(guest):
     request = guest.prepare(blk.T_GET_ID)
     place = guest.space.alloc(20)
-    guest.submit(request, [*bytes_of(request.header, 16), *bytes_of(place, 20, True), Segment(request.status_addr, 1, True)])
+    guest.submit(request, [*bytes_of(request.header, 16), *bytes_of(place, 20, True),
+                           Segment(request.status_addr, 1, True)])
     assert guest.finish(request).status == blk.S_OK
 
 
@@ -367,7 +369,8 @@ def test_r24_identity_into_less_than_twenty_bytes_fails_or_is_cut(guest, length)
     place = guest.space.alloc(64, 16)
     guest.space.fill(place, 64, 0xEE)
     request = guest.prepare(blk.T_GET_ID)
-    guest.submit(request, [Segment(request.header, 16), Segment(place, length, True), Segment(request.status_addr, 1, True)])
+    guest.submit(request, [Segment(request.header, 16), Segment(place, length, True),
+                           Segment(request.status_addr, 1, True)])
     assert guest.finish(request).status in (blk.S_OK, *BAD)
     assert guest.space.read(place + length, 64 - length) == b"\xEE" * (64 - length)
 
@@ -377,7 +380,8 @@ def test_r24_identity_into_a_longer_buffer_fills_twenty_bytes_at_most(serve):
     place = guest.space.alloc(64, 16)
     guest.space.fill(place, 64, 0xEE)
     request = guest.prepare(blk.T_GET_ID)
-    guest.submit(request, [Segment(request.header, 16), Segment(place, 64, True), Segment(request.status_addr, 1, True)])
+    guest.submit(request, [Segment(request.header, 16), Segment(place, 64, True),
+                           Segment(request.status_addr, 1, True)])
     assert guest.finish(request).status in (blk.S_OK, *BAD)
     assert guest.space.read(place + 20, 44).strip(b"\0\xEE") == b""
 

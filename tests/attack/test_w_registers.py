@@ -35,9 +35,9 @@ def test_w15_register_read_of_odd_size_or_place_is_split_or_refused(client, size
     assert got == byte_by_byte(client, wire.BAR4, offset, size)
 
 
-@pytest.mark.parametrize("offset, size", [(COMMON, 4095), (COMMON, 4096), (DEVICE, 4095), (DEVICE - 1, 2), (DEVICE - 2, 4),
-                                          (ISR - 3, 8), (NOTIFY - 1, 3), (0x38, 4095), (BAR4_SIZE - 1, 1),
-                                          (0, BAR4_SIZE), (1, BAR4_SIZE - 2), (COMMON + 0x3E, 4)])
+@pytest.mark.parametrize("offset, size", [
+    (COMMON, 4095), (COMMON, 4096), (DEVICE, 4095), (DEVICE - 1, 2), (DEVICE - 2, 4), (ISR - 3, 8), (NOTIFY - 1, 3),
+    (0x38, 4095), (BAR4_SIZE - 1, 1), (0, BAR4_SIZE), (1, BAR4_SIZE - 2), (COMMON + 0x3E, 4)])
 def test_w15_register_read_across_a_blocks_edge_is_split_or_refused(client, offset, size):
     reply = client.exchange(Cmd.REGION_READ, wire.region_read(wire.BAR4, offset, size))
     if reply.is_error:
@@ -89,7 +89,8 @@ def test_w15_thousand_random_register_accesses_leave_the_device_usable(guest):
     raw = b""
     for i in range(1000):
         region = rng.choice([wire.BAR4, wire.BAR4, wire.BAR4, wire.BAR1, wire.BAR2, wire.CONFIG, rng.randrange(10)])
-        offset = rng.choice([rng.randrange(64), DEVICE + rng.randrange(64), rng.randrange(BAR4_SIZE), rng.getrandbits(64)])
+        offset = rng.choice([rng.randrange(64), DEVICE + rng.randrange(64), rng.randrange(BAR4_SIZE),
+                             rng.getrandbits(64)])
         size = rng.choice([1, 2, 4, 8, rng.randrange(65)])
         if rng.random() < 0.5:
             raw += wire.pack(Cmd.REGION_READ, wire.region_read(region, offset, size), msg_id=i)

@@ -55,9 +55,11 @@ class Client:
     @classmethod
     def connect(cls, path, *, timeout=DEFAULT_TIMEOUT):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        sock.settimeout(timeout)
+        # A blocking connect with a limit: Python's own timeouts make it non-blocking, and a full backlog then EAGAIN.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(timeout), 0))
         try:
             sock.connect(str(path))
+            sock.settimeout(timeout)
         except BaseException:
             sock.close()
             raise

@@ -251,8 +251,17 @@ class Server:
             each.close()
         self.handed_out = []
 
+    def check(self):
+        """After a test: alive, every fd is back, a fresh client is served."""
+        self.close_clients()
+        self.assert_alive()
+        self.assert_fds_back()
+        if self.check_service:
+            self.assert_serves()
+            self.assert_fds_back()
+
     def finish(self):
-        """The end of every test."""
+        """The end of a server: the checks of `check`, then SIGTERM, its status, sanitizers, and the socket file."""
         try:
             self.close_clients()
             if self.may_die_by and not self.alive:
@@ -260,11 +269,7 @@ class Server:
                     f"the server died with status {self.process.returncode}\n{self.stderr()}"
                 return
             if self.exit_status is None:
-                self.assert_alive()
-                self.assert_fds_back()
-                if self.check_service:
-                    self.assert_serves()
-                    self.assert_fds_back()
+                self.check()
             status = self.stop()
             reports = sanitizer_reports(self.logs, self.stderr())
             assert not reports, f"a sanitizer has found something:\n{reports}"
