@@ -124,6 +124,9 @@ static void io_done(struct sdc_io *io)
         sdc_loop_io(state->queue->base.loop, io);
         return;
     }
+    state->retries = 0;
+    if (io->result == -EAGAIN)
+        io->result = -EIO; // it did not get through, and nobody above would try it once more
     switch (io->op) {
     case SDC_IO_READ:
     case SDC_IO_WRITE:
