@@ -114,7 +114,30 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
     return 0;
 }
 
-// --- opening ---
+// --- opening and starting ---
+
+int sdc_driver_blk_open(struct sdc_driver_transport *transport, uint64_t without, struct sdc_driver_blk **blk,
+                        struct sdc_error *err)
+{
+    uint16_t kind = transport->ops->device_id(transport);
+    struct sdc_driver_blk *made = calloc(1, sizeof *made);
+    if (!made || kind != DEVICE_BLK) {
+        free(made);
+        transport->ops->close(transport);
+        return kind != DEVICE_BLK ? sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
+                                                  "the device is virtio device %u; a disk is 2", kind)
+                                  : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a disk");
+    }
+    int ret = sdc_driver_device_open(&made->device, transport, WANTED & ~without, err);
+    if (ret == 0)
+        ret = read_info(made, err);
+    if (ret < 0) {
+        sdc_driver_blk_close(made);
+        return ret;
+    }
+    *blk = made;
+    return 0;
+}
 
 // How many data segments a request of `bytes` takes, at least one; an error when the device takes fewer.
 static int count_segments(const struct sdc_driver_blk_info *info, uint64_t bytes, uint32_t *segments, struct sdc_error *err)
@@ -154,8 +177,11 @@ static int make_queues(struct sdc_driver_blk *blk, uint32_t depth, uint32_t segm
     return ret;
 }
 
-static int start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options, struct sdc_error *err)
+int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options, struct sdc_error *err)
 {
+    static const struct sdc_driver_blk_options defaults;
+    if (!options)
+        options = &defaults;
     uint64_t request_max = options->request_max;
     uint32_t depth = options->depth > 0 ? options->depth : DEPTH;
     uint32_t segments = 0;
@@ -182,37 +208,9 @@ static int start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options
     blk->info.queue_size = blk->device.queues[0]->config.size;
     uint32_t room = count_room(blk, segments);
     if (room == 0 || options->depth > room)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
+        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER, "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
                              " of %" PRIu32 " segments each", depth, room, segments);
     return make_queues(blk, (uint32_t)sdc_min(depth, room), segments, err);
-}
-
-int sdc_driver_blk_open(struct sdc_driver_transport *transport, const struct sdc_driver_blk_options *options,
-                        struct sdc_driver_blk **blk, struct sdc_error *err)
-{
-    static const struct sdc_driver_blk_options defaults;
-    uint16_t kind = transport->ops->device_id(transport);
-    struct sdc_driver_blk *made = calloc(1, sizeof *made);
-    if (!options)
-        options = &defaults;
-    if (!made || kind != DEVICE_BLK) {
-        free(made);
-        transport->ops->close(transport);
-        return kind != DEVICE_BLK ? sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
-                                                  "the device is virtio device %u; a disk is 2", kind)
-                                  : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a disk");
-    }
-    int ret = sdc_driver_device_open(&made->device, transport, WANTED & ~options->without, err);
-    if (ret == 0)
-        ret = read_info(made, err);
-    if (ret == 0)
-        ret = start(made, options, err);
-    if (ret < 0) {
-        sdc_driver_blk_close(made);
-        return ret;
-    }
-    *blk = made;
-    return 0;
 }
 
 void sdc_driver_blk_close(struct sdc_driver_blk *blk)

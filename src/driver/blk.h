@@ -17,7 +17,7 @@ struct sdc_driver_blk_info {
     uint32_t seg_max;       // data segments in one request
     uint32_t size_max;      // bytes of one segment
     uint16_t queues;        // that the device has
-    uint16_t queue_size;    // entries of the queues that are set up
+    uint16_t queue_size;    // entries of the queues, once they are set up
     bool read_only;
     bool flush;             // it has a volatile cache
     bool discard;
@@ -28,12 +28,12 @@ struct sdc_driver_blk_info {
     uint64_t features;      // negotiated
 };
 
+// How to use it.
 struct sdc_driver_blk_options {
     uint16_t queues;      // to set up; 0: 1
     uint16_t queue_size;  // entries; 0: as many as the device allows
     uint32_t depth;       // requests in flight on each queue; 0: 128, or as many as it holds
     uint64_t request_max; // bytes of data in one request; 0: 128 KiB, or what the device takes
-    uint64_t without;     // feature bits to leave alone though the device offers them
     bool poll;            // no interrupts
 };
 
@@ -58,9 +58,13 @@ struct sdc_driver_blk_request {
     uint32_t slot;   // the queue's
 };
 
-// Opens the disk behind a transport, which is the disk's from then on, also when this fails. -ENODEV: it is another kind of device.
-int sdc_driver_blk_open(struct sdc_driver_transport *transport, const struct sdc_driver_blk_options *options,
-                        struct sdc_driver_blk **blk, struct sdc_error *err);
+// Opens the disk behind a transport, which is the disk's from then on, also when this fails, and finds out what it is. Feature
+// bits in `without` are left alone though the device offers them. -ENODEV: it is another kind of device.
+int sdc_driver_blk_open(struct sdc_driver_transport *transport, uint64_t without, struct sdc_driver_blk **blk,
+                        struct sdc_error *err);
+// Sets its queues up and lets it go. Once; options may be NULL. -EINVAL: it has no such queues, or takes no such requests;
+// -E2BIG: its queues don't hold as many requests.
+int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options, struct sdc_error *err);
 // Resets the device; requests in flight are lost. NULL is fine.
 void sdc_driver_blk_close(struct sdc_driver_blk *blk);
 const struct sdc_driver_blk_info *sdc_driver_blk_info(const struct sdc_driver_blk *blk);
