@@ -32,6 +32,8 @@ def serve(workdir):
     yield start
     failures = []
     for server in servers:
+        server.close_clients()  # before any check: two servers may share an image
+    for server in servers:
         try:
             server.finish()
         except Exception as error:  # every server gets its checks, whatever the others did

@@ -129,7 +129,7 @@ def test_guest_that_writes_a_header_of_another_format_does_not_matter(serve, wor
 
 def test_socket_in_use(serve, cli):
     server = serve("ram:16M")
-    said(cli("serve", server.path, "virtio-blk", "ram:16M"), FAILED, str(server.path), "use")
+    said(cli("serve", server.path, "virtio-blk", "ram:16M"), FAILED, str(server.path), ("in use", "another server"))
 
 
 def test_socket_path_longer_than_a_socket_address(cli, workdir):
@@ -173,7 +173,7 @@ def test_unknown_option_names_the_nearest(cli, sock, disk, typed, meant):
     said(cli("serve", sock, "virtio-blk", disk, typed), USAGE, typed.split("=")[0], meant)
 
 
-@pytest.mark.parametrize("typed", ["--zzzzzzzz", "-x", "--", "---queues=1", "--=1"])
+@pytest.mark.parametrize("typed", ["--zzzzzzzz", "-x", "---queues=1", "--=1"])
 def test_option_that_is_like_nothing(cli, sock, disk, typed):
     code, stderr = cli("serve", sock, "virtio-blk", disk, typed)
     assert code == USAGE
@@ -206,7 +206,7 @@ def test_arguments_that_are_missing_or_too_many(cli, workdir, arguments):
 
 def test_no_command_at_all_is_usage(cli):
     code, stderr = cli()
-    assert code == USAGE and "serve" in stderr
+    assert code == USAGE and stderr.startswith("sidecard: ") and "--help" in stderr
 
 
 def test_help_and_version_succeed(cli):

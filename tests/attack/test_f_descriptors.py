@@ -526,7 +526,10 @@ def test_f10_no_fd_left_at_accept_does_not_spin_and_is_logged_once(server):
     clients = [Client.connect(server.path) for _ in range(3)]
     try:
         for client in clients:
-            client.send(Cmd.VERSION, wire.version(wire.OUR_CAPS))
+            try:
+                client.send(Cmd.VERSION, wire.version(wire.OUR_CAPS))
+            except BrokenPipeError:
+                pass  # accepted by the reserve fd, and closed
         before = server.cpu_seconds()
         time.sleep(0.6)
         assert server.cpu_seconds() - before < 0.25, "the server spins while it has no fds"

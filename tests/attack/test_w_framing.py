@@ -90,12 +90,12 @@ PARTIAL_HEADER = wire.pack(Cmd.GET_INFO, wire.device_info())[:9]
 HEADER_ONLY = wire.pack(Cmd.REGION_WRITE, size=16 + 16 + 4096)
 HALF_BODY = wire.pack(Cmd.REGION_WRITE, wire.region_write(wire.CONFIG, 0, b"", count=4096), size=16 + 16 + 4096)
 STALLS = {
-    # name: (handshake first, bytes, deadline in seconds)
+    # name: (handshake first, bytes, deadline in seconds). VERSION itself has the handshake's.
     "half a header": (True, PARTIAL_HEADER, wire.PARTIAL_DEADLINE_S),
     "a header and no body": (True, HEADER_ONLY, wire.PARTIAL_DEADLINE_S),
     "half a body": (True, HALF_BODY, wire.PARTIAL_DEADLINE_S),
     "a dripping body": (True, HEADER_ONLY, wire.PARTIAL_DEADLINE_S),
-    "half a VERSION": (False, wire.pack(Cmd.VERSION, wire.version({}))[:20], wire.PARTIAL_DEADLINE_S),
+    "half a VERSION": (False, wire.pack(Cmd.VERSION, wire.version({}))[:20], wire.HANDSHAKE_DEADLINE_S),
     "silence before VERSION": (False, b"", wire.HANDSHAKE_DEADLINE_S),
     "silence after VERSION": (True, b"", None),
 }

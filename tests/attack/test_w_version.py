@@ -64,8 +64,6 @@ BAD_JSON = {
     "pgsizes 0": caps(b'"pgsizes":0'),
     "pgsizes -4096": caps(b'"pgsizes":-4096'),
     "write_multiple a number": caps(b'"write_multiple":1'),
-    "migration a number": caps(b'"migration":1'),
-    "migration pgsize 0": caps(b'"migration":{"pgsize":0}'),
     "twin_socket a string": caps(b'"twin_socket":"yes"'),
 }
 
