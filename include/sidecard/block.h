@@ -69,6 +69,8 @@ typedef void sdc_block_done(void *context, struct sdc_block_request **requests, 
 struct sdc_block_queue_ops {
     // Takes over count requests. Bounds are checked here, against the size of this moment.
     void (*submit)(struct sdc_block_queue *queue, struct sdc_block_request **requests, unsigned count);
+    // Finishes, with -ECANCELED, what has not begun and may take long to (an image that is locked). May be NULL: nothing waits.
+    void (*cancel)(struct sdc_block_queue *queue);
     // No request is outstanding. Frees queue.
     void (*close)(struct sdc_block_queue *queue);
 };

@@ -14,7 +14,7 @@ enum sdc_fault {
     SDC_FAULT_NONE,
     SDC_FAULT_USER, // the command line or the caller's arguments
     SDC_FAULT_PEER, // the VMM, the guest or the server at the other end of the socket
-    SDC_FAULT_HOST, // the operating system: no memory, no permission, no such file
+    SDC_FAULT_HOST, // the host: no memory, no permission, a file that is not there or not an image
 };
 
 struct sdc_error {

@@ -68,6 +68,9 @@ struct sdc_virtio_ops {
     // errno: the device then needs a reset.
     int (*queue_start)(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
     void (*queue_stop)(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
+    // The queue is to stop and waits for the requests that were taken: give up on those that have not begun. The queue's loop. May be
+    // NULL.
+    void (*queue_cancel)(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
     // There may be requests to take. The queue's loop.
     void (*queue_work)(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
     // Every queue has ended; forget what the driver set. Home loop. May be NULL.

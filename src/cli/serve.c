@@ -90,6 +90,9 @@ static int parse_owner(const struct sdc_option *option, const char *text, struct
     const char *group = text[length] == ':' ? text + length + 1 : NULL;
     char *end;
 
+    if (*text == '\0' || strcmp(text, ":") == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--socket-owner=%s: nobody is named; type for example %s", text,
+                             option->example);
     snprintf(user, sizeof user, "%.*s", (int)length, text);
     if (length > 0) {
         struct passwd *entry = getpwnam(user);

@@ -22,7 +22,7 @@ struct outlet {
     struct sdc_card *card;
     char *path; // of the socket file, which is ours to remove; NULL: it was passed in
     char *name;
-    int lock_fd;
+    struct sdc_socket_place place;
     int fd;
     struct sdc_vfu_listener *listener;
 };
@@ -64,7 +64,7 @@ static int open_socket(struct outlet *outlet, const struct sdc_serve_options *op
     outlet->path = strdup(socket);
     if (!outlet->path)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a path");
-    outlet->fd = sdc_socket_listen(socket, &options->listen, &outlet->lock_fd, err);
+    outlet->fd = sdc_socket_listen(socket, &options->listen, &outlet->place, err);
     if (outlet->fd < 0) {
         free(outlet->path);
         outlet->path = NULL;
@@ -76,7 +76,7 @@ static int open_socket(struct outlet *outlet, const struct sdc_serve_options *op
 static void free_outlet(struct outlet *outlet)
 {
     if (outlet->path)
-        sdc_socket_unlisten(outlet->path, &outlet->lock_fd);
+        sdc_socket_unlisten(outlet->path, &outlet->place);
     sdc_fd_close(&outlet->fd);
     if (outlet->card)
         sdc_card_free(outlet->card);
@@ -91,7 +91,7 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
     if (!outlet)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a socket");
 
-    *outlet = (struct outlet){.server = server, .lock_fd = -1, .fd = -1, .name = strdup(options->socket)};
+    *outlet = (struct outlet){.server = server, .place = {.lock_fd = -1}, .fd = -1, .name = strdup(options->socket)};
     int rc = outlet->name ? sdc_card_new(options->device, options->backend, &options->card, server->loops,
                                          server->loops_count, &outlet->card, err)
                           : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a name");

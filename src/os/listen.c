@@ -31,7 +31,7 @@ int sdc_socket_address(const char *path, struct sockaddr_un *address, struct sdc
 static int in_use(const char *path, struct sdc_error *err)
 {
     return sdc_error_set(err, -EADDRINUSE, SDC_FAULT_USER,
-                         "%s: another server listens on it; stop that one or choose another path", path);
+                         "%s is in use by another server; stop that one or choose another path", path);
 }
 
 // --- the lock file ---
@@ -211,21 +211,33 @@ static int listen_locked(const struct sockaddr_un *address, const struct sdc_lis
     return fd;
 }
 
-int sdc_socket_listen(const char *path, const struct sdc_listen_options *options, int *lock_fd,
-                      struct sdc_error *err)
+// Notes which file is the socket that we made.
+static void note_place(const char *path, struct sdc_socket_place *place)
+{
+    struct stat st;
+    if (lstat(path, &st) == 0) {
+        place->device = st.st_dev;
+        place->inode = st.st_ino;
+    }
+}
+
+int sdc_socket_listen(const char *path, const struct sdc_listen_options *options,
+                      struct sdc_socket_place *place, struct sdc_error *err)
 {
     struct sockaddr_un address;
-    *lock_fd = -1;
+    *place = (struct sdc_socket_place){.lock_fd = -1};
     int ret = sdc_socket_address(path, &address, err);
     if (ret < 0)
         return ret;
     ret = take_lock(path, err);
     if (ret < 0)
         return ret;
-    *lock_fd = ret;
+    place->lock_fd = ret;
     ret = listen_locked(&address, options, err);
     if (ret < 0)
-        drop_lock(path, lock_fd);
+        drop_lock(path, &place->lock_fd);
+    else
+        note_place(path, place);
     return ret;
 }
 
@@ -255,12 +267,12 @@ int sdc_socket_adopt(int fd, struct sdc_error *err)
     return 0;
 }
 
-void sdc_socket_unlisten(const char *path, int *lock_fd)
+void sdc_socket_unlisten(const char *path, struct sdc_socket_place *place)
 {
-    if (*lock_fd < 0)
+    if (place->lock_fd < 0)
         return;
     struct stat st;
-    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+    if (lstat(path, &st) == 0 && st.st_dev == place->device && st.st_ino == place->inode)
         unlink(path);
-    drop_lock(path, lock_fd);
+    drop_lock(path, &place->lock_fd);
 }

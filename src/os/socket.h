@@ -18,14 +18,22 @@ struct sdc_listen_options {
     gid_t group;          // (gid_t)-1: unchanged
 };
 
+// A path that is ours: its lock, and which file we made there.
+struct sdc_socket_place {
+    int lock_fd; // -1: not ours
+    dev_t device;
+    ino_t inode;
+};
+
 // Listens on path, non-blocking, close-on-exec. A socket file that nobody listens on any more is replaced (held by a lock file
 // beside it, PATH.lock, so that two servers that start at once don't take each other's); one that is in use, a symlink or any
-// other file is refused. *lock_fd stays open as long as the path is ours. The fd or a negative errno, with *err filled.
-int sdc_socket_listen(const char *path, const struct sdc_listen_options *options, int *lock_fd, struct sdc_error *err);
+// other file is refused. *place says what is ours. The fd or a negative errno, with *err filled.
+int sdc_socket_listen(const char *path, const struct sdc_listen_options *options, struct sdc_socket_place *place,
+                      struct sdc_error *err);
 // Checks that fd is a listening Unix stream socket and makes it non-blocking and close-on-exec.
 int sdc_socket_adopt(int fd, struct sdc_error *err);
-// Removes the socket file and gives up the lock.
-void sdc_socket_unlisten(const char *path, int *lock_fd);
+// Removes the socket file, unless somebody has put another in its place, and gives up the lock.
+void sdc_socket_unlisten(const char *path, struct sdc_socket_place *place);
 // Blocks while the server's backlog is full, at most timeout_ms. The fd (blocking, close-on-exec) or a negative errno.
 int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err);
 // A connection, non-blocking, close-on-exec, or a negative errno: -EAGAIN none waits; -EMFILE when fds have run out: then the

@@ -99,6 +99,12 @@ static int read_capabilities(json_t *root, struct sdc_vfu_capabilities *caps, st
         caps->has_write_multiple = true;
         caps->write_multiple = json_is_true(multiple);
     }
+    json_t *migration = json_object_get(object, "migration"); // of an older specification; QEMU and others still send it
+    if (migration && !json_is_object(migration))
+        return refuse(err, "migration", "an object");
+    json_t *pgsize = migration ? json_object_get(migration, "pgsize") : NULL;
+    if (pgsize && (!json_is_integer(pgsize) || json_integer_value(pgsize) <= 0))
+        return refuse(err, "migration.pgsize", "a number of bytes");
     json_t *twin = json_object_get(object, "twin_socket");
     if (twin && !json_is_object(twin))
         return refuse(err, "twin_socket", "an object");

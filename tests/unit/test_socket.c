@@ -48,7 +48,7 @@ static bool exists(const char *path)
     return lstat(path, &st) == 0;
 }
 
-static int listen_at(const char *path, int *lock)
+static int listen_at(const char *path, struct sdc_socket_place *lock)
 {
     struct sdc_error err = {0};
     int fd = sdc_socket_listen(path, &as_is, lock, &err);
@@ -60,11 +60,11 @@ static int listen_at(const char *path, int *lock)
 static void refused(const char *path, int code, const char *text)
 {
     struct sdc_error err = {0};
-    int lock = 77;
+    struct sdc_socket_place lock = {.lock_fd = 77};
     int fd = sdc_socket_listen(path, &as_is, &lock, &err);
     if (fd != code || err.code != code || !strstr(err.text, text))
         fail_msg("%s: %d '%s', expected %d '%s'", path, fd, err.text, code, text);
-    assert_int_equal(lock, -1);
+    assert_int_equal(lock.lock_fd, -1);
     assert_int_equal(err.fault, SDC_FAULT_USER);
 }
 
@@ -73,18 +73,18 @@ static void refused(const char *path, int code, const char *text)
 static void a_path_is_ours_until_we_give_it_up(void **state)
 {
     (void)state;
-    int lock;
+    struct sdc_socket_place lock;
     int fd = listen_at("a.sock", &lock);
     assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
     assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-    refused("a.sock", -EADDRINUSE, "another server listens on it");
+    refused("a.sock", -EADDRINUSE, "in use by another server");
     int client = sdc_socket_connect("a.sock", 1000, NULL);
     assert_true(client >= 0);
     assert_false(fcntl(client, F_GETFL) & O_NONBLOCK);
     close(client);
     close(fd);
     sdc_socket_unlisten("a.sock", &lock);
-    assert_int_equal(lock, -1);
+    assert_int_equal(lock.lock_fd, -1);
     assert_false(exists("a.sock"));
     assert_false(exists("a.sock.lock"));
     fd = listen_at("a.sock", &lock);
@@ -97,14 +97,14 @@ static void a_dead_servers_socket_is_replaced(void **state)
     (void)state;
     pid_t child = fork();
     if (child == 0) {
-        int lock;
+        struct sdc_socket_place lock;
         listen_at("a.sock", &lock);
         kill(getpid(), SIGKILL);
     }
     assert_int_equal(waitpid(child, NULL, 0), child);
     assert_true(exists("a.sock"));
     assert_true(exists("a.sock.lock"));
-    int lock;
+    struct sdc_socket_place lock;
     int fd = listen_at("a.sock", &lock);
     int client = sdc_socket_connect("a.sock", 1000, NULL);
     assert_true(client >= 0);
@@ -120,13 +120,13 @@ static void somebody_elses_live_socket_is_left_alone(void **state)
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "b.sock"};
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
     assert_int_equal(listen(fd, 0), 0);
-    refused("b.sock", -EADDRINUSE, "another server listens on it");
+    refused("b.sock", -EADDRINUSE, "in use by another server");
     int first = sdc_socket_connect("b.sock", 100, NULL); // with the one before, the backlog is full
-    refused("b.sock", -EADDRINUSE, "another server listens on it");
+    refused("b.sock", -EADDRINUSE, "in use by another server");
     assert_false(exists("b.sock.lock"));
     sdc_fd_close(&first);
     close(fd);
-    int lock;
+    struct sdc_socket_place lock;
     fd = listen_at("b.sock", &lock); // no lock file of ours, but it is dead now
     close(fd);
     sdc_socket_unlisten("b.sock", &lock);
@@ -171,7 +171,7 @@ static void a_path_that_is_too_long_is_refused_with_its_length(void **state)
 {
     (void)state;
     char path[200] = {0};
-    int lock;
+    struct sdc_socket_place lock;
     memset(path, 'x', 107);
     int fd = listen_at(path, &lock);
     int client = sdc_socket_connect(path, 1000, NULL);
@@ -193,7 +193,7 @@ static void mode_and_owner_are_set(void **state)
     mode_t old = umask(027);
     for (size_t i = 0; i < SDC_COUNT(modes); i++) {
         struct sdc_listen_options options = {modes[i], (uid_t)-1, (gid_t)-1};
-        int lock;
+        struct sdc_socket_place lock;
         int fd = sdc_socket_listen("a.sock", &options, &lock, NULL);
         struct stat st;
         assert_true(fd >= 0);
@@ -205,7 +205,7 @@ static void mode_and_owner_are_set(void **state)
     umask(old);
     struct sdc_listen_options options = {0600, 12345, 23456};
     struct sdc_error err = {0};
-    int lock;
+    struct sdc_socket_place lock;
     int fd = sdc_socket_listen("a.sock", &options, &lock, &err);
     struct stat st;
     if (geteuid() == 0) {
@@ -233,7 +233,7 @@ static void servers_that_start_at_once_do_not_take_each_others_path(void **state
             continue;
         int own = 0;
         for (int race = 0; race < RACES; race++) {
-            int lock;
+            struct sdc_socket_place lock;
             int fd = sdc_socket_listen("race.sock", &as_is, &lock, NULL);
             if (fd < 0 && fd != -EADDRINUSE)
                 _exit(255);
@@ -251,7 +251,7 @@ static void servers_that_start_at_once_do_not_take_each_others_path(void **state
             close(fd);
             own++;
             if (race % 3 == 0)
-                close(lock); // as if it had been killed: the files stay
+                close(lock.lock_fd); // as if it had been killed: the files stay
             else
                 sdc_socket_unlisten("race.sock", &lock);
         }
@@ -271,7 +271,8 @@ static void servers_that_start_at_once_do_not_take_each_others_path(void **state
 static void only_listening_unix_sockets_are_adopted(void **state)
 {
     (void)state;
-    int pair[2], lock;
+    int pair[2];
+    struct sdc_socket_place lock;
     struct sdc_error err = {0};
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     int other = socket(AF_UNIX, SOCK_SEQPACKET, 0);
@@ -326,7 +327,7 @@ static void a_failed_connection_says_why(void **state)
 static void accept_takes_what_waits(void **state)
 {
     (void)state;
-    int lock;
+    struct sdc_socket_place lock;
     int fd = listen_at("a.sock", &lock);
     assert_int_equal(sdc_socket_accept(fd), -EAGAIN);
     int client = sdc_socket_connect("a.sock", 1000, NULL);
@@ -345,7 +346,7 @@ static void without_fds_a_connection_is_taken_and_closed(void **state)
 {
     (void)state;
     struct rlimit old;
-    int lock;
+    struct sdc_socket_place lock;
     int fd = listen_at("a.sock", &lock);
     int clients[3];
     for (int i = 0; i < 3; i++)

@@ -59,7 +59,7 @@ static int check_format(const struct sdc_file *file, struct sdc_error *err)
     const char *format = sdc_file_probe(file->fd);
     if (!format)
         return 0;
-    return sdc_error_set(err, -EMEDIUMTYPE, SDC_FAULT_USER,
+    return sdc_error_set(err, -EMEDIUMTYPE, SDC_FAULT_HOST,
                          "%s begins like a %s image, and images have to be raw; convert it "
                          "with: qemu-img convert -O raw %s %s.raw, or add --raw if it is raw all the same",
                          file->path, format, file->path, file->path);
@@ -70,13 +70,13 @@ static int check_block_size(const struct sdc_file *file, const struct sdc_disk_s
 {
     uint32_t block_size = file->info.block_size;
     if (block_size < shape->logical_block_size)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_HOST,
                              "%s: the device's blocks are %u bytes, --block-size=%u is too "
                              "small; leave it out",
                              file->path, shape->logical_block_size, block_size);
     if (block_size < shape->direct_offset_align)
         return sdc_error_set(
-            err, -EINVAL, SDC_FAULT_USER,
+            err, -EINVAL, SDC_FAULT_HOST,
             "%s: direct I/O goes in steps of %u bytes here, the block size is "
             "%u; leave out --direct, or add --block-size=%u if the guest's partitions are made for it",
             file->path, shape->direct_offset_align, block_size, shape->direct_offset_align);
@@ -87,19 +87,19 @@ static int check_size(const struct sdc_file *file, const struct sdc_disk_shape *
 {
     uint32_t block_size = file->info.block_size;
     if (shape->size == 0 && shape->block_device)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: the device is empty; is a medium in it?",
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_HOST, "%s: the device is empty; is a medium in it?",
                              file->path);
     if (shape->size == 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_HOST,
                              "%s is empty; give it a size with: truncate -s 10G %s", file->path, file->path);
     if (shape->size % block_size == 0)
         return 0;
     if (shape->block_device)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_HOST,
                              "%s: %" PRIu64 " bytes are not a multiple of the block size %u; "
                              "leave out --block-size",
                              file->path, shape->size, block_size);
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_HOST,
                          "%s: %" PRIu64 " bytes are not a multiple of the block size %u; fill "
                          "it up with: truncate -s %%%u %s",
                          file->path, shape->size, block_size, block_size, file->path);
@@ -109,7 +109,7 @@ static int set_direct(const struct sdc_file *file, struct sdc_error *err)
 {
     int ret = sdc_disk_set_direct(file->fd);
     if (ret == -EINVAL)
-        return sdc_error_set(err, ret, SDC_FAULT_USER,
+        return sdc_error_set(err, ret, SDC_FAULT_HOST,
                              "%s: its file system has no direct I/O; leave out --direct", file->path);
     if (ret < 0)
         return sdc_error_set(err, ret, SDC_FAULT_HOST, "%s: cannot switch to direct I/O: %s", file->path,
@@ -161,7 +161,7 @@ int sdc_block_open_file(const char *path, const struct sdc_block_open_options *o
                         struct sdc_block **block, struct sdc_error *err)
 {
     if (*path == '\0')
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_HOST,
                              "the image's path is empty; type file:PATH or PATH");
     struct sdc_file *file = calloc(1, sizeof *file);
     if (!file)

@@ -15,7 +15,7 @@ static int wait_or_give_up(struct sdc_file *file)
     uint64_t now = sdc_clock_ns();
     if (file->lock.deadline_ns == 0) {
         file->lock.deadline_ns = now + file->lock.wait_ns;
-        sdc_log(SDC_LOG_WARNING, "%s is in use by another process; waiting up to %u s for it to be given up",
+        sdc_log(SDC_LOG_WARNING, "%s is locked by another process; waiting up to %u s for its lock",
                 file->path, (unsigned)((file->lock.wait_ns + 999999999) / 1000000000));
     }
     return now < file->lock.deadline_ns ? -EAGAIN : -EBUSY;
@@ -34,7 +34,7 @@ static int try_locked(struct sdc_file *file)
                 "%s: its file system keeps no locks (%s); nothing stops another process from writing to it",
                 file->path, strerror(-ret));
     else if (file->lock.deadline_ns != 0)
-        sdc_log(SDC_LOG_INFO, "%s: the other process has given it up", file->path);
+        sdc_log(SDC_LOG_INFO, "%s: the other process has given its lock up", file->path);
     file->lock.held = true;
     file->lock.deadline_ns = 0;
     return 0;

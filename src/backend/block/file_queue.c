@@ -44,6 +44,14 @@ static void try_lock(struct sdc_timer *timer)
         start(queue, request);
 }
 
+static void cancel(struct sdc_block_queue *base)
+{
+    struct sdc_file_queue *queue = (struct sdc_file_queue *)base;
+    struct sdc_block_request *request;
+    while ((request = sdc_block_list_take(&queue->held)))
+        sdc_block_finish(&queue->finisher, request, -ECANCELED);
+}
+
 static void close_queue(struct sdc_block_queue *base)
 {
     struct sdc_file_queue *queue = (struct sdc_file_queue *)base;
@@ -55,7 +63,7 @@ static void close_queue(struct sdc_block_queue *base)
     free(queue);
 }
 
-static const struct sdc_block_queue_ops queue_ops = {.submit = submit, .close = close_queue};
+static const struct sdc_block_queue_ops queue_ops = {.submit = submit, .cancel = cancel, .close = close_queue};
 
 static int prepare(struct sdc_file_queue *queue)
 {

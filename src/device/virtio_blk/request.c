@@ -110,10 +110,8 @@ static int prepare_data(struct virtio_blk *disk, struct sdc_virtio_request *requ
     if (write && disk->info.read_only)
         return STATUS_IOERR;
     if (!sdc_mul(sector, BLK_SECTOR, &block->offset) || !sdc_add(block->offset, size, &end) ||
-        block->offset % disk->info.block_size != 0 || size % disk->info.block_size != 0)
+        size == 0 || block->offset % disk->info.block_size != 0 || size % disk->info.block_size != 0)
         return STATUS_IOERR;
-    if (size == 0)
-        return STATUS_OK;
     block->op = write ? SDC_BLOCK_WRITE : SDC_BLOCK_READ;
     block->flags = write ? write_flags(disk) : 0;
     block->size = size;
@@ -153,6 +151,8 @@ static int prepare_ranges(struct virtio_blk *disk, struct sdc_virtio_request *re
     uint8_t raw[BLK_RANGES * RANGE_SIZE];
     uint64_t size = request->readable_size - HEADER_SIZE;
 
+    if (!(sdc_virtqueue_features(request->queue) & (zeroes ? BLK_F_WRITE_ZEROES : BLK_F_DISCARD)))
+        return STATUS_UNSUPP;
     if (disk->info.read_only || size == 0 || size % RANGE_SIZE != 0 || size > sizeof raw)
         return STATUS_IOERR;
     if (sdc_virtio_request_read(request, HEADER_SIZE, raw, (size_t)size) < 0)
@@ -245,6 +245,15 @@ int virtio_blk_queue_start(struct sdc_virtio_device *device, struct sdc_virtqueu
     }
     sdc_virtqueue_set_context(virtqueue, queue);
     return 0;
+}
+
+void virtio_blk_queue_cancel(struct sdc_virtio_device *device, struct sdc_virtqueue *virtqueue)
+{
+    struct blk_queue *queue = sdc_virtqueue_context(virtqueue);
+
+    (void)device;
+    if (queue->backend->ops->cancel)
+        queue->backend->ops->cancel(queue->backend);
 }
 
 void virtio_blk_queue_stop(struct sdc_virtio_device *device, struct sdc_virtqueue *virtqueue)

@@ -4,7 +4,6 @@
 #include "base/bytes.h"
 
 enum {
-    STATUS = 0x06,
     REVISION = 0x08,
     CLASS = 0x09,
     SUBSYSTEM_VENDOR = 0x2c,
@@ -69,7 +68,7 @@ uint32_t sdc_pci_config_add(struct sdc_pci_device *device, uint8_t id, uint32_t 
         link = &config[*link + 1];
     *link = (uint8_t)at;
     config[at] = id;
-    sdc_put16(config + STATUS, STATUS_CAP_LIST);
+    sdc_put16(config + SDC_PCI_STATUS, STATUS_CAP_LIST);
     device->config_caps_end = (uint8_t)(at + size);
     return at;
 }

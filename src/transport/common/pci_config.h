@@ -9,6 +9,8 @@
 enum {
     SDC_PCI_COMMAND = 0x04,
     SDC_PCI_COMMAND_INTX_DISABLE = 1 << 10,
+    SDC_PCI_STATUS = 0x06,
+    SDC_PCI_STATUS_INTX = 1 << 3, // INTx is asserted, disabled or not
     SDC_PCI_BARS = 0x10,
     SDC_PCI_CAP_POINTER = 0x34,
     SDC_PCI_CAP_PM = 0x01,

@@ -272,6 +272,8 @@ static void run_order(struct sdc_post *post)
     case SDC_VIRTQUEUE_STOP:
         if (!idle) {
             queue->stopping = true;
+            if (queue->device->ops->queue_cancel)
+                queue->device->ops->queue_cancel(queue->device, queue);
             return;
         }
         if (queue->running && sdc_ring_publish(&queue->ring))

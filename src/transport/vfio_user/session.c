@@ -172,8 +172,8 @@ static void set_deadline(struct vfu_session *session)
 {
     bool begun = session->stream.in_used > 0 && !session->parked;
 
-    if (session->state == VFU_NEW)
-        return;
+    if (!begun && session->state == VFU_NEW)
+        return; // the deadline is VERSION's
     if (!begun) {
         sdc_loop_timer_clear(session->loop, &session->deadline);
         session->begun = UINT64_MAX;

@@ -196,6 +196,10 @@ static int card_config_read(struct sdc_pci_device *device, uint32_t offset, uint
     struct virtio_pci *card = card_of(device);
     struct sdc_pci_access access;
 
+    if (offset <= SDC_PCI_STATUS && SDC_PCI_STATUS < offset + size) {
+        uint8_t *status = &device->config[SDC_PCI_STATUS];
+        *status = (uint8_t)((*status & ~SDC_PCI_STATUS_INTX) | (card->isr ? SDC_PCI_STATUS_INTX : 0));
+    }
     // A read of the whole space is a look, not an access through the window.
     if (size > 4 || !touches_window(card, offset, size) || !window_access(card, false, &access))
         return 0;
@@ -338,6 +342,7 @@ int sdc_virtio_pci_new(struct sdc_virtio_device *device, struct sdc_loop *const 
     card->vectors = vectors;
     card->pci.irq_counts[SDC_PCI_INTX] = 1;
     card->pci.irq_counts[SDC_PCI_MSIX] = vectors;
+    card->pci.irq_counts[SDC_PCI_ERR] = 1; // QEMU warns of a card without
     card->pci.bars[VIRTIO_PCI_TABLE_BAR] = (struct sdc_pci_bar){.size = bar_size((uint64_t)vectors * SDC_MSIX_ENTRY)};
     card->pci.bars[VIRTIO_PCI_PBA_BAR] = (struct sdc_pci_bar){.size = VIRTIO_PCI_PAGE};
     card->pci.bars[VIRTIO_PCI_BAR] = (struct sdc_pci_bar){.size = 4 * VIRTIO_PCI_PAGE, .is_64bit = true};
