@@ -14,6 +14,7 @@ struct command {
 
 static const struct command commands[] = {
     {"serve", "serve a card at a socket", sdc_command_serve},
+    {"bench", "measure or verify a served disk", sdc_command_bench},
 };
 
 static int help(FILE *to)
@@ -43,7 +44,7 @@ static int unknown(const char *name)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        fputs("sidecard: no command; type for example: sidecard serve vm0.sock virtio-blk disk.img\n", stderr);
+        fputs("sidecard: no command; type for example: sidecard serve vm0.sock virtio-blk disk.img (sidecard --help lists what there is)\n", stderr);
         return 2;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)

@@ -59,7 +59,7 @@ int sdc_disk_open(const char *path, bool read_only, struct sdc_error *err)
     close(fd);
     if (S_ISDIR(st.st_mode))
         return open_error(path, EISDIR, read_only, err);
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s is neither a file nor a block device", path);
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_HOST, "%s is neither a file nor a block device", path);
 }
 
 int sdc_disk_set_direct(int fd)

@@ -95,7 +95,7 @@ STALLS = {
     "a header and no body": (True, HEADER_ONLY, wire.PARTIAL_DEADLINE_S),
     "half a body": (True, HALF_BODY, wire.PARTIAL_DEADLINE_S),
     "a dripping body": (True, HEADER_ONLY, wire.PARTIAL_DEADLINE_S),
-    "half a VERSION": (False, wire.pack(Cmd.VERSION, wire.version({}))[:20], wire.HANDSHAKE_DEADLINE_S),
+    "half a VERSION": (False, wire.pack(Cmd.VERSION, wire.version({}))[:20], wire.PARTIAL_DEADLINE_S),
     "silence before VERSION": (False, b"", wire.HANDSHAKE_DEADLINE_S),
     "silence after VERSION": (True, b"", None),
 }

@@ -15,7 +15,7 @@ static int wait_or_give_up(struct sdc_file *file)
     uint64_t now = sdc_clock_ns();
     if (file->lock.deadline_ns == 0) {
         file->lock.deadline_ns = now + file->lock.wait_ns;
-        sdc_log(SDC_LOG_WARNING, "%s is locked by another process; waiting up to %u s for its lock",
+        sdc_log(SDC_LOG_WARNING, "%s is in use, locked by another process; waiting up to %u s for the lock",
                 file->path, (unsigned)((file->lock.wait_ns + 999999999) / 1000000000));
     }
     return now < file->lock.deadline_ns ? -EAGAIN : -EBUSY;

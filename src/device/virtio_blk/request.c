@@ -171,6 +171,9 @@ static int prepare_ranges(struct virtio_blk *disk, struct sdc_virtio_request *re
 static int get_id(struct virtio_blk *disk, struct sdc_virtio_request *request)
 {
     uint64_t size = sdc_min(SDC_VIRTIO_BLK_ID_BYTES, request->writable_size - 1);
+
+    if (size == 0)
+        return STATUS_IOERR;
     int rc = sdc_virtio_request_write(request, 0, disk->options.serial, (size_t)size);
 
     return rc < 0 ? STATUS_IOERR : STATUS_OK;
