@@ -8,7 +8,7 @@
 
 // A whole decimal number in [min, max]. 0, -EINVAL (not one), -ERANGE.
 int sdc_parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *value);
-// Bytes: a decimal number with an optional suffix k, K, M, G, T, P (powers of 1024; also KiB, MiB, ..., and kB... are refused).
+// Bytes: a decimal number with an optional suffix k, m, g, t, p, of either case (powers of 1024; also KiB, MiB, ...; kB... are refused).
 // 0, -EINVAL, -ERANGE (does not fit in 63 bits).
 int sdc_parse_size(const char *text, uint64_t *bytes);
 // on, off, true, false, yes, no, 1, 0. 0 or -EINVAL.
