@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The command line of sidecard bench.
+#include "cli/bench_options.h"
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "base/parse.h"
+#include "cli/options.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+const char sdc_bench_usage[] =
+    "usage: sidecard bench SOCKET [--option=value ...]\n"
+    "\n"
+    "  SOCKET   PATH or vfio-user:PATH of a served virtio-blk card\n"
+    "\n"
+    "What to do (writing overwrites what is on the disk, without asking):\n"
+    "  --rw=read|write|randread|randwrite|rw|randrw  (read)\n"
+    "  --rwmixread=PERCENT   reads among rw and randrw (50)\n"
+    "  --bs=SIZE             bytes of a request (4k)\n"
+    "  --iodepth=N           requests in flight of each job (1)\n"
+    "  --numjobs=N           jobs, each with a thread and a queue of its own (1)\n"
+    "  --offset=SIZE         where on the disk to begin (0)\n"
+    "  --size=SIZE           how much of it to use (all from there)\n"
+    "  --verify              write data that can be told, read it back and check it; with --rw=read or\n"
+    "                        randread, check what an earlier run wrote\n"
+    "  --readonly            refuse to write\n"
+    "  --randseed=N          seed of random offsets and of verifiable data (1)\n"
+    "\n"
+    "How long (without either: once over the region):\n"
+    "  --runtime=SECONDS     as long as that, over and over (fio's time_based)\n"
+    "  --ramp_time=SECONDS   before that, without counting\n"
+    "  --number_ios=N        that many requests of each job\n"
+    "\n"
+    "How to wait for the device:\n"
+    "  --interrupt           sleep until it interrupts (default)\n"
+    "  --poll                look all the time\n"
+    "  --timeout=SECONDS     give up when it finishes nothing for so long (30)\n"
+    "  --queue-size=N        entries of a queue (what the device has)\n"
+    "  --event-idx=on|off    use event indices if the device offers them (on)\n"
+    "  --indirect=on|off     use indirect descriptors if the device offers them (on)\n"
+    "\n"
+    "  --json                results in the form of fio's JSON\n"
+    "  --eta=auto|never      a live line on a terminal, or none (auto)\n"
+    "\n"
+    "Exit status: 0; 1 when a request failed or data was not what was written; 2 for a mistake in what was typed.\n";
+
+// --- words ---
+
+static const struct {
+    const char *name;
+    bool reads, writes, random;
+} patterns[] = {
+    {"read", true, false, false},     {"write", false, true, false},     {"rw", true, true, false},
+    {"readwrite", true, true, false}, {"randread", true, false, true},   {"randwrite", false, true, true},
+    {"randrw", true, true, true},
+};
+
+static int parse_rw(const struct sdc_option *option, const char *text, struct sdc_error *err)
+{
+    struct sdc_bench_options *options = option->value;
+    const char *names[SDC_COUNT(patterns) + 1] = {0};
+    for (size_t i = 0; i < SDC_COUNT(patterns); i++) {
+        names[i] = patterns[i].name;
+        if (strcmp(text, patterns[i].name) != 0)
+            continue;
+        options->rw = patterns[i].name;
+        options->reads = patterns[i].reads;
+        options->writes = patterns[i].writes;
+        options->random = patterns[i].random;
+        return 0;
+    }
+    const char *near = sdc_nearest(text, names);
+    if (near)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: no such pattern; did you mean --%s=%s?", option->name, text,
+                             option->name, near);
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                         "--%s=%s: must be read, write, randread, randwrite, rw or randrw", option->name, text);
+}
+
+static int parse_eta(const struct sdc_option *option, const char *text, struct sdc_error *err)
+{
+    bool never = strcmp(text, "never") == 0;
+    if (!never && strcmp(text, "auto") != 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--eta=%s: must be auto or never", text);
+    *(bool *)option->value = never;
+    return 0;
+}
+
+// Seconds: a number, with fio's "s" or "m" behind it or not.
+static int parse_seconds(const struct sdc_option *option, const char *text, struct sdc_error *err)
+{
+    char digits[24];
+    size_t length = strlen(text);
+    uint64_t unit = 1;
+    if (length > 1 && (text[length - 1] == 's' || text[length - 1] == 'm'))
+        unit = text[--length] == 's' ? 1 : 60;
+    int size = snprintf(digits, sizeof digits, "%.*s", (int)sdc_min(length, INT32_MAX), text);
+    if (size >= (int)sizeof digits || sdc_parse_number(digits, option->min, option->max / unit, option->value) < 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: must be %" PRIu64 " to %" PRIu64
+                             " seconds; type for example %s", option->name, text, option->min, option->max, option->example);
+    *(uint64_t *)option->value *= unit;
+    return 0;
+}
+
+// fio writes its options with underscores, we with dashes: take both.
+static void rewrite_underscores(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], "--", 2) != 0)
+            continue;
+        for (char *at = argv[i]; *at != '\0' && *at != '='; at++)
+            if (*at == '_')
+                *at = '-';
+    }
+}
+
+// --- checks that a table cannot make ---
+
+static int check(const struct sdc_bench_options *options, bool interrupt, struct sdc_error *err)
+{
+    if (options->block_size % 512 != 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--bs=%" PRIu64 ": must be a multiple of 512; type for example --bs=4k",
+                             options->block_size);
+    if (options->offset % options->block_size != 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--offset=%" PRIu64 ": must be a multiple of --bs=%" PRIu64,
+                             options->offset, options->block_size);
+    if (options->size != 0 && options->size < options->block_size)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--size=%" PRIu64 ": must be at least --bs=%" PRIu64, options->size,
+                             options->block_size);
+    if (options->readonly && options->writes)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--rw=%s writes, and --readonly was given", options->rw);
+    if (options->poll && interrupt)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--poll and --interrupt exclude each other; give one of them");
+    if (options->queue_size != 0 && !sdc_is_power_of_two(options->queue_size))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--queue-size=%" PRIu64
+                             ": must be a power of two; type for example --queue-size=256", options->queue_size);
+    if (options->ramp_s > 0 && options->runtime_s == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--ramp_time=%" PRIu64
+                             " needs --runtime; type for example --runtime=10", options->ramp_s);
+    return 0;
+}
+
+static int check_socket(struct sdc_bench_options *options, const char *socket, struct sdc_error *err)
+{
+    static const char scheme[] = "vfio-user:";
+    if (!socket)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "bench needs a socket; type for example sidecard bench vm0.sock --rw=randread --runtime=10");
+    if (strncmp(socket, scheme, sizeof scheme - 1) == 0)
+        socket += sizeof scheme - 1;
+    if (*socket == '\0')
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the socket's path is empty; type for example sidecard bench vm0.sock");
+    options->socket = socket;
+    return 0;
+}
+
+int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *options, struct sdc_error *err)
+{
+    *options = (struct sdc_bench_options){
+        .rw = "read",
+        .reads = true,
+        .rwmixread = 50,
+        .block_size = 4096,
+        .iodepth = 1,
+        .numjobs = 1,
+        .seed = 1,
+        .timeout_s = 30,
+        .event_idx = true,
+        .indirect = true,
+    };
+    bool interrupt = false, time_based = false;
+    const uint64_t year = 366 * 24 * 3600;
+    const struct sdc_option table[] = {
+        {"rw", SDC_OPTION_CALL, options, 0, 0, "--rw=randread", parse_rw},
+        {"readwrite", SDC_OPTION_CALL, options, 0, 0, "--readwrite=randread", parse_rw},
+        {"rwmixread", SDC_OPTION_NUMBER, &options->rwmixread, 0, 100, "--rwmixread=70", NULL},
+        {"bs", SDC_OPTION_SIZE, &options->block_size, 512, 64 << 20, "--bs=4k", NULL},
+        {"blocksize", SDC_OPTION_SIZE, &options->block_size, 512, 64 << 20, "--blocksize=4k", NULL},
+        {"iodepth", SDC_OPTION_NUMBER, &options->iodepth, 1, SDC_LIMIT_QUEUE_SIZE, "--iodepth=32", NULL},
+        {"numjobs", SDC_OPTION_NUMBER, &options->numjobs, 1, SDC_LIMIT_QUEUES, "--numjobs=4", NULL},
+        {"size", SDC_OPTION_SIZE, &options->size, 512, INT64_MAX, "--size=1G", NULL},
+        {"offset", SDC_OPTION_SIZE, &options->offset, 0, INT64_MAX, "--offset=1M", NULL},
+        {"runtime", SDC_OPTION_CALL, &options->runtime_s, 1, year, "--runtime=10", parse_seconds},
+        {"time-based", SDC_OPTION_FLAG, &time_based, 0, 0, "--time_based", NULL},
+        {"ramp-time", SDC_OPTION_CALL, &options->ramp_s, 0, year, "--ramp_time=2", parse_seconds},
+        {"number-ios", SDC_OPTION_NUMBER, &options->number_ios, 1, INT64_MAX, "--number_ios=1000", NULL},
+        {"count", SDC_OPTION_NUMBER, &options->number_ios, 1, INT64_MAX, "--count=1000", NULL},
+        {"randseed", SDC_OPTION_NUMBER, &options->seed, 0, INT64_MAX, "--randseed=7", NULL},
+        {"timeout", SDC_OPTION_CALL, &options->timeout_s, 1, year, "--timeout=30", parse_seconds},
+        {"queue-size", SDC_OPTION_NUMBER, &options->queue_size, 1, SDC_LIMIT_QUEUE_SIZE, "--queue-size=256", NULL},
+        {"verify", SDC_OPTION_FLAG, &options->verify, 0, 0, "--verify", NULL},
+        {"readonly", SDC_OPTION_FLAG, &options->readonly, 0, 0, "--readonly", NULL},
+        {"json", SDC_OPTION_FLAG, &options->json, 0, 0, "--json", NULL},
+        {"poll", SDC_OPTION_FLAG, &options->poll, 0, 0, "--poll", NULL},
+        {"interrupt", SDC_OPTION_FLAG, &interrupt, 0, 0, "--interrupt", NULL},
+        {"event-idx", SDC_OPTION_BOOL, &options->event_idx, 0, 0, "--event-idx=off", NULL},
+        {"indirect", SDC_OPTION_BOOL, &options->indirect, 0, 0, "--indirect=off", NULL},
+        {"eta", SDC_OPTION_CALL, &options->quiet, 0, 0, "--eta=never", parse_eta},
+        {"help", SDC_OPTION_FLAG, &options->help, 0, 0, "--help", NULL},
+    };
+    const char *socket = NULL;
+    rewrite_underscores(argc, argv);
+    int ret = sdc_options_parse(table, SDC_COUNT(table), argc, argv, &socket, 1, err);
+    if (ret < 0 || options->help)
+        return ret < 0 ? ret : 0;
+    if (time_based && options->runtime_s == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--time_based needs --runtime; type for example --runtime=10");
+    ret = check_socket(options, socket, err);
+    return ret < 0 ? ret : check(options, interrupt, err);
+}
