@@ -66,6 +66,7 @@ class Shared:
         if failed or server.exit_status is not None or server.may_die_by:
             self.server = None
             if failed:
+                print(server.diagnosis())
                 server.kill()
             else:
                 server.finish()

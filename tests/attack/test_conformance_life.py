@@ -4,6 +4,7 @@
 import grp
 import os
 import pwd
+import re
 import signal
 import socket
 import stat
@@ -118,7 +119,7 @@ def test_hundred_guests_one_after_another_leave_memory_and_fds_constant(server):
     for _ in range(100):
         turn()
     server.assert_fds_back()
-    assert server.resident_bytes() < before + (4 << 20)
+    server.assert_grew_less(before, 4 << 20)
 
 
 def test_settings_of_one_session_do_not_reach_the_next(server):
@@ -329,7 +330,7 @@ def test_image_locked_by_another_server_is_waited_for_and_used_when_it_is_free(s
     holder.close()
     result = waiter.finish(request, timeout=5)
     assert (result.status, result.data) == (blk.S_OK, b"\x02" * 512)
-    assert "in use" in second.stderr() and str(image) in second.stderr(), \
+    assert re.search(r"locked|in use", second.stderr()) and str(image) in second.stderr(), \
         f"nobody says why the disk waits:\n{second.stderr()}"
 
 

@@ -194,6 +194,21 @@ class Server:
     def resident_bytes(self):
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
+    def sanitized(self):
+        """AddressSanitizer and its kin reserve terabytes of addresses, and keep freed memory for a while."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE") > 1 << 40
+
+    def assert_grew_less(self, before, limit):
+        """Resident memory since `before` (of resident_bytes); a sanitizer's quarantine has room on top."""
+        grown = self.resident_bytes() - before
+        assert grown < limit + (640 << 20 if self.sanitized() else 0), \
+            f"{grown >> 20} MiB more are resident, {limit >> 20} MiB are allowed"
+
+    def diagnosis(self):
+        """What a failed test's reader wants to know."""
+        return f"server {self.path}: exit status {self.process.poll()}\n--- its stderr\n{self.stderr()[-4000:]}" \
+               f"\n--- sanitizers\n{sanitizer_reports(self.logs)}"
+
     def limit_fds(self, soft):
         _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (min(soft, hard), hard))
