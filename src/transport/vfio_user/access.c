@@ -75,6 +75,8 @@ static int serve(struct vfu_session *session, const struct sdc_vfu_region_access
         size = session->device->bars[access->region].size;
     if (!sdc_within(access->offset, access->count, size))
         return -EINVAL;
+    if (access->count == 0)
+        return 0;
     int rc = access->region == SDC_PCI_CONFIG ? access_config(session, access, data, write)
                                               : access_bar(session, access, data, write);
     if (rc == -EAGAIN)
