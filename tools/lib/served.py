@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`sidecard serve` for as long as a `with` block lasts, and `sidecard bench` against it."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+class CommandError(Exception):
+    """A command did not do what it should; the text says which and what it printed."""
+
+
+class Served:
+    """One server of a virtio-blk card in a folder of its own; `wrapper` is put before the command (setarch, strace)."""
+
+    def __init__(self, binary, backend, *options, wrapper=(), env=None, start_timeout=20):
+        self.binary = str(binary)
+        self.wrapper = list(wrapper)
+        self.env = dict(os.environ, **(env or {}))
+        self.folder = Path(tempfile.mkdtemp(prefix="sdc-"))
+        self.socket = self.folder / "disk.sock"
+        self.stderr = self.folder / "serve.stderr"
+        self.command = [*self.wrapper, self.binary, "serve", str(self.socket), "virtio-blk", str(backend), *options]
+        self.start_timeout = start_timeout
+        self.process = None
+
+    def __enter__(self):
+        ready, writer = os.pipe()
+        with open(self.stderr, "wb") as stderr:
+            self.process = subprocess.Popen([*self.command, f"--ready-fd={writer}"], env=self.env, stderr=stderr,
+                                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[writer])
+        os.close(writer)
+        try:
+            answered = select.select([ready], [], [], self.start_timeout)[0] and os.read(ready, 6) == b"READY\n"
+        finally:
+            os.close(ready)
+        if not answered:
+            text = self.said()
+            self.process.kill()
+            self.process.wait()
+            shutil.rmtree(self.folder)
+            raise CommandError(f"{' '.join(self.command)} did not get ready:\n{text}")
+        return self
+
+    def said(self):
+        return self.stderr.read_text(errors="replace").strip()
+
+    def __exit__(self, kind, value, trace):
+        try:
+            self.end(check=kind is None)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def end(self, check=True):
+        """An orderly end; anything else is an error."""
+        if self.process.returncode is not None:
+            return
+        self._terminate()
+        try:
+            status = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise CommandError(f"{' '.join(self.command)} did not end on SIGTERM:\n{self.said()}") from None
+        if check and (status != 0 or self.socket.exists()):
+            left = " and left its socket behind" if self.socket.exists() else ""
+            raise CommandError(f"{' '.join(self.command)} ended with status {status}{left}:\n{self.said()}")
+
+    def _terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def bench(self, *options, timeout=300, wrapper=None):
+        """Runs bench to its end and returns its JSON; the server may be asked for its use of the processor around it."""
+        command = [*(self.wrapper if wrapper is None else wrapper), self.binary, "bench", str(self.socket), "--json",
+                   *options]
+        try:
+            done = subprocess.run(command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise CommandError(f"{' '.join(command)} did not end within {timeout} s") from None
+        if done.returncode != 0:
+            raise CommandError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    def cpu_seconds(self):
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def scratch_file(folder, size, name="disk.img"):
+    """A file of zeroes whose blocks are allocated."""
+    path = Path(folder) / name
+    with open(path, "wb") as out:
+        os.posix_fallocate(out.fileno(), 0, size)
+    return path
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
