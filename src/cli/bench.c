@@ -20,6 +20,8 @@
 #define DATA_MAX (UINT64_C(16) << 30)      // bytes of all requests' data
 #define VERIFY_BLOCKS_MAX (UINT64_C(1) << 28) // whose generations are remembered
 
+enum { CONNECT_MS = 5000 }; // for each answer to a message
+
 struct bench {
     struct sdc_bench_options options;
     struct sdc_bench_shared shared;
@@ -106,7 +108,8 @@ static int open_disk(struct bench *bench, struct sdc_error *err)
     struct sdc_vfio_client *client;
     struct sdc_driver_transport *transport;
     uint64_t without = (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) | (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
-    int ret = sdc_vfio_client_open(options->socket, NULL, &client, err);
+    struct sdc_vfio_client_options connect = {.timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
+    int ret = sdc_vfio_client_open(options->socket, &connect, &client, err);
     if (ret == 0)
         ret = sdc_driver_virtio_pci_open(client, &transport, err);
     if (ret == 0)

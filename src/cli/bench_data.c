@@ -70,8 +70,11 @@ static bool check_header(const void *block, size_t size, const struct sdc_bench_
     struct header header;
     memcpy(&header, block, sizeof header);
     if (le64toh(header.magic) != MAGIC) {
-        snprintf(what, 200, "expected a block of seed %" PRIu64 " and generation %" PRIu64 ", found %s", stamp->seed,
-                 stamp->generation, is_zero(block, size) ? "zeroes" : "data that was not written with --verify");
+        char generation_text[40] = "";
+        if (stamp->generation != 0)
+            snprintf(generation_text, sizeof generation_text, " and generation %" PRIu64, stamp->generation);
+        snprintf(what, 200, "expected a block of seed %" PRIu64 "%s, found %s", stamp->seed, generation_text,
+                 is_zero(block, size) ? "zeroes" : "data that was not written with --verify");
         return false;
     }
     *generation = le64toh(header.generation);

@@ -135,6 +135,13 @@ static bool make_read_back(struct sdc_bench_job *job, struct sdc_bench_io *io)
     return true;
 }
 
+// Data that a device leaves untouched must not pass for data that it read.
+static void wipe(struct sdc_bench_job *job, struct sdc_bench_io *io)
+{
+    if (job->generations && io->request.op == SDC_DRIVER_BLK_READ)
+        memset(io->data, 0xa5, job->shared->options->block_size);
+}
+
 static bool make_next(struct sdc_bench_job *job, enum phase phase, uint64_t now_ns, struct sdc_bench_io *io, bool *over)
 {
     if (phase == WORK) {
@@ -146,6 +153,7 @@ static bool make_next(struct sdc_bench_job *job, enum phase phase, uint64_t now_
         if (*over)
             return false;
     }
+    wipe(job, io);
     job->issued++;
     return true;
 }

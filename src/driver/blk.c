@@ -209,7 +209,7 @@ int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk
     uint32_t room = count_room(blk, segments);
     if (room == 0 || options->depth > room)
         return sdc_error_set(err, -E2BIG, SDC_FAULT_USER, "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
-                             " of %" PRIu32 " segments each", depth, room, segments);
+                             " requests of %" PRIu64 " bytes", depth, room, request_max);
     return make_queues(blk, (uint32_t)sdc_min(depth, room), segments, err);
 }
 

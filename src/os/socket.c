@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -39,6 +40,12 @@ static int connect_until(int fd, const struct sockaddr_un *address, uint64_t dea
     }
 }
 
+static bool is_socket(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 static int connect_error(const char *path, int code, int timeout_ms, struct sdc_error *err)
 {
     switch (code) {
@@ -46,7 +53,8 @@ static int connect_error(const char *path, int code, int timeout_ms, struct sdc_
         return sdc_error_set(err, code, SDC_FAULT_USER, "no such socket: %s; is the server running?", path);
     case -ECONNREFUSED:
         return sdc_error_set(err, code, SDC_FAULT_USER,
-                             "%s: nobody listens on it; the server that made it is gone, start it again",
+                             is_socket(path) ? "%s: nobody listens on it; the server that made it is gone, start it again"
+                                             : "%s: is not a socket; give the path that sidecard serve was given",
                              path);
     case -EACCES:
         return sdc_error_set(err, code, SDC_FAULT_USER,
