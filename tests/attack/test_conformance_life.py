@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Life of a server: sockets, readiness, signals, rebooted guests, two servers on one path, one image for two."""
 
+import errno
 import grp
 import os
 import pwd
@@ -13,7 +14,7 @@ import time
 
 import pytest
 
-from pylib import blk, virtio
+from pylib import blk, virtio, wire
 from pylib.client import Client, NoReply
 from pylib.server import Server
 from pylib.vm import Guest
@@ -344,6 +345,33 @@ def test_image_is_unlocked_by_a_device_reset_and_by_the_end_of_the_session(serve
     second.close_clients()
     holder.bring_up()
     holder.assert_works()
+
+
+@pytest.mark.parametrize("how", ["unmap", "status", "reset", "close", "sigterm"])
+def test_waiting_for_a_lock_does_not_hold_up(serve, image, how):
+    """An unmap may say EBUSY after 4 s; QEMU gives a request up after 5 s, and a later reply ends its session."""
+    first, second = serve(image), serve(image)
+    first.guest().assert_works()
+    waiter = second.guest()
+    window = waiter.space.windows[0]
+    waiter.submit(waiter.prepare(blk.T_OUT, 0, data=b"\x0E" * 512))
+    time.sleep(0.02)
+    began = time.monotonic()
+    if how == "unmap":
+        reply = waiter.client.exchange(wire.Cmd.DMA_UNMAP, wire.dma_unmap(window.iova, window.size), timeout=10)
+        assert not reply.is_error or reply.errno == errno.EBUSY, str(reply)
+    elif how == "status":
+        waiter.virtio.reset()
+    elif how == "reset":
+        waiter.client.reset()
+    elif how == "close":
+        waiter.client.close()
+        second.client().fence()
+    else:
+        assert second.stop() == 0
+    assert time.monotonic() - began < 4.5
+    first.close_clients()
+    assert image.read_bytes()[:512] != b"\x0E" * 512
 
 
 def test_waiting_for_a_lock_does_not_stop_messages_resets_or_the_end(serve, image):

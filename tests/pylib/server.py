@@ -279,6 +279,8 @@ class Server:
         """The end of a server: the checks of `check`, then SIGTERM, its status, sanitizers, and the socket file."""
         try:
             self.close_clients()
+            if self.baseline == 0:
+                return  # it never got ready, and that has been told
             if self.may_die_by and not self.alive:
                 assert -self.process.returncode in self.may_die_by or self.process.returncode == 99, \
                     f"the server died with status {self.process.returncode}\n{self.stderr()}"

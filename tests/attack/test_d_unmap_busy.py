@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""D6: memory is given up while I/O on it does not end. The answer comes after 4 s, and it is EBUSY."""
+import errno
+import time
+
+import pytest
+
+from pylib import blk, wire
+from pylib.client import Refused
+from pylib.vm import BASE
+
+MEMORY = 4 << 20
+
+
+@pytest.fixture
+def stuck(serve, image):
+    """A guest with a read in flight that waits for the image's lock, which another server holds; and that server."""
+    owner, waiter = serve(image), serve(image)
+    owner.guest().assert_works()
+    return owner, waiter.guest()
+
+
+def unmap_is_busy(guest, address, size):
+    began = time.monotonic()
+    with pytest.raises(Refused) as refused:
+        guest.client.dma_unmap(address, size, timeout=7.0)
+    assert refused.value.reply.errno == errno.EBUSY
+    assert 3.5 < time.monotonic() - began < 6
+
+
+def test_d06_unmap_of_a_busy_buffer_is_answered_ebusy_and_works_once_it_is_free(stuck):
+    owner, guest = stuck
+    window = guest.add_memory(BASE + (1 << 30), 1 << 20)
+    request = guest.submit(guest.prepare(blk.T_IN, 0, length=4096, data_addr=window.iova))
+    unmap_is_busy(guest, window.iova, window.size)
+    guest.client.fence()
+    assert owner.stop() == 0
+    assert guest.finish(request, timeout=3.0).status == blk.S_OK
+    guest.remove_memory(window)
+    guest.assert_works()
+
+
+def test_d06_unmap_of_the_ring_itself_is_answered_ebusy_and_registers_go_on(stuck):
+    owner, guest = stuck
+    request = guest.submit(guest.prepare(blk.T_IN, 0, length=4096))
+    unmap_is_busy(guest, BASE, MEMORY)
+    assert guest.virtio.status & 0xf == 0xf, "registers are read while the card waits"
+    assert owner.stop() == 0
+    assert guest.finish(request, timeout=3.0).status == blk.S_OK
+    guest.client.dma_unmap(BASE, MEMORY)
+    guest.client.dma_map(BASE, MEMORY, fd=guest.memories[0].fd, flags=wire.MAP_RW)
+    guest.assert_works()
