@@ -40,7 +40,8 @@ static int suffix_shift(const char *suffix)
     static const char letters[] = "KMGTP";
     if (suffix[0] == '\0')
         return 0;
-    const char *letter = strchr(letters, suffix[0] >= 'a' && suffix[0] <= 'z' ? suffix[0] - 'a' + 'A' : suffix[0]);
+    const char *letter =
+        strchr(letters, suffix[0] >= 'a' && suffix[0] <= 'z' ? suffix[0] - 'a' + 'A' : suffix[0]);
     if (!letter || (suffix[1] != '\0' && strcmp(suffix + 1, "iB") != 0))
         return -EINVAL;
     return 10 * (int)(letter - letters + 1);

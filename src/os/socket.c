@@ -53,8 +53,9 @@ static int connect_error(const char *path, int code, int timeout_ms, struct sdc_
         return sdc_error_set(err, code, SDC_FAULT_USER, "no such socket: %s; is the server running?", path);
     case -ECONNREFUSED:
         return sdc_error_set(err, code, SDC_FAULT_USER,
-                             is_socket(path) ? "%s: nobody listens on it; the server that made it is gone, start it again"
-                                             : "%s: is not a socket; give the path that sidecard serve was given",
+                             is_socket(path)
+                                 ? "%s: nobody listens on it; the server that made it is gone, start it again"
+                                 : "%s: is not a socket; give the path that sidecard serve was given",
                              path);
     case -EACCES:
         return sdc_error_set(err, code, SDC_FAULT_USER,

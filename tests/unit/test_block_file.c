@@ -208,6 +208,38 @@ static void requests_wait_until_the_predecessor_is_gone(void **state)
     drop_image(image);
 }
 
+struct canceller {
+    struct sdc_timer timer;
+    struct fixture *f;
+};
+
+static void cancel_all(struct sdc_timer *timer)
+{
+    struct fixture *f = sdc_container(timer, struct canceller, timer)->f;
+    f->queue->ops->cancel(f->queue);
+}
+
+static void waiting_requests_can_be_cancelled(void **state)
+{
+    (void)state;
+    char *image = make_image(1 << 20);
+    struct fixture holder, f;
+    static unsigned char memory[4096];
+    fixture_open(&holder, image, &plain);
+    fixture_open(&f, image, &plain);
+    struct canceller canceller = {.timer.expired = cancel_all, .f = &f};
+    sdc_loop_timer_set(f.loop, &canceller.timer, 20 * MS);
+    assert_int_equal(fixture_do(&f, SDC_BLOCK_WRITE, 0, 0, memory, 4096), -ECANCELED);
+    fixture_close(&holder);
+    assert_int_equal(fixture_do(&f, SDC_BLOCK_WRITE, 0, 0, memory, 4096),
+                     0); // later ones still wait for the lock
+    sdc_loop_timer_set(f.loop, &canceller.timer, 0);
+    assert_int_equal(fixture_do(&f, SDC_BLOCK_WRITE, 0, 0, memory, 4096),
+                     0); // what has begun is not cancelled
+    fixture_close(&f);
+    drop_image(image);
+}
+
 static void readers_share_an_image(void **state)
 {
     (void)state;
@@ -366,6 +398,7 @@ int main(void)
         cmocka_unit_test(images_that_are_not_raw_are_refused_unless_said_to_be),
         cmocka_unit_test(two_processes_do_not_write_one_image),
         cmocka_unit_test(requests_wait_until_the_predecessor_is_gone),
+        cmocka_unit_test(waiting_requests_can_be_cancelled),
         cmocka_unit_test(readers_share_an_image),
         cmocka_unit_test(two_queues_need_one_lock),
         cmocka_unit_test(a_new_size_counts_from_the_next_look),

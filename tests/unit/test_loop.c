@@ -242,7 +242,6 @@ enum { TIMERS = 200 };
 struct timed {
     struct sdc_timer timer;
     struct timing *timing;
-    uint64_t after_ns;
     bool expired, cleared;
 };
 
@@ -268,31 +267,41 @@ static void timer_expired(struct sdc_timer *timer)
         sdc_loop_stop(timing->loop);
 }
 
+static void set_and_clear_timers(struct timing *timing, unsigned *seed)
+{
+    for (unsigned i = 0; i < TIMERS; i++) {
+        struct timed *timed = &timing->timers[i];
+        *timed = (struct timed){.timing = timing, .timer.expired = timer_expired};
+        assert_int_equal(sdc_loop_timer_set(timing->loop, &timed->timer, (uint64_t)rand_r(seed) % (4 * MS)),
+                         0);
+    }
+    for (unsigned i = 0; i < TIMERS; i++) { // some are cleared, some are moved
+        struct timed *timed = &timing->timers[i];
+        unsigned dice = (unsigned)rand_r(seed) % 4;
+        timed->cleared = dice == 0;
+        if (dice == 0)
+            sdc_loop_timer_clear(timing->loop, &timed->timer);
+        else if (dice == 1)
+            sdc_loop_timer_set(timing->loop, &timed->timer, (uint64_t)rand_r(seed) % (4 * MS));
+        timing->left += !timed->cleared;
+    }
+}
+
 static void timers_expire_in_the_order_of_their_deadlines(void **state)
 {
     (void)state;
     struct timing *timing = calloc(1, sizeof *timing);
     unsigned seed = 7;
     timing->loop = new_loop();
-    for (unsigned i = 0; i < TIMERS; i++) {
-        struct timed *timed = &timing->timers[i];
-        timed->timing = timing;
-        timed->timer.expired = timer_expired;
-        assert_int_equal(sdc_loop_timer_set(timing->loop, &timed->timer, (uint64_t)(rand_r(&seed) % 50) * MS),
-                         0);
+    for (int round = 0; round < 40; round++) {
+        set_and_clear_timers(timing, &seed);
+        timing->last_deadline = 0;
+        if (round % 2)
+            usleep(5000); // all of them expire in one turn
+        run(timing->loop);
+        for (unsigned i = 0; i < TIMERS; i++)
+            assert_int_equal(timing->timers[i].expired, !timing->timers[i].cleared);
     }
-    for (unsigned i = 0; i < TIMERS; i += 3) { // some are cleared, some are moved
-        timing->timers[i].cleared = i % 2;
-        if (i % 2)
-            sdc_loop_timer_clear(timing->loop, &timing->timers[i].timer);
-        else
-            sdc_loop_timer_set(timing->loop, &timing->timers[i].timer, (uint64_t)(rand_r(&seed) % 50) * MS);
-    }
-    for (unsigned i = 0; i < TIMERS; i++)
-        timing->left += !timing->timers[i].cleared;
-    run(timing->loop);
-    for (unsigned i = 0; i < TIMERS; i++)
-        assert_int_equal(timing->timers[i].expired, !timing->timers[i].cleared);
     sdc_loop_free(timing->loop);
     free(timing);
 }
@@ -463,6 +472,37 @@ static void a_watch_can_be_widened_while_it_waits(void **state)
     sdc_loop_unwatch(w.loop, &w.watch);
     sdc_loop_free(w.loop);
     close(w.watch.fd);
+}
+
+static void pause_and_hang_up(struct sdc_timer *timer)
+{
+    struct watched *watched = sdc_container(timer, struct watched, timer);
+    sdc_loop_rewatch(watched->loop, &watched->watch, 0);
+    sdc_fd_close(&watched->peer);
+    timer->expired = stop_timer;
+    sdc_loop_timer_set(watched->loop, timer, 10 * MS);
+}
+
+static void a_paused_watch_hears_of_no_hangup(void **state)
+{
+    (void)state;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    struct watched w = {.loop = new_loop(),
+                        .peer = pair[1],
+                        .timer.expired = pause_and_hang_up,
+                        .watch = {.fd = pair[0], .wanted = SDC_READABLE, .ready = note_and_stop}};
+    assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
+    sdc_loop_timer_set(w.loop, &w.timer, 5 * MS); // a poll is in the kernel by then
+    run(w.loop);
+    assert_int_equal(w.calls, 0);
+    sdc_loop_rewatch(w.loop, &w.watch, SDC_READABLE);
+    run(w.loop);
+    assert_int_equal(w.calls, 1);
+    assert_int_equal(w.events, SDC_READABLE | SDC_HANGUP);
+    sdc_loop_unwatch(w.loop, &w.watch);
+    sdc_loop_free(w.loop);
+    close(pair[0]);
 }
 
 static void a_closed_socket_is_let_go_of(void **state)
@@ -729,6 +769,7 @@ int main(void)
         cmocka_unit_test(a_hangup_is_told_to_a_watch_that_waits_for_something_else),
         cmocka_unit_test(a_paused_watch_is_not_called_until_resumed),
         cmocka_unit_test(a_watch_can_be_widened_while_it_waits),
+        cmocka_unit_test(a_paused_watch_hears_of_no_hangup),
         cmocka_unit_test(a_closed_socket_is_let_go_of),
         cmocka_unit_test(more_io_than_the_rings_hold_is_done),
         cmocka_unit_test(io_asked_for_before_the_run_is_done),

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Unix sockets: whose path it is, connections, and messages with fds.
+// Unix sockets: whose path it is, connections, and messages with fds. The linker puts __wrap_flock between us
+// and flock
+// (-Wl,--wrap=flock).
 #include "base/check.h"
 #include "os/clock.h"
 #include "os/fd.h"
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -268,6 +271,54 @@ static void servers_that_start_at_once_do_not_take_each_others_path(void **state
     assert_true(wins > RACERS);
 }
 
+int __real_flock(int fd, int operation);
+int __wrap_flock(int fd, int operation);
+static int *swap_lock_file; // the next flock finds that a.sock.lock was replaced by one that this fd holds
+
+int __wrap_flock(int fd, int operation)
+{
+    if (swap_lock_file) {
+        assert_int_equal(unlink("a.sock.lock"), 0);
+        *swap_lock_file = open("a.sock.lock", O_RDWR | O_CREAT, 0600);
+        assert_int_equal(__real_flock(*swap_lock_file, LOCK_EX), 0);
+        swap_lock_file = NULL;
+    }
+    return __real_flock(fd, operation);
+}
+
+// The one before removed its lock file after we had opened it, and a third made a new one: what we hold locks
+// nobody out.
+static void a_lock_file_that_was_replaced_is_no_lock(void **state)
+{
+    (void)state;
+    int third = -1;
+    swap_lock_file = &third;
+    refused("a.sock", -EADDRINUSE, "in use by another server");
+    assert_true(third >= 0);
+    assert_true(exists("a.sock.lock"));
+    close(third);
+    struct sdc_socket_place place;
+    int fd = listen_at("a.sock", &place);
+    close(fd);
+    sdc_socket_unlisten("a.sock", &place);
+}
+
+static void a_socket_put_in_our_place_stays(void **state)
+{
+    (void)state;
+    struct sdc_socket_place place;
+    int fd = listen_at("a.sock", &place);
+    assert_int_equal(rename("a.sock", "kept.sock"), 0); // so that its inode is not used again
+    int other = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "a.sock"};
+    assert_int_equal(bind(other, (struct sockaddr *)&address, sizeof address), 0);
+    sdc_socket_unlisten("a.sock", &place);
+    assert_true(exists("a.sock"));
+    assert_false(exists("a.sock.lock"));
+    close(fd);
+    close(other);
+}
+
 static void only_listening_unix_sockets_are_adopted(void **state)
 {
     (void)state;
@@ -474,6 +525,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(mode_and_owner_are_set, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(servers_that_start_at_once_do_not_take_each_others_path, make_folder,
                                         remove_folder),
+        cmocka_unit_test_setup_teardown(a_lock_file_that_was_replaced_is_no_lock, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(a_socket_put_in_our_place_stays, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(only_listening_unix_sockets_are_adopted, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(a_failed_connection_says_why, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(accept_takes_what_waits, make_folder, remove_folder),

@@ -63,7 +63,8 @@ static void close_queue(struct sdc_block_queue *base)
     free(queue);
 }
 
-static const struct sdc_block_queue_ops queue_ops = {.submit = submit, .cancel = cancel, .close = close_queue};
+static const struct sdc_block_queue_ops queue_ops = {
+    .submit = submit, .cancel = cancel, .close = close_queue};
 
 static int prepare(struct sdc_file_queue *queue)
 {
