@@ -185,7 +185,7 @@ int vfu_dma_map(struct vfu_session *session, struct vfu_message *message)
     sdc_mapping_unref(region.mapping);
     if (rc < 0)
         return rc;
-    session->dma.changed = true;
+    session->dma.changed = session->dma.holding = true;
     vfu_reply(session, &message->header, 0);
     return 0;
 }
@@ -205,9 +205,9 @@ static void reply_unmap(struct vfu_session *session, const struct sdc_region *re
 static bool unmap_finished(struct vfu_session *session)
 {
     struct vfu_dma *dma = &session->dma;
-    bool drained = dma->maps_alive == 1;
+    bool drained = dma->maps_alive == 1 && !session->device->ops->busy(session->device);
 
-    if (session->device->ops->busy(session->device) || (!drained && !session->impatient))
+    if (!drained && !session->impatient)
         return false;
     if (drained) {
         reply_unmap(session, &dma->removed);

@@ -113,20 +113,18 @@ static bool must_wait(struct vfu_session *session, int have, const struct sdc_vf
         sdc_loop_timer_clear(session->loop, &session->patience);
     }
     // A run of DMA_MAPs is published as one, before anything else is done and before their replies are sent.
-    if (session->dma.changed && (have <= 0 || header->cmd != SDC_VFU_DMA_MAP)) {
-        if (device->ops->busy(device))
-            return true;
-        session->dma.publishing = true;
-        if (vfu_dma_publish(session) < 0) {
-            vfu_session_close(session, "no memory for the table of guest memory");
-            return true;
-        }
-    }
-    if (session->dma.publishing && device->ops->busy(device))
+    if (have > 0 && session->dma.changed && header->cmd == SDC_VFU_DMA_MAP)
+        return device->ops->busy(device);
+    if (session->dma.changed && !device->ops->busy(device) && vfu_dma_publish(session) < 0) {
+        vfu_session_close(session, "no memory for the table of guest memory");
         return true;
-    session->dma.publishing = false;
-    // A reset or a queue's start that a register write set off: registers may be read meanwhile.
-    return have > 0 && !is_access(header->cmd) && device->ops->busy(device);
+    }
+    if (!device->ops->busy(device)) {
+        session->dma.holding = false;
+        return false;
+    }
+    // A reset, a queue's start, or I/O that keeps memory from being given up: registers may be read meanwhile.
+    return session->dma.holding || (have > 0 && !is_access(header->cmd));
 }
 
 // Handles what is there, in order, until something must be waited for.
@@ -153,7 +151,7 @@ static void process(struct vfu_session *session)
 
 static void send_replies(struct vfu_session *session)
 {
-    if (session->dma.changed || session->dma.publishing)
+    if (session->dma.holding)
         return;
     int rc = vfu_stream_send(&session->stream);
     if (rc < 0)
@@ -186,12 +184,11 @@ static void set_deadline(struct vfu_session *session)
 static void set_wanted(struct vfu_session *session)
 {
     size_t unsent = vfu_stream_unsent(&session->stream);
-    bool held = session->dma.changed || session->dma.publishing;
     uint32_t wanted = 0;
 
     if (!session->parked && unsent < SDC_LIMIT_UNSENT)
         wanted |= SDC_READABLE;
-    if (unsent > 0 && !held)
+    if (unsent > 0 && !session->dma.holding)
         wanted |= SDC_WRITABLE;
     sdc_loop_rewatch(session->loop, &session->watch, wanted);
 }

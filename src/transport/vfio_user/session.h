@@ -110,7 +110,7 @@ struct vfu_dma {
     struct vfu_file *files;    // that are mapped
     uint32_t maps_alive;       // published and not freed; one: nobody uses an older one than the current
     bool changed;              // the table is ahead of map
-    bool publishing;           // the card is taking a batch of DMA_MAPs over; replies wait for it
+    bool holding;              // replies to DMA_MAPs wait until the card has taken the maps over
     struct sdc_region removed; // by the DMA_UNMAP under way; holds its mapping
 };
 
