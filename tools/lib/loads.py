@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Verified loads by `sidecard bench`: under ThreadSanitizer for a short time, and without it for a long one."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .served import TOP, CommandError, Served, scratch_file
+
+MIB = 1 << 20
+
+# (name, backend, options of serve, options of bench); FILE becomes a file of 64 MiB.
+LOADS = [
+    ("ram, two queues on two threads, by interrupt", "ram:64M", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
+    ("ram, two queues on two threads, polling", "ram:64M", ["--threads=2", "--queues=2"], ["--numjobs=2", "--poll"]),
+    ("ram, four queues on two threads, no event index", "ram:64M", ["--threads=2", "--queues=4"],
+     ["--numjobs=4", "--event-idx=off"]),
+    ("file, two queues on two threads", "FILE", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
+    ("file without the page cache, two queues on two threads", "FILE", ["--threads=2", "--queues=2", "--direct"],
+     ["--numjobs=2"]),
+    ("file without a write cache, one queue", "FILE", ["--write-cache=off"], ["--bs=64k", "--iodepth=4"]),
+]
+
+
+def without_randomisation():
+    """gcc 12's ThreadSanitizer cannot start where addresses are randomised over more than 28 bits."""
+    works = subprocess.run(["setarch", "-R", "true"], capture_output=True).returncode == 0
+    return ["setarch", "-R"] if works else []
+
+
+def verified_load(binary, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
+    """One load twice, by two clients one after the other; raises CommandError."""
+    with Served(binary, backend, *serve_options, wrapper=wrapper, env=env) as served:
+        for _ in range(2):
+            found = served.bench("--rw=randrw", "--bs=4k", "--iodepth=32", "--size=48M", f"--runtime={seconds}", "--verify",
+                                 *bench_options, timeout=seconds * 20 + 120)
+            job = found["jobs"][0]
+            if job["error"] != 0 or job["write"]["total_ios"] == 0 or job["device"]["verified_blocks"] == 0:
+                raise CommandError(f"bench wrote {job['write']['total_ios']} requests and verified "
+                                   f"{job['device']['verified_blocks']} blocks, error {job['error']}")
+
+
+def run_all(part, log, binary, seconds, wrapper=(), sanitizer_env=None):
+    """Every load is a test; `sanitizer_env(prefix)` says where reports go, and there must be none."""
+    # /tmp may be a tmpfs, which knows no O_DIRECT.
+    folder = Path(tempfile.mkdtemp(prefix="loads-", dir=part.log.parent))
+    try:
+        for number, (name, backend, serve_options, bench_options) in enumerate(LOADS):
+            reports = folder / f"report{number}"
+            env = sanitizer_env(reports) if sanitizer_env else None
+            if backend == "FILE":
+                backend = scratch_file(folder, 64 * MIB)
+            log.write(f"--- {name}\n")
+            log.flush()
+            try:
+                verified_load(binary, backend, serve_options, bench_options, seconds, wrapper, env)
+                texts = [path.read_text(errors="replace") for path in folder.glob(reports.name + "*")]
+                if any(texts):
+                    raise CommandError("the sanitizer has something to report:\n" + "\n".join(texts))
+                part.results.good()
+            except (CommandError, OSError) as error:
+                log.write(f"{error}\n")
+                part.results.bad(f"{part.name}: {name}: {str(error).splitlines()[0]}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def under_tsan(part, log, seconds):
+    def environment(prefix):
+        return {"TSAN_OPTIONS": f"log_path={prefix}:exitcode=66:halt_on_error=0"}
+
+    run_all(part, log, TOP / "build-tsan/sidecard", seconds, without_randomisation(), environment)
+
+
+def soak(part, log, seconds):
+    run_all(part, log, TOP / "build/sidecard", seconds)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The parts of `make check`: what each needs built, and how it is run. A part that could not run has failed."""
+
+import json
+import os
+import random
+import subprocess
+
+from . import loads, results
+from .served import TOP
+
+OUT = TOP / "build" / "check"
+PYTEST = ["/usr/bin/python3", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+
+
+class Part:
+    """`build` is what tools/build is asked for; `run(part, log)` fills part.results."""
+
+    def __init__(self, name, what, build, run, long=False):
+        self.name = name
+        self.what = what
+        self.build = build
+        self.run = run
+        self.long = long
+        self.results = results.Results()
+        self.seconds = 0.0
+        self.log = OUT / f"{name}.log"
+
+    def command(self, log, *command, env=None, timeout=1800):
+        """Runs it with its output in the log; returns the exit status."""
+        log.write(f"$ {' '.join(map(str, command))}\n")
+        log.flush()
+        try:
+            return subprocess.run([str(word) for word in command], cwd=TOP, env=dict(os.environ, **(env or {})),
+                                  stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=timeout).returncode
+        except subprocess.TimeoutExpired:
+            self.results.bad(f"{self.name}: {command[0]} did not end within {timeout} s")
+        except OSError as error:
+            self.results.bad(f"{self.name}: {command[0]}: {error.strerror}")
+        return None
+
+    def account(self, found, status):
+        """Adds what was found; a status that the counts do not explain is a failure of its own."""
+        self.results.add(found)
+        if status not in (0, None) and not found.failed:
+            self.results.bad(f"{self.name}: ended with status {status}, though no test says that it failed")
+
+
+def meson_tests(part, log, folder, wrapper=(), slower=1, leave_out=(), env=None):
+    """The unit tests of a build folder."""
+    testlog = TOP / folder / "meson-logs" / "testlog.json"
+    testlog.unlink(missing_ok=True)
+    names = []
+    if leave_out:
+        listed = subprocess.run(["meson", "introspect", folder, "--tests"], cwd=TOP, capture_output=True, check=True)
+        names = [test["name"] for test in json.loads(listed.stdout) if test["name"] not in leave_out]
+    status = part.command(log, *wrapper, "meson", "test", "-C", folder, "--no-rebuild", "--num-processes", "2", "-t",
+                          slower, "--print-errorlogs", *names, env=env)
+    if testlog.exists():
+        part.account(results.from_meson(testlog, "tests/unit/"), status)
+    elif status is not None:
+        part.results.bad(f"{part.name}: meson test ended with status {status} and ran nothing")
+
+
+def python_tests(part, log, binary, *paths, env=None, timeout=1800):
+    """Files of the Python suite against a binary."""
+    report = OUT / f"{part.name}.xml"
+    report.unlink(missing_ok=True)
+    environment = {"SIDECARD": str(binary), **(env or {})}
+    status = part.command(log, *PYTEST, f"--junitxml={report}", "--durations=10", *paths, env=environment,
+                          timeout=timeout)
+    if report.exists():
+        part.account(results.from_junit(report), status)
+    elif status is not None:
+        part.results.bad(f"{part.name}: pytest ended with status {status} and ran nothing")
+
+
+def script(part, log, *command, timeout=1800):
+    """A test program of its own: its last line has the sums."""
+    before = log.tell()
+    status = part.command(log, *command, timeout=timeout)
+    if status is None:
+        return
+    with open(log.name, encoding="utf-8", errors="replace") as text:
+        text.seek(before)
+        part.account(results.from_sum_line(text.read(), part.name), status)
+
+
+def run_unit(part, log):
+    meson_tests(part, log, "build")
+
+
+def run_attack(part, log):
+    # Fresh memory is not zero by chance: what relies on it shows.
+    perturb = {"MALLOC_PERTURB_": str(random.randint(1, 255))}
+    log.write(f"MALLOC_PERTURB_={perturb['MALLOC_PERTURB_']}\n")
+    python_tests(part, log, TOP / "build/sidecard", "tests/pylib", "tests/attack", env=perturb)
+
+
+def run_asan(part, log):
+    meson_tests(part, log, "build-asan", slower=4,
+                env={"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"})
+    python_tests(part, log, TOP / "build-asan/sidecard", "tests/attack")
+
+
+def run_tsan(part, log):
+    loads.under_tsan(part, log, seconds=2)
+    # This one is about one thread and the kernel, and takes most of a minute.
+    meson_tests(part, log, "build-tsan", wrapper=loads.without_randomisation(), slower=4, leave_out=["block_conformance"],
+                env={"TSAN_OPTIONS": "halt_on_error=1:exitcode=66"})
+
+
+def run_fuzz(part, log):
+    script(part, log, "fuzz/run", "--replay")
+
+
+def run_tidy(part, log):
+    script(part, log, "tests/tidy")
+
+
+def run_clang(part, log):
+    if part.command(log, TOP / "build-clang/sidecard", "--version") == 0:
+        part.results.good()
+    elif not part.results.failed:
+        part.results.bad("clang: build-clang/sidecard does not start")
+
+
+def run_man(part, log):
+    """Every page without a warning, and a page for every command."""
+    pages = sorted((TOP / "man").glob("*.[1-8]"))
+    if not pages:
+        part.results.bad("man: there are no pages in man/")
+    for page in pages:
+        if part.command(log, "mandoc", "-T", "lint", "-W", "warning", page) == 0:
+            part.results.good()
+        else:
+            part.results.bad(f"man/{page.name}: mandoc has something to say, see the log")
+
+
+def run_attack_repeated(part, log):
+    """Five times, under load and with other garbage in fresh memory each time."""
+    for _ in range(5):
+        run_attack(part, log)
+
+
+def run_valgrind(part, log):
+    """The requests and rings under valgrind's memcheck, which sees uninitialised bytes; the deadlines of the rest would pass."""
+    files = sorted(str(path.relative_to(TOP)) for pattern in ("test_r_*.py", "test_conformance_blk.py", "test_w_registers.py")
+                   for path in (TOP / "tests/attack").glob(pattern))
+    binary = f"valgrind -q --error-exitcode=99 --leak-check=no --track-origins=no {TOP}/build/sidecard"
+    python_tests(part, log, binary, *files, timeout=3600)
+
+
+def run_fuzz_long(part, log):
+    script(part, log, "fuzz/run", "--seconds=120", timeout=3600)
+
+
+def run_soak(part, log):
+    loads.soak(part, log, seconds=60)
+
+
+def run_tsan_long(part, log):
+    loads.under_tsan(part, log, seconds=60)
+    meson_tests(part, log, "build-tsan", wrapper=loads.without_randomisation(), slower=10,
+                env={"TSAN_OPTIONS": "halt_on_error=1:exitcode=66"})
+
+
+def all_parts():
+    return [
+        Part("unit", "unit tests", "tests", run_unit),
+        Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
+        Part("asan", "both again under ASan and UBSan, watching for double fetches", "asan", run_asan),
+        Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
+        Part("fuzz", "the fuzz corpus again", None, run_fuzz),
+        Part("clang", "no warning from clang either", "clang", run_clang),
+        Part("tidy", "the rules of the source", None, run_tidy),
+        Part("man", "the manual pages", None, run_man),
+        Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
+        Part("valgrind", "requests and rings under valgrind", "product", run_valgrind, long=True),
+        Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
+        Part("soak", "a minute of verified load for each backend and way to wait", "product", run_soak, long=True),
+        Part("tsan-long", "a minute of each load under TSan", "tsan", run_tsan_long, long=True),
+    ]
