@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The split ring and its descriptor chains, over memory that a hostile driver fills. A copy of the memory follows along: nothing
+// but the used ring and the writable bytes of a chain may ever change.
+#include "base/check.h"
+#include "card.h"
+#include "input.h"
+#include "ring/ring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    SIZE_BITS_MAX = 8,
+    CHAINS = 1 << SIZE_BITS_MAX,
+    BYTES = FUZZ_PAGES * FUZZ_PAGE,
+};
+
+struct course {
+    struct fuzz_memory memory;
+    uint8_t *expected; // what memory.bytes should be
+    struct sdc_map *map;
+    struct sdc_ring ring;
+    struct sdc_chain *chains[CHAINS]; // taken and not given
+    unsigned chains_count;
+    uint16_t next_desc;  // where the driver puts its next descriptor
+    uint16_t next_avail; // its available index
+};
+
+// --- what must hold ---
+
+static bool in_device_area(const struct course *course, const uint8_t *byte)
+{
+    // A host byte can be seen at several places: look from each.
+    for (uint32_t i = 0; i < course->memory.table.count; i++) {
+        const struct sdc_region *region = &course->memory.table.regions[i];
+        if (byte < region->host || byte >= region->host + region->size)
+            continue;
+        uint64_t iova = region->iova + (uint64_t)(byte - region->host);
+        if (iova - course->ring.config.device < course->ring.device.size)
+            return true;
+    }
+    return false;
+}
+
+static bool in_writable(const struct sdc_chain *chain, const uint8_t *byte)
+{
+    for (uint32_t i = chain->readable_spans; i < chain->spans_count; i++) {
+        const uint8_t *base = chain->spans[i].base;
+        if (base && byte >= base && byte < base + chain->spans[i].size)
+            return true;
+    }
+    return false;
+}
+
+// Compares memory with the copy. What the ring may write is its used ring, what a write to chain may are its writable bytes.
+static void check_memory(struct course *course, const struct sdc_chain *chain)
+{
+    const uint8_t *bytes = course->memory.bytes;
+
+    if (memcmp(bytes, course->expected, BYTES) == 0)
+        return;
+    for (size_t i = 0; i < BYTES; i++) {
+        if (bytes[i] == course->expected[i])
+            continue;
+        fuzz_check(chain ? in_writable(chain, bytes + i) : in_device_area(course, bytes + i),
+                   chain ? "a write to a chain went elsewhere" : "the ring wrote outside its used ring");
+    }
+    memcpy(course->expected, bytes, BYTES);
+}
+
+static void check_ring(const struct course *course)
+{
+    const struct sdc_ring *ring = &course->ring;
+
+    fuzz_check(ring->in_flight == course->chains_count, "chains in flight are miscounted");
+    fuzz_check(ring->in_flight <= ring->config.size, "more chains are in flight than the ring has entries");
+}
+
+static void check_chain(const struct course *course, const struct sdc_chain *chain)
+{
+    uint64_t readable = 0, writable = 0;
+
+    fuzz_check(chain->id < course->ring.config.size, "a chain's head lies outside the ring");
+    fuzz_check(chain->readable_spans <= chain->spans_count && chain->spans_count <= chain->capacity, "spans are miscounted");
+    for (uint32_t i = 0; i < chain->spans_count; i++) {
+        const struct sdc_span *span = &chain->spans[i];
+        *(i < chain->readable_spans ? &readable : &writable) += span->size;
+        if (!span->base) {
+            fuzz_check(chain->fault != 0, "a chain without fault has a part that is not in memory");
+            continue;
+        }
+        size_t at = (size_t)((uint8_t *)span->base - course->memory.bytes);
+        fuzz_check(at <= BYTES && span->size <= BYTES - at, "a span lies outside guest memory");
+    }
+    fuzz_check(readable == chain->readable_size && writable == chain->writable_size, "spans don't add up to the streams");
+    fuzz_check(readable + writable <= UINT32_MAX, "a chain of more than 4 GiB");
+}
+
+// --- what the driver does ---
+
+static void poke(struct course *course, uint64_t iova, const void *from, size_t size)
+{
+    fuzz_memory_poke(&course->memory, iova, from, size);
+    for (size_t i = 0; i < size; i++) {
+        const uint8_t *byte = fuzz_memory_at(&course->memory, iova + i);
+        if (byte)
+            course->expected[byte - course->memory.bytes] = *byte;
+    }
+}
+
+static void put_desc(struct course *course, struct fuzz_input *input, uint64_t table, uint16_t index, uint16_t flags)
+{
+    uint8_t raw[16];
+
+    sdc_put64(raw, fuzz_u32(input));
+    sdc_put32(raw + 8, fuzz_u16(input));
+    sdc_put16(raw + 12, flags);
+    sdc_put16(raw + 14, (uint16_t)((index + 1) % course->ring.config.size));
+    poke(course, table + 16 * (uint64_t)index, raw, sizeof raw);
+}
+
+static void put_avail(struct course *course, uint16_t head)
+{
+    const struct sdc_ring_config *config = &course->ring.config;
+    uint8_t raw[2];
+
+    sdc_put16(raw, head);
+    poke(course, config->driver + 4 + 2 * (uint64_t)(course->next_avail & (config->size - 1)), raw, sizeof raw);
+    sdc_put16(raw, ++course->next_avail);
+    poke(course, config->driver + 2, raw, sizeof raw);
+}
+
+// A chain as an honest driver would make one, but for its addresses and flags.
+static void offer(struct course *course, struct fuzz_input *input)
+{
+    uint32_t size = course->ring.config.size;
+    uint8_t how = fuzz_u8(input);
+    uint8_t writable = fuzz_u8(input);
+    unsigned count = how % 8 + 1;
+    uint16_t head = (uint16_t)(course->next_desc % size);
+
+    for (unsigned i = 0; i < count; i++) {
+        uint16_t flags = (uint16_t)((i + 1 < count ? SDC_DESC_F_NEXT : 0) | (writable >> i & 1 ? SDC_DESC_F_WRITE : 0));
+        if (i + 1 == count && how & 0x80)
+            flags |= SDC_DESC_F_INDIRECT;
+        put_desc(course, input, course->ring.config.desc, (uint16_t)(course->next_desc++ % size), flags);
+    }
+    put_avail(course, head);
+}
+
+static void poke_anything(struct course *course, struct fuzz_input *input)
+{
+    uint8_t bytes[64];
+    uint32_t iova = fuzz_u32(input);
+    uint8_t size = fuzz_u8(input) % sizeof bytes;
+
+    fuzz_bytes(input, bytes, size);
+    poke(course, iova, bytes, size);
+}
+
+// --- what the device does ---
+
+static void take(struct course *course)
+{
+    if (course->chains_count == CHAINS)
+        return;
+    struct sdc_chain *chain = malloc(sizeof *chain);
+    fuzz_check(chain != NULL, "no memory");
+    sdc_chain_init(chain);
+    int rc = sdc_ring_take(&course->ring, chain);
+    fuzz_check(rc == 1 || rc == 0 || rc == -EPROTO, "take says something that it never says");
+    if (rc == 1) {
+        course->chains[course->chains_count++] = chain;
+        check_chain(course, chain);
+        return;
+    }
+    fuzz_check(rc == 0 || course->ring.broken, "a ring broke without a reason");
+    sdc_chain_destroy(chain);
+    free(chain);
+}
+
+static void give(struct course *course, unsigned which, uint32_t written)
+{
+    struct sdc_chain *chain = course->chains[which];
+
+    sdc_ring_give(&course->ring, chain, written);
+    course->chains[which] = course->chains[--course->chains_count];
+    sdc_chain_destroy(chain);
+    free(chain);
+}
+
+static void use_spans(struct course *course, struct sdc_chain *chain, bool writable, uint64_t offset, uint64_t size)
+{
+    const struct sdc_span *spans;
+    uint32_t count;
+    uint64_t sum = 0;
+    uint64_t limit = writable ? chain->writable_size : chain->readable_size;
+    int rc = sdc_chain_spans(chain, writable, offset, size, &spans, &count);
+
+    fuzz_check(rc == 0 || rc == -EINVAL || rc == -EFAULT, "spans says something that it never says");
+    fuzz_check((rc == -EINVAL) == !sdc_within(offset, size, limit), "spans of a range outside the stream");
+    check_chain(course, chain);
+    for (uint32_t i = 0; rc == 0 && i < count; i++)
+        sum += spans[i].size;
+    fuzz_check(rc < 0 || sum == size, "spans of another size than was asked for");
+}
+
+static void use_chain(struct course *course, struct fuzz_input *input)
+{
+    uint8_t local[256];
+    uint8_t how = fuzz_u8(input);
+    uint32_t offset = fuzz_u16(input);
+    uint32_t size = fuzz_u8(input);
+    struct sdc_chain *chain = course->chains[how % course->chains_count];
+
+    switch (how >> 6) {
+    case 0:
+        sdc_fetch_log_clear(&chain->fetched); // the recorder is not what is tested here
+        fuzz_check(sdc_chain_read(chain, offset, local, size) != 0 || offset + size <= chain->readable_size,
+                   "bytes were read behind the end of the stream");
+        break;
+    case 1:
+        memset(local, how, sizeof local);
+        sdc_chain_write(chain, offset, local, size);
+        check_memory(course, chain);
+        break;
+    default:
+        use_spans(course, chain, how >> 6 & 1, offset, size);
+    }
+}
+
+// Another map: the same regions but for those that `missing` names.
+static void remap(struct course *course, uint8_t missing)
+{
+    struct sdc_region_table table = {0};
+
+    for (uint32_t i = 0; i < course->memory.table.count; i++) {
+        if (!(missing >> i & 1))
+            sdc_region_table_add(&table, &course->memory.table.regions[i]);
+    }
+    struct sdc_map *map = sdc_region_table_publish(&table, sdc_map_free, NULL);
+    fuzz_check(map != NULL, "no memory");
+    bool stays = sdc_ring_stays(&course->ring, map);
+    if (course->chains_count == 0 || stays) {
+        sdc_ring_remap(&course->ring, map);
+        fuzz_check(!stays || course->ring.awake, "a ring that stays falls asleep");
+        sdc_map_unref(course->map);
+        course->map = map;
+    } else {
+        sdc_map_unref(map);
+    }
+    sdc_region_table_clear(&table);
+}
+
+// --- the course ---
+
+static void do_one(struct course *course, struct fuzz_input *input)
+{
+    switch (fuzz_u8(input) % 12) {
+    case 0:
+    case 1:
+        offer(course, input);
+        break;
+    case 2: {
+        uint8_t index = fuzz_u8(input);
+        uint64_t table = fuzz_u32(input);
+        put_desc(course, input, table, index, fuzz_u8(input));
+        break;
+    }
+    case 3:
+        poke_anything(course, input);
+        break;
+    case 4:
+        course->next_avail = (uint16_t)(course->next_avail + (int8_t)fuzz_u8(input));
+        put_avail(course, fuzz_u8(input));
+        break;
+    case 5:
+    case 6:
+        take(course);
+        break;
+    case 7:
+        if (course->chains_count > 0)
+            give(course, fuzz_u8(input) % course->chains_count, fuzz_u16(input));
+        break;
+    case 8:
+        sdc_ring_publish(&course->ring);
+        break;
+    case 9:
+        if (fuzz_u8(input) & 1)
+            sdc_ring_suppress(&course->ring);
+        else
+            sdc_ring_rearm(&course->ring);
+        break;
+    case 10:
+        if (course->chains_count > 0)
+            use_chain(course, input);
+        break;
+    case 11:
+        remap(course, fuzz_u8(input));
+        break;
+    }
+    check_memory(course, NULL);
+    check_ring(course);
+}
+
+static void add_regions(struct course *course, struct fuzz_input *input)
+{
+    unsigned count = fuzz_u8(input) % FUZZ_REGIONS + 1;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t iova = fuzz_u8(input);
+        uint8_t host = fuzz_u8(input);
+        uint8_t how = fuzz_u8(input);
+        fuzz_memory_add(&course->memory, (uint64_t)iova * FUZZ_PAGE, host % FUZZ_PAGES, how % FUZZ_PAGES, how >> 6 & 3);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_input input = {data, size};
+    struct course course = {0};
+    struct sdc_error err = {0};
+
+    fuzz_memory_init(&course.memory);
+    course.expected = calloc(1, BYTES);
+    fuzz_check(course.expected != NULL, "no memory");
+    add_regions(&course, &input);
+    uint8_t how = fuzz_u8(&input);
+    struct sdc_ring_config config = {
+        .size = 1U << how % (SIZE_BITS_MAX + 1),
+        .features = (uint64_t)(how >> 6) << 28, // INDIRECT_DESC, EVENT_IDX
+        .desc = fuzz_u32(&input),
+        .driver = fuzz_u32(&input),
+        .device = fuzz_u32(&input),
+        .position = fuzz_u16(&input),
+    };
+    course.next_avail = config.position;
+    course.map = fuzz_memory_publish(&course.memory);
+    int rc = sdc_ring_start(&course.ring, &config, course.map, &err);
+    fuzz_check(rc == 0 || err.text[0] != '\0', "refused without a reason");
+    for (unsigned i = 0; rc == 0 && i < 200 && fuzz_more(&input); i++)
+        do_one(&course, &input);
+    while (course.chains_count > 0)
+        give(&course, 0, 0);
+    if (rc == 0)
+        check_ring(&course);
+    sdc_ring_stop(&course.ring);
+    sdc_map_unref(course.map);
+    fuzz_memory_destroy(&course.memory);
+    free(course.expected);
+    return 0;
+}

@@ -1,0 +1,400 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Writes the seeds that the harnesses start from to fuzz/corpus/HARNESS/: for each one what an honest peer does, in the form in
+which the harness takes its input apart, and the mistakes that are worth knowing. Inputs that once found a bug are kept beside
+them; their names begin with "found-", and they are not made here."""
+
+import pathlib
+import struct
+
+CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
+
+
+def u8(value):
+    return struct.pack("<B", value & 0xff)
+
+
+def u16(value):
+    return struct.pack("<H", value & 0xffff)
+
+
+def u32(value):
+    return struct.pack("<I", value & 0xffffffff)
+
+
+def u64(value):
+    return struct.pack("<Q", value & (1 << 64) - 1)
+
+
+# --- version: JSON with its NUL ---
+
+def version():
+    capabilities = {
+        "empty": "{}",
+        "qemu": '{"capabilities": {"max_msg_fds": 8, "max_data_xfer_size": 1048576, "pgsizes": 4096, '
+                '"max_dma_maps": 65535, "migration": {"pgsize": 4096}, "write_multiple": true}}',
+        "cloud-hypervisor": '{"capabilities":{"max_msg_fds":1,"migration":{"pgsize":4096}}}',
+        "twin-socket": '{"capabilities":{"twin_socket":{"supported":true,"fd_index":0}}}',
+        "zero-fds": '{"capabilities":{"max_msg_fds":0}}',
+        "negative": '{"capabilities":{"max_data_xfer_size":-1}}',
+        "twice": '{"capabilities":{"max_msg_fds":1,"max_msg_fds":2}}',
+        "deep": '{"capabilities":' + "[" * 20 + "]" * 20 + "}",
+        "brackets-in-a-string": '{"a":"[[[[[[[[[[[[[[[[[[[[\\"{{"}',
+        "real": '{"capabilities":{"pgsizes":4096.5}}',
+        "huge": '{"capabilities":{"pgsizes":99999999999999999999}}',
+        "array": "[1,2,3]",
+        "not-utf8": '{"\udcff":1}',
+        "cut": '{"capabilities":{',
+    }
+    seeds = {name: text.encode("utf-8", "surrogateescape") + b"\0" for name, text in capabilities.items()}
+    seeds["nothing"] = b""
+    seeds["no-nul"] = b"{}"
+    seeds["two-nuls"] = b"{}\0\0"
+    return seeds
+
+
+# --- options: one argument a line behind a byte that chooses the command ---
+
+def options():
+    lines = {
+        "serve": ["t", "vm0.sock", "virtio-blk", "disk.img", "--queues=4", "--size-max=64k", "--read-only", "--write-cache=off",
+                  "--serial", "DISK1", "--call=good"],
+        "dashes": ["t", "--queues", "8", "--", "--queues=x", "-"],
+        "unknown": ["t", "--queues=4"],
+        "short": ["t", "-q", "4"],
+        "no-value": ["t", "--serial"],
+        "too-many": ["t", "a", "b", "c", "d"],
+        "numbers": ["t", "0", "7", "70", "71", "18446744073709551616", "--queues=18446744073709551615"],
+        "sizes": ["t", "1k", "1KiB", "8191P", "8192P", "1kB", "16E", "--size-max=4G", "--size-max=512"],
+        "words": ["t", "on", "off", "yes", "virtio-bkl", "nmve", "--write-cache=maybe"],
+        "bench": ["b", "vm0.sock", "--rw=randrw", "--rwmixread=70", "--bs=4k", "--iodepth=32", "--numjobs=2", "--runtime=10s",
+                  "--ramp_time=1", "--json"],
+        "bench-verify": ["b", "vfio-user:vm0.sock", "--rw=randwrite", "--verify", "--size=1M", "--offset=4k", "--number_ios=9"],
+        "bench-mistakes": ["b", "vm0.sock", "--rw=randraed", "--poll", "--interrupt", "--bs=100", "--eta=never"],
+        "bench-help": ["b", "--help"],
+    }
+    return {name: "\n".join(text).encode() for name, text in lines.items()}
+
+
+# --- registers: how (bar, size, look, write), offset, value ---
+
+BAR4, BAR1, BAR2 = 0, 3, 4
+COMMON, ISR, DEVICE, NOTIFY = 0, 0x1000, 0x2000, 0x3000
+
+
+def register(bar, offset, size, value=None, look=False):
+    how = bar | (size.bit_length() - 1) << 4 | (0x40 if look else 0) | (0 if value is None else 0x80)
+    return u8(how) + u16(offset) + (b"" if value is None else u64(value)[:size])
+
+
+def write(offset, size, value, look=False):
+    return register(BAR4, offset, size, value, look)
+
+
+def bring_up(features, enable=True):
+    out = write(0x14, 1, 0) + write(0x14, 1, 1) + write(0x14, 1, 3)
+    for half in (0, 1):
+        out += write(0x00, 4, half) + register(BAR4, 0x04, 4) + write(0x08, 4, half) + write(0x0c, 4, features >> 32 * half)
+    out += write(0x14, 1, 11, look=True)
+    for queue in range(2):
+        out += write(0x16, 2, queue) + write(0x18, 2, 32) + write(0x1a, 2, queue + 1)
+        for offset, area in ((0x20, 0), (0x28, 0x400), (0x30, 0x800)):
+            out += write(offset, 4, area + 0x1000 * queue) + write(offset + 4, 4, 0)
+        if enable:
+            out += write(0x1c, 2, 1)
+    return out + write(0x14, 1, 15, look=True)
+
+
+def registers():
+    version_1 = 1 << 32
+    return {
+        "bring-up": bring_up(version_1 | 3 << 28),
+        "bring-up-and-reset": bring_up(version_1) + write(NOTIFY, 2, 0) + write(0x14, 1, 0, look=True),
+        "enable-late": bring_up(version_1, enable=False) + write(0x16, 2, 0) + write(0x1c, 2, 1, look=True),
+        "no-version-1": bring_up(3 << 28),
+        "features-not-offered": bring_up(version_1 | 1 << 34),
+        "wide-addresses": write(0x20, 8, 0x1234567890abcdef) + register(BAR4, 0x20, 8) + register(BAR4, 0x22, 2, look=True),
+        "selects": write(0x16, 2, 0xffff, True) + write(0x18, 2, 16) + write(0x00, 4, 2) + register(BAR4, 0x04, 4) +
+                   write(0x08, 4, 7) + write(0x0c, 4, 1) + write(0x10, 2, 3, True) + write(0x10, 2, 4, True),
+        "sizes": write(0x18, 2, 3, True) + write(0x18, 2, 64, True) + write(0x18, 2, 128, True) + write(0x18, 2, 0, True),
+        "isr": register(BAR4, ISR, 1) + write(ISR, 1, 1) + register(BAR4, ISR, 4),
+        "device": register(BAR4, DEVICE, 8) + register(BAR4, DEVICE + 56, 8) + write(DEVICE + 32, 1, 0) +
+                  register(BAR4, DEVICE + 60, 4) + register(BAR4, DEVICE + 0xff8, 8),
+        "msix": register(BAR1, 0, 8, 0xfee00000) + register(BAR1, 12, 4, 0) + register(BAR1, 0x38, 8) + register(BAR1, 0xff8, 8) +
+                register(BAR2, 0, 8) + register(BAR2, 1, 1, 0xff) + register(BAR2, 0xff8, 8),
+        "notify": write(NOTIFY, 2, 0) + write(NOTIFY + 4, 4, 1) + write(NOTIFY + 0xffc, 4, 9),
+    }
+
+
+# --- pci_config: how, offset, bytes ---
+
+def config_read(offset, size):
+    return u8(size if size < 0x40 else 0x3f) + u16(offset | (0x8000 if offset >= 256 else 0))
+
+
+def config_write(offset, data):
+    return u8(0x80 | len(data)) + u16(offset | (0x8000 if offset >= 256 else 0)) + data
+
+
+def pci_config():
+    msix, pm, express, window = 0x40, 0x4c, 0x54, 0xd4
+    return {
+        "sizing": b"".join(config_write(0x10 + 4 * bar, u32(0xffffffff)) + config_read(0x10 + 4 * bar, 4) for bar in range(6)),
+        "command": config_write(4, u16(0x0507)) + config_read(4, 4) + config_write(0x3c, u8(11)),
+        "walk": b"".join(config_read(offset, 2) for offset in range(0x34, 0x100, 4)),
+        "msix": config_write(msix + 2, u16(0xc000)) + config_read(msix, 12) + config_write(msix + 2, u16(0)),
+        "power": config_write(pm + 4, u16(3)) + config_read(pm, 8) + config_write(pm + 4, u16(0)),
+        "flr": config_write(express + 8, u16(0x8000)) + config_read(express, 60),
+        "flr-high-byte": config_write(express + 9, u8(0x80)),
+        "window-read": config_write(window + 4, u8(4) + bytes(3) + u32(0x14) + u32(1)) + config_read(window + 16, 4),
+        "window-write": config_write(window + 4, u8(4) + bytes(3) + u32(0x14) + u32(1)) + config_write(window + 16, u32(1)) +
+                        config_read(window + 16, 1),
+        "window-all-at-once": config_write(window + 4, u8(4) + bytes(3) + u32(0) + u32(4) + u32(1)),
+        "window-odd": config_write(window + 4, u8(4) + bytes(3) + u32(0x15) + u32(2)) + config_read(window + 16, 4) +
+                      config_write(window + 4, u8(9) + bytes(3) + u32(0) + u32(4)) + config_read(window + 16, 4),
+        "nothing": config_read(0, 0) + config_write(window + 17, b""),
+        "end": config_read(4095, 1) + config_read(4064, 32) + config_write(4095, b"x"),
+        "everything": b"".join(config_write(offset, b"\xff" * 32) for offset in range(0, 256, 32)),
+    }
+
+
+# --- chain: regions, ring, operations ---
+
+READ, WRITE = 1, 2
+
+
+def region(iova_page, host_page, pages, access=READ | WRITE):
+    return u8(iova_page) + u8(host_page) + u8(pages | access << 6)
+
+
+def ring(regions, size_bits, features=3, desc=0, driver=0x1000, device=0x2000, position=0):
+    head = u8(len(regions) - 1) + b"".join(regions)
+    return head + u8(size_bits | features << 6) + u32(desc) + u32(driver) + u32(device) + u16(position)
+
+
+def offer(buffers, writable, indirect=False):
+    out = u8(0) + u8(len(buffers) - 1 | (0x80 if indirect else 0)) + u8(writable)
+    return out + b"".join(u32(address) + u16(length) for address, length in buffers)
+
+
+TAKE, PUBLISH, SUPPRESS, REARM = u8(5), u8(8), u8(9) + u8(1), u8(9) + u8(0)
+
+
+def give(which, written):
+    return u8(7) + u8(which) + u16(written)
+
+
+def desc_at(table, index, address, length, flags):
+    return u8(2) + u8(index) + u32(table) + u8(flags) + u32(address) + u16(length)
+
+
+def use(how, offset, size):
+    return u8(10) + u8(how) + u16(offset) + u8(size)
+
+
+def chain():
+    whole = [region(0, 0, 15)]
+    pages = [region(page, 15 - page, 1) for page in range(8)]
+    request = offer([(0x3000, 16), (0x4000, 512), (0x5000, 1)], 0b110)
+    course = request + TAKE + give(0, 513) + PUBLISH
+    stream = use(0, 0, 16) + use(0x80, 3, 7) + use(0xc0, 100, 200) + use(0x40, 512, 1)
+    return {
+        "request": ring(whole, 5) + course,
+        "no-features": ring(whole, 5, features=0) + SUPPRESS + course + REARM,
+        "jumbled-pages": ring(pages, 5) + offer([(0x3ff0, 32), (0x4ff0, 0x1800)], 0b10) + TAKE + stream + give(0, 9) + PUBLISH,
+        "streams": ring(whole, 5) + request + TAKE + stream + give(0, 513) + PUBLISH,
+        "many": ring(whole, 3, position=65533) + course * 9,
+        "batch": ring(whole, 5) + request * 4 + TAKE * 5 + give(2, 1) + give(0, 1) + PUBLISH + give(0, 1) + give(0, 1) + PUBLISH,
+        "size-1": ring(whole, 0) + offer([(0x3000, 16)], 1) + TAKE + give(0, 16) + PUBLISH,
+        "cycle": ring(whole, 2) + offer([(0x3000, 1)], 0) + desc_at(0, 0, 0x3000, 1, 1) + desc_at(0, 1, 0x3000, 1, 1) +
+                 desc_at(0, 2, 0x3000, 1, 1) + desc_at(0, 3, 0x3000, 1, 1) + TAKE,
+        "indirect": ring(whole, 3) + desc_at(0x6000, 0, 0x3000, 16, 1) + desc_at(0x6000, 1, 0x4000, 512, 2) +
+                    offer([(0x6000, 32)], 0, indirect=True) + TAKE + give(0, 512) + PUBLISH,
+        "indirect-in-indirect": ring(whole, 3) + desc_at(0x6000, 0, 0x6000, 16, 4) + offer([(0x6000, 16)], 0, True) + TAKE,
+        "indirect-odd": ring(whole, 3) + offer([(0x6000, 17)], 0, True) + TAKE,
+        "readable-after-writable": ring(whole, 3) + offer([(0x3000, 1), (0x4000, 1)], 0b01) + TAKE + give(0, 0) + PUBLISH,
+        "foreign-address": ring(whole, 3) + offer([(0xfffffff0, 16), (0x4000, 1)], 0b10) + TAKE + stream + give(0, 0),
+        "read-only-memory": ring(whole + [region(32, 15, 1, READ)], 3) + offer([(0x20000, 16)], 1) + TAKE + give(0, 0),
+        "read-only-used-ring": ring([region(0, 0, 2), region(2, 2, 1, READ), region(3, 3, 8)], 3) + course,
+        "remap": ring(pages, 3) + request + TAKE + u8(11) + u8(0x80) + give(0, 1) + PUBLISH + u8(11) + u8(2) + TAKE + u8(11) +
+                 u8(0) + course,
+        "far-index": ring(whole, 3) + u8(4) + u8(100) + u8(0) + TAKE,
+        "head-outside": ring(whole, 3) + u8(4) + u8(0) + u8(200) + TAKE,
+        "same-head-twice": ring(whole, 3) + u8(4) + u8(0) + u8(1) + u8(4) + u8(0) + u8(1) + TAKE * 3,
+        "misaligned": ring(whole, 3, desc=8),
+        "nowhere": ring(whole, 3, device=0xffff0000),
+    }
+
+
+# --- virtio_blk: memory, start, operations ---
+
+def request(kind, sector, size, data=0, step=0, indirect=False, wide=False, ranges=b""):
+    how = {"read": 0, "write": 1, "flush": 2, "id": 3, "discard": 4, "zeroes": 5}[kind]
+    how |= step << 4 | (0x40 if indirect else 0) | (0x80 if wide else 0)
+    out = u8(0) + u8(how) + (u64(sector) if wide else u8(sector))
+    return out + (u8(len(ranges) // 4) + ranges if ranges else u8(size // 128) + u16(data))
+
+
+def blk_range(sector, sectors, flags=0):
+    return u64(sector) + u32(sectors) + u32(flags)
+
+
+KICK = u8(4)
+
+
+def virtio_blk():
+    every = (request("write", 0, 4096) + request("read", 0, 4096, 0x2000) + request("flush", 0, 0) + request("id", 0, 128) +
+             request("discard", 0, 0, ranges=blk_range(8, 8)) + request("zeroes", 0, 0, ranges=blk_range(0, 8, 1)) + KICK)
+    start = u8(1 | 2 | 4 | 8 | 16)
+    seeds = {}
+    for jumbled in (0, 1):
+        for features in (0, 31):
+            seeds[f"every-{jumbled}-{features}"] = u8(jumbled) + u8(features) + every
+    seeds.update({
+        "indirect": u8(0) + start + request("write", 8, 4096, step=0, indirect=True) + request("read", 8, 4096, indirect=True) + KICK,
+        "one-byte-pieces": u8(1) + start + request("write", 1, 512, step=2) + KICK + request("read", 1, 512, step=2) + KICK,
+        "sixteen-byte-pieces": u8(1) + start + request("write", 1, 1024, step=1, indirect=True) + KICK,
+        "past-the-end": u8(0) + start + request("read", 511, 4096) + request("write", 512, 512, wide=True) + KICK,
+        "wraps": u8(0) + start + request("write", (1 << 64) - 1, 512, wide=True) + request("read", 1 << 55, 512, wide=True) + KICK,
+        "ranges": u8(0) + start + request("discard", 0, 0, ranges=blk_range(1 << 63, 0xffffffff) + blk_range(0, 1, 2)) +
+                  request("zeroes", 0, 0, ranges=blk_range(0, 64) + blk_range(448, 64, 1) + blk_range(3, 9)) + KICK,
+        "half-a-range": u8(0) + start + request("discard", 0, 0, ranges=bytes(20)) + KICK,
+        "half-a-block": u8(0) + start + request("write", 0, 640) + request("read", 0, 128) + KICK,
+        "many": u8(0) + start + request("write", 0, 512) * 12 + KICK + request("read", 0, 512) * 12 + KICK,
+        "restart": u8(0) + start + request("write", 0, 512) + u8(9) + u8(3) + request("read", 0, 512) + KICK,
+        "remap": u8(1) + start + request("write", 0, 512) + u8(7) + u8(0) + u8(4) + KICK + u8(7) + u8(1) + request("read", 0, 512) + KICK,
+        "poke": u8(0) + start + request("write", 0, 512) + u8(6) + u16(0) + u8(16) + u64(0x1000) + u32(16) + u16(1) + u16(0) + KICK,
+        "cache": u8(0) + start + u8(10) + u8(0) + request("write", 0, 512) + u8(10) + u8(1) + request("write", 0, 512) + KICK,
+        "reset-under-way": u8(0) + start + request("write", 0, 4096) + u8(8) + u8(0) + u16(0x14) + u64(0) + KICK,
+    })
+    return seeds
+
+
+# --- session: operations ---
+
+VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, RESET = 1, 2, 3, 4, 5, 7, 8, 9, 10, 13
+MEMORY, EVENT, FILE, SOCKET = range(4)
+TURNS = u8(6) + u8(8)
+
+
+def message(command, payload=b"", fds=None, cut=None, flags=None, size=None, late=False):
+    long = len(payload) > 255
+    how = (1 if long else 0) | (2 if fds else 0) | (4 if cut is not None else 0) | (8 if flags is not None else 0)
+    how |= (16 if size is not None else 0) | (32 if late else 0)
+    out = u8(0) + u8(how) + u8(command) + (u16(len(payload)) if long else u8(len(payload)))
+    if fds:
+        out += u8(len(fds)) + u8(fds[0])
+    if cut is not None:
+        out += u8(cut)
+    if flags is not None:
+        out += u8(flags)
+    if size is not None:
+        out += u32(size)
+    return out + payload
+
+
+def hello(json='{"capabilities":{"max_msg_fds":8,"max_data_xfer_size":1048576,"pgsizes":4096}}', minor=2, **more):
+    return message(VERSION, u16(0) + u16(minor) + json.encode() + b"\0", **more)
+
+
+def dma_map(address, size, offset=0, flags=3, **more):
+    return message(DMA_MAP, u32(32) + u32(flags) + u64(offset) + u64(address) + u64(size), **more)
+
+
+def dma_unmap(address, size, **more):
+    return message(DMA_UNMAP, u32(24) + u32(0) + u64(address) + u64(size), **more)
+
+
+def set_irqs(index, flags, start, count, data=b"", **more):
+    return message(SET_IRQS, u32(20 + len(data)) + u32(flags) + u32(index) + u32(start) + u32(count) + data, **more)
+
+
+def region_write(region_index, offset, data, **more):
+    return message(REGION_WRITE, u64(offset) + u32(region_index) + u32(len(data)) + data, **more)
+
+
+def region_read(region_index, offset, count, **more):
+    return message(REGION_READ, u64(offset) + u32(region_index) + u32(count), **more)
+
+
+def driver(notify=True):
+    """Brings a disk up in few messages and has it read its first sector."""
+    def common(offset, data):
+        return region_write(4, offset, data)
+    out = common(0x14, u8(3)) + common(0x08, u32(1) + u32(1)) + common(0x14, u8(11)) + common(0x16, u16(0) + u16(32))
+    out += common(0x20, u64(0) + u64(0x400) + u64(0x800)) + common(0x1a, u16(1)) + common(0x1c, u16(1)) + common(0x14, u8(15))
+    descs = b"".join(u64(address) + u32(length) + u16(flags) + u16(following) for address, length, flags, following in
+                     ((0x1000, 16, 1, 1), (0x2000, 512, 3, 2), (0x1100, 1, 2, 0)))
+    out += u8(5) + u16(0) + u8(len(descs)) + descs
+    out += u8(5) + u16(0x400) + u8(6) + u16(0) + u16(1) + u16(0)
+    return out + (region_write(4, 0x3000, u16(0)) + TURNS if notify else b"")
+
+
+def session():
+    infos = message(GET_INFO, u32(16) + bytes(12)) + message(GET_INFO, u32(16) + bytes(4000))
+    for index in range(10):
+        infos += message(REGION_INFO, u32(32) + u32(0) + u32(index) + bytes(20))
+    for index in range(6):
+        infos += message(IRQ_INFO, u32(16) + u32(0) + u32(index) + u32(0))
+    event_irqs = set_irqs(2, 0x24, 0, 3, fds=[EVENT] * 3)
+    memory = dma_map(0, 0x10000, fds=[MEMORY])
+    courses = {
+        "hello": hello(),
+        "hello-cloud-hypervisor": hello('{"capabilities":{"max_msg_fds":1}}', minor=1) + message(99) + region_read(0, 0, 4),
+        "hello-nothing": message(VERSION, u16(0) + u16(0)) + message(GET_INFO, u32(16) + bytes(12)),
+        "hello-twice": hello() + hello(),
+        "hello-of-the-future": message(VERSION, u16(1) + u16(0)),
+        "too-early": message(GET_INFO, u32(16) + bytes(12)) + hello(),
+        "infos": hello() + infos,
+        "config": hello() + region_read(7, 0, 256) + region_write(7, 0x10, u32(0xffffffff)) + region_read(7, 0x10, 4) +
+                  region_read(7, 4095, 1) + region_read(7, 4096, 0) + region_read(7, 0, 0) + region_write(7, 4095, b"ab"),
+        "nothing-first": hello() + region_read(7, 0, 0) + region_read(4, 0, 0) + region_write(7, 0xe5, b""),
+        "odd-accesses": hello() + region_read(4, 1, 4095) + region_read(4, 0x1003, 5) + region_write(4, 0x15, bytes(11)) +
+                        region_read(4, 0xffffffffffffffff, 2) + region_read(6, 0, 1) + region_read(99, 0, 1),
+        "disk": hello() + memory + event_irqs + driver() + dma_unmap(0, 0x10000) + TURNS,
+        "disk-and-reset": hello() + memory + driver() + message(RESET) + TURNS + dma_unmap(0, 0x10000),
+        "disk-and-gone": hello() + memory + event_irqs + driver(notify=False) + region_write(4, 0x3000, u16(0)),
+        "disk-flr": hello() + memory + driver() + region_write(7, 0x54 + 8, u16(0x8000)) + region_read(4, 0x14, 1),
+        "map-many": hello() + b"".join(dma_map(page << 12, 4096, page << 12, fds=[MEMORY]) for page in range(8)) + driver() +
+                    dma_unmap(0x7000, 4096) + dma_unmap(0x7000, 4096),
+        "map-mistakes": hello() + dma_map(0, 0, fds=[MEMORY]) + dma_map(1, 4096, fds=[MEMORY]) + dma_map(0, 0x20000, fds=[MEMORY]) +
+                        dma_map((1 << 64) - 4096, 4096, fds=[MEMORY]) + dma_map(0, 4096, (1 << 64) - 4096, fds=[MEMORY]) +
+                        dma_map(0, 4096, fds=[EVENT]) + dma_map(0, 4096, fds=[FILE]) + dma_map(0, 4096, fds=[SOCKET]) +
+                        dma_map(0, 4096, flags=0, fds=[MEMORY]) + dma_map(0, 4096, fds=[MEMORY, MEMORY]) + dma_map(0, 4096),
+        "map-overlap": hello() + memory + dma_map(0x1000, 4096, fds=[MEMORY]) + memory + dma_unmap(0, 4096),
+        "irqs": hello() + event_irqs + u8(7) + u8(2) + u8(1) + set_irqs(2, 0x21, 0, 2) + set_irqs(2, 0x22, 0, 3, b"\1\0\1") +
+                set_irqs(0, 0x24, 0, 1, fds=[EVENT]) + u8(7) + u8(0) + u8(0) + set_irqs(0, 0x11, 0, 1) + set_irqs(2, 0x21, 0, 0),
+        "irqs-mistakes": hello() + set_irqs(2, 0x24, 2, 2, fds=[EVENT] * 2) + set_irqs(2, 0x24, 0, 1, fds=[MEMORY]) +
+                         set_irqs(2, 0x3f, 0, 1) + set_irqs(9, 0x21, 0, 1) + set_irqs(2, 0x22, 0, 3, b"\1") +
+                         set_irqs(2, 0x24, 0xffffffff, 2) + set_irqs(2, 0x24, 0, 16, fds=[EVENT] * 17),
+        "pieces": hello(cut=1) + dma_map(0, 0x10000, fds=[MEMORY], cut=1) + region_read(7, 0, 64, cut=15) +
+                  region_read(7, 0, 64, cut=16) + region_read(7, 0, 64, cut=17) + set_irqs(2, 0x24, 0, 1, fds=[EVENT], cut=20, late=True),
+        "no-reply": hello() + region_write(4, 0x14, u8(1), flags=0x10) + region_read(4, 0x14, 1, flags=0x10),
+        "flags": hello() + region_read(7, 0, 4, flags=0x20) + region_read(7, 0, 4, flags=0x80),
+        "reply": hello() + message(9, bytes(16), flags=1),
+        "sizes": hello() + message(RESET, size=0),
+        "sizes-huge": hello() + message(REGION_WRITE, bytes(16), size=0xffffffff),
+        "sizes-late": hello() + message(REGION_WRITE, bytes(300), size=0x1000) + u8(4) + u8(255) + bytes(255),
+        "payload-short": hello() + b"".join(message(command, bytes(3)) for command in range(19)),
+        "raw": u8(4) + u8(20) + u16(7) + u16(1) + u32(20) + u32(0) + u32(0) + u16(0) + u16(2),
+    }
+    return {name: u8(index & 1) + course for index, (name, course) in enumerate(courses.items())}
+
+
+def main():
+    total = 0
+    for make in (version, options, registers, pci_config, chain, virtio_blk, session):
+        folder = CORPUS / make.__name__
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            if not old.name.startswith("found-"):
+                old.unlink()
+        for name, data in make().items():
+            (folder / name).write_bytes(data)
+            total += len(data)
+        print(f"{make.__name__}: {len(list(folder.iterdir()))} inputs")
+    print(f"{total} bytes")
+
+
+if __name__ == "__main__":
+    main()
