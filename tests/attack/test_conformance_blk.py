@@ -92,6 +92,7 @@ def test_every_queue_works(serve, queues):
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_queues_on_several_threads_work_at_the_same_time(serve, threads):
     guest = serve("ram:16M", "--queues=4", f"--threads={threads}").guest(queues=4, memory=16 * M)
+    guest.reuse = False
     requests = []
     for turn in range(12):
         for index in range(4):
