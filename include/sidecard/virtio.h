@@ -85,6 +85,7 @@ struct sdc_virtio_device {
     uint32_t config_size;    // bytes
     uint16_t queues_count;   // 1 to 1024
     uint16_t queue_size_max; // entries, 1 to 32768; power of two
+    uint64_t withheld;       // features of the rings and the transport that are not to be offered
     struct sdc_virtio_core *core; // set by the transport
 };
 

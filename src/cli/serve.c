@@ -31,6 +31,7 @@ static const char usage[] =
     "  --read-only           the guest cannot write\n"
     "  --block-size=N        512 or 4096 (512, or the block device's own)\n"
     "  --write-cache=on|off  whether the guest finds a write cache (on)\n"
+    "  --packed=on|off       offer packed rings beside split ones (on)\n"
     "  --serial=TEXT         serial number, up to 20 characters\n"
     "  --seg-max=N           most segments of a request (queue size - 2, up to 254)\n"
     "  --size-max=SIZE       most bytes of a segment (no limit)\n"
@@ -138,6 +139,7 @@ static int parse(int argc, char **argv, struct sdc_serve_options *serve, struct 
         {"read-only", SDC_OPTION_FLAG, &serve->card.block.read_only, 0, 0, "--read-only", NULL},
         {"block-size", SDC_OPTION_SIZE, &numbers->block_size, 512, 4096, "--block-size=4096", NULL},
         {"write-cache", SDC_OPTION_BOOL, &serve->card.write_cache, 0, 0, "--write-cache=off", NULL},
+        {"packed", SDC_OPTION_BOOL, &serve->card.packed, 0, 0, "--packed=off", NULL},
         {"serial", SDC_OPTION_TEXT, &serve->card.serial, 0, 0, "--serial=DISK1", NULL},
         {"seg-max", SDC_OPTION_NUMBER, &numbers->seg_max, 1, SDC_LIMIT_QUEUE_SIZE, "--seg-max=126", NULL},
         {"size-max", SDC_OPTION_SIZE, &numbers->size_max, 512, UINT32_MAX, "--size-max=64k", NULL},
@@ -191,7 +193,7 @@ static int serve_until_end(const struct sdc_serve_options *serve, const struct n
 int sdc_command_serve(int argc, char **argv)
 {
     struct sdc_serve_options serve = {
-        .card = {.write_cache = true},
+        .card = {.write_cache = true, .packed = true},
         .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
     };
     struct numbers numbers = {.threads = 1, .ready_fd = UINT64_MAX};

@@ -59,6 +59,7 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
         block->ops->close(block);
         return rc;
     }
+    device->withheld = options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED;
     card->device = device;
     card->refresh = refresh_virtio_blk;
     return sdc_virtio_pci_new(device, loops, loops_count, &card->pci, err);

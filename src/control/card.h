@@ -14,6 +14,7 @@ struct sdc_card_options {
     uint32_t seg_max;    // default: what the queue size suggests
     uint32_t size_max;   // bytes, default: no limit
     bool write_cache;
+    bool packed;        // packed rings are offered beside split ones
     const char *serial; // default: made from the backend's name
     struct sdc_block_open_options block;
 };

@@ -185,7 +185,7 @@ static int check_all(struct sdc_memory *memory, uint64_t iova, uint64_t size, en
         return -EFAULT;
     while (iova < end) {
         uint64_t length = end - iova;
-        int rc;
+        int rc = 0;
         if (!stretch(memory, iova, &length, access, &rc))
             return rc;
         iova += length;
@@ -240,7 +240,7 @@ int sdc_memory_spans(struct sdc_memory *memory, uint64_t iova, uint64_t size, en
         return -EFAULT;
     while (iova < end) {
         uint64_t length = end - iova;
-        int rc;
+        int rc = 0;
         uint8_t *host = stretch(memory, iova, &length, access, &rc);
         if (!host)
             return rc;

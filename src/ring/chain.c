@@ -81,11 +81,27 @@ static int load(struct sdc_iterator *it, struct sdc_desc *desc, struct sdc_fetch
     if (rc < 0)
         return rc == -EAGAIN ? rc : broken(it, "a descriptor outside the guest's memory");
     it->steps_left--;
+    it->entries += !indirect;
     desc->address = sdc_get64(raw);
     desc->length = sdc_get32(raw + 8);
-    desc->flags = sdc_get16(raw + 12);
-    desc->next = sdc_get16(raw + 14);
+    desc->flags = sdc_get16(raw + (it->packed ? 14 : 12));
+    desc->next = sdc_get16(raw + (it->packed ? 12 : 14));
     return 0;
+}
+
+// Where the descriptor after desc stands, if there is one. A packed ring's indirect table is used from end to end, and NEXT means
+// nothing in it (virtio 1.2, 2.8.7).
+static void advance(struct sdc_iterator *it, const struct sdc_desc *desc)
+{
+    if (!it->packed) {
+        it->index = desc->next;
+        it->ended = !(desc->flags & SDC_DESC_F_NEXT);
+    } else if (it->table == &it->indirect) {
+        it->ended = ++it->index == it->table_size;
+    } else {
+        it->index = it->index + 1 == it->table_size ? 0 : it->index + 1;
+        it->ended = !(desc->flags & SDC_DESC_F_NEXT);
+    }
 }
 
 int sdc_iterator_next(struct sdc_iterator *it, struct sdc_desc *desc, struct sdc_fetch_log *log)
@@ -94,6 +110,7 @@ int sdc_iterator_next(struct sdc_iterator *it, struct sdc_desc *desc, struct sdc
         return 0;
     int rc = load(it, desc, log);
     if (rc == 0 && desc->flags & SDC_DESC_F_INDIRECT) {
+        it->id = desc->next;
         rc = enter_indirect(it, desc);
         if (rc == 0)
             rc = load(it, desc, log);
@@ -103,13 +120,12 @@ int sdc_iterator_next(struct sdc_iterator *it, struct sdc_desc *desc, struct sdc
     if (rc < 0)
         return rc;
 
+    if (it->table != &it->indirect)
+        it->id = desc->next;
     it->bytes += desc->length;
     if (it->bytes > UINT32_MAX)
         return broken(it, "a descriptor chain of more than 4 GiB");
-    if (desc->flags & SDC_DESC_F_NEXT)
-        it->index = desc->next;
-    else
-        it->ended = true;
+    advance(it, desc);
     return 1;
 }
 

@@ -18,14 +18,15 @@ struct sdc_desc {
     uint64_t address;
     uint32_t length;
     uint16_t flags;
-    uint16_t next; // split rings: the index of the next one
+    uint16_t next; // split rings: the index of the next one; packed rings: the buffer id
 };
 
 enum { SDC_CHAIN_FEW = 8 };
 
 // A chain of one request. Reused from request to request.
 struct sdc_chain {
-    uint16_t id; // what names it in the used ring
+    uint16_t id;      // what names it when it is given back
+    uint16_t entries; // of the ring that it occupies; a packed ring goes on behind them
     int fault;   // 0; -EFAULT, -EACCES: a buffer is not in guest memory; -EPROTO: readable after writable
     uint64_t readable_size;
     uint64_t writable_size;
@@ -49,7 +50,10 @@ struct sdc_iterator {
     uint32_t table_size; // descriptors
     uint32_t index;      // of the next one
     uint32_t steps_left; // the budget: no chain is longer than its table
+    uint16_t id;         // packed rings: of the buffer, as its last descriptor in the ring says
+    uint16_t entries;    // of the ring that were walked
     uint64_t bytes;      // so far; 4 GiB at most in all (virtio 1.2, 2.7.4)
+    bool packed; // descriptors follow one another; else each names the next
     bool indirect_allowed;
     bool ended;
     const char *broken; // after -EPROTO: why

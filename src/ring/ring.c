@@ -5,6 +5,8 @@
 #include "base/check.h"
 #include "base/limits.h"
 
+#include <sidecard/virtio.h>
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,19 +14,22 @@
 int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_map *map,
                    struct sdc_error *err)
 {
-    if (!sdc_is_power_of_two(config->size) || config->size > SDC_LIMIT_QUEUE_SIZE)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_PEER, "queue size %" PRIu32 " is not a power of two up to %d",
-                             config->size, SDC_LIMIT_QUEUE_SIZE);
+    bool packed = (config->features & SDC_VIRTIO_F_RING_PACKED) != 0;
+    if (config->size == 0 || config->size > SDC_LIMIT_QUEUE_SIZE || (!packed && !sdc_is_power_of_two(config->size)))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_PEER, "queue size %" PRIu32 " is not %s up to %d", config->size,
+                             packed ? "a number" : "a power of two", SDC_LIMIT_QUEUE_SIZE);
 
-    *ring = (struct sdc_ring){.format = &sdc_ring_split, .config = *config, .memory = {.map = map}};
-    ring->avail_next = ring->avail_seen = ring->used_next = ring->used_shown = config->position;
+    *ring = (struct sdc_ring){
+        .format = packed ? &sdc_ring_packed : &sdc_ring_split, .config = *config, .memory = {.map = map}};
+    ring->format->start(ring);
     int rc = ring->format->resolve(ring, &ring->memory);
     if (rc < 0)
         return sdc_error_set(err, rc, SDC_FAULT_PEER,
                              "ring areas at %#" PRIx64 ", %#" PRIx64 ", %#" PRIx64 " (%" PRIu32 " entries) are %s",
                              config->desc, config->driver, config->device, config->size,
                              rc == -EINVAL ? "misaligned" : "not in the guest's memory");
-    ring->taken = calloc(config->size, 1);
+    // The driver of a packed ring chooses the ids as it likes.
+    ring->taken = calloc(packed ? (UINT16_MAX + 1) / 64 : (config->size + 63) / 64, sizeof *ring->taken);
     if (!ring->taken)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a queue of %" PRIu32 " entries", config->size);
     ring->awake = true;

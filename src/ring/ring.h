@@ -9,19 +9,22 @@
 
 #include "ring/chain.h"
 
+#include <errno.h>
+
 struct sdc_ring;
 
 struct sdc_ring_config {
-    uint32_t size;     // entries, 1 to 32768; a power of two
+    uint32_t size;     // entries, 1 to 32768; in a split ring a power of two
     uint64_t features; // as negotiated
     uint64_t desc;     // guest addresses (virtio 1.2, 2.7: descriptor area, driver area, device area)
     uint64_t driver;
     uint64_t device;
-    uint16_t position; // where to go on: the next available entry, and the next used one
+    uint16_t position; // split rings: where to go on, the next available entry and the next used one
 };
 
-// A ring's format: split now; packed joins here.
+// A ring's format: split or packed.
 struct sdc_ring_format {
+    void (*start)(struct sdc_ring *ring); // positions
     int (*resolve)(struct sdc_ring *ring, struct sdc_memory *memory);
     int (*take)(struct sdc_ring *ring, struct sdc_chain *chain);
     void (*give)(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written);
@@ -38,12 +41,24 @@ struct sdc_ring {
     bool awake;           // its areas are in memory
     const char *broken;   // why the driver must reset, or NULL
     uint16_t avail_next;  // next entry to take
-    uint16_t avail_seen;  // the driver's index when last looked at
     uint16_t used_next;   // next entry to fill
-    uint16_t used_shown;  // the used index that the driver sees
+    union {
+        struct {
+            uint16_t avail_seen; // the driver's index when last looked at
+            uint16_t used_shown; // the used index that the driver sees
+        } split;
+        struct {
+            bool avail_wrap;      // the wrap counters (virtio 1.2, 2.8.1)
+            bool used_wrap;
+            uint16_t first;       // the first entry that was given and not shown; it hides those behind it,
+            uint16_t first_flags; // until it gets these flags
+            uint32_t hidden;      // entries from there to used_next
+        } packed;
+    };
     bool suppressed;      // the driver was told not to notify
+    uint32_t entries_in_flight; // packed rings: that those occupy
     uint32_t in_flight;   // taken and not given; zero: no chain of this ring is anywhere
-    uint8_t *taken;       // for each head: it is in flight
+    uint64_t *taken;      // a bit for each head or buffer id: it is in flight
 };
 
 // Starts a ring whose areas are in memory's map. 0; -EINVAL (size, alignment), -EFAULT, -EACCES, -ENOMEM, with err filled.
@@ -70,3 +85,26 @@ void sdc_ring_suppress(struct sdc_ring *ring);
 bool sdc_ring_rearm(struct sdc_ring *ring);
 
 extern const struct sdc_ring_format sdc_ring_split;
+extern const struct sdc_ring_format sdc_ring_packed;
+
+// For the formats: the features that they differ by, and how they say that the driver broke the rules.
+static inline bool sdc_ring_has(const struct sdc_ring *ring, uint64_t feature)
+{
+    return (ring->config.features & feature) != 0;
+}
+
+static inline bool sdc_ring_is_taken(const struct sdc_ring *ring, uint16_t id)
+{
+    return ring->taken[id / 64] >> (id % 64) & 1;
+}
+
+static inline void sdc_ring_turn_taken(struct sdc_ring *ring, uint16_t id)
+{
+    ring->taken[id / 64] ^= UINT64_C(1) << (id % 64);
+}
+
+static inline int sdc_ring_break(struct sdc_ring *ring, const char *reason)
+{
+    ring->broken = reason;
+    return -EPROTO;
+}

@@ -10,7 +10,7 @@
 //      full barrier, then loads the used index.
 #include "ring/ring.h"
 
-#include <errno.h>
+#include <sidecard/virtio.h>
 
 // Offsets inside the driver area and the device area.
 enum {
@@ -27,12 +27,7 @@ enum {
 
 static bool has_event_idx(const struct sdc_ring *ring)
 {
-    return (ring->config.features & (UINT64_C(1) << 29)) != 0; // VIRTIO_F_EVENT_IDX
-}
-
-static bool has_indirect(const struct sdc_ring *ring)
-{
-    return (ring->config.features & (UINT64_C(1) << 28)) != 0; // VIRTIO_F_INDIRECT_DESC
+    return sdc_ring_has(ring, SDC_VIRTIO_F_EVENT_IDX);
 }
 
 static uint64_t used_event_offset(const struct sdc_ring *ring)
@@ -60,10 +55,10 @@ static int split_resolve(struct sdc_ring *ring, struct sdc_memory *memory)
     return rc;
 }
 
-static int broken(struct sdc_ring *ring, const char *reason)
+static void split_start(struct sdc_ring *ring)
 {
-    ring->broken = reason;
-    return -EPROTO;
+    ring->avail_next = ring->split.avail_seen = ring->config.position;
+    ring->used_next = ring->split.used_shown = ring->config.position;
 }
 
 // Looks whether the driver has made more available. 0 or -EPROTO.
@@ -72,10 +67,10 @@ static int look(struct sdc_ring *ring)
     uint16_t index;
 
     if (sdc_area_load16(&ring->driver, &ring->memory, AVAIL_INDEX, &index) < 0) // pair [A]
-        return broken(ring, "the available ring is not readable");
+        return sdc_ring_break(ring, "the available ring is not readable");
     if ((uint16_t)(index - ring->avail_next) > ring->config.size)
-        return broken(ring, "the available index is ahead by more than the queue size");
-    ring->avail_seen = index;
+        return sdc_ring_break(ring, "the available index is ahead by more than the queue size");
+    ring->split.avail_seen = index;
     return 0;
 }
 
@@ -92,19 +87,19 @@ static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
 {
     uint16_t head;
 
-    if (ring->avail_next == ring->avail_seen) {
+    if (ring->avail_next == ring->split.avail_seen) {
         int rc = look(ring);
         if (rc < 0)
             return rc;
-        if (ring->avail_next == ring->avail_seen)
+        if (ring->avail_next == ring->split.avail_seen)
             return 0;
     }
     if (head_at(ring, ring->avail_next, &head) < 0)
-        return broken(ring, "the available ring is not readable");
+        return sdc_ring_break(ring, "the available ring is not readable");
     if (head >= ring->config.size)
-        return broken(ring, "the head of a chain lies outside the queue");
-    if (ring->taken[head])
-        return broken(ring, "a chain was made available that is in flight already");
+        return sdc_ring_break(ring, "the head of a chain lies outside the queue");
+    if (sdc_ring_is_taken(ring, head))
+        return sdc_ring_break(ring, "a chain was made available that is in flight already");
 
     struct sdc_iterator it = {
         .memory = &ring->memory,
@@ -112,13 +107,13 @@ static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
         .table_size = ring->config.size,
         .index = head,
         .steps_left = ring->config.size,
-        .indirect_allowed = has_indirect(ring),
+        .indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC),
     };
     int rc = sdc_chain_walk(chain, &it);
     if (rc < 0)
-        return rc == -EPROTO ? broken(ring, it.broken) : rc;
+        return rc == -EPROTO ? sdc_ring_break(ring, it.broken) : rc;
     chain->id = head;
-    ring->taken[head] = 1;
+    sdc_ring_turn_taken(ring, head);
     ring->in_flight++;
     ring->avail_next++;
     return 1;
@@ -131,23 +126,23 @@ static void split_give(struct sdc_ring *ring, const struct sdc_chain *chain, uin
 
     sdc_put32(element, chain->id);
     sdc_put32(element + 4, written);
-    ring->taken[chain->id] = 0;
+    sdc_ring_turn_taken(ring, chain->id);
     ring->used_next++;
     if (sdc_area_write(&ring->device, &ring->memory, offset, element, sizeof element) < 0)
-        broken(ring, "the used ring is not writable");
+        sdc_ring_break(ring, "the used ring is not writable");
 }
 
 static bool split_publish(struct sdc_ring *ring)
 {
-    uint16_t before = ring->used_shown;
+    uint16_t before = ring->split.used_shown;
     uint16_t now = ring->used_next;
     uint16_t word;
 
     if (before == now)
         return false;
-    ring->used_shown = now;
+    ring->split.used_shown = now;
     if (sdc_area_store16(&ring->device, &ring->memory, USED_INDEX, now) < 0) { // pair [B]
-        broken(ring, "the used ring is not writable");
+        sdc_ring_break(ring, "the used ring is not writable");
         return false;
     }
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [D]
@@ -173,10 +168,11 @@ static bool split_rearm(struct sdc_ring *ring)
     else
         sdc_area_store16(&ring->device, &ring->memory, USED_FLAGS, 0);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [C]
-    return look(ring) == 0 && ring->avail_next != ring->avail_seen;
+    return look(ring) == 0 && ring->avail_next != ring->split.avail_seen;
 }
 
 const struct sdc_ring_format sdc_ring_split = {
+    .start = split_start,
     .resolve = split_resolve,
     .take = split_take,
     .give = split_give,

@@ -161,7 +161,7 @@ int sdc_block_open_file(const char *path, const struct sdc_block_open_options *o
                         struct sdc_block **block, struct sdc_error *err)
 {
     if (*path == '\0')
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_HOST,
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "the image's path is empty; type file:PATH or PATH");
     struct sdc_file *file = calloc(1, sizeof *file);
     if (!file)

@@ -11,11 +11,13 @@
 
 // What rings can do here; devices add their own bits.
 #define RING_FEATURES                                                                                                  \
-    (SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX)
+    (SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX |      \
+     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_RING_RESET)
 
 struct queue_state {
     bool enabled;
-    bool started; // a START was sent
+    bool started;   // a START was sent
+    bool resetting; // a STOP of this queue alone was sent
     struct sdc_ring_config config;
     struct sdc_post obeyed_post; // from the queue's loop to home
     struct sdc_post broke_post;
@@ -47,6 +49,7 @@ static void run_obeyed(struct sdc_post *post)
     struct queue_state *state = sdc_container(post, struct queue_state, obeyed_post);
     struct sdc_virtio_core *core = state->queue->core;
 
+    state->resetting = false; // if it was, that was the order
     if (--core->pending == 0)
         finish(core);
 }
@@ -113,7 +116,7 @@ bool sdc_virtio_core_busy(const struct sdc_virtio_core *core)
 
 uint64_t sdc_virtio_core_offered(const struct sdc_virtio_core *core)
 {
-    return RING_FEATURES | core->device->ops->features(core->device);
+    return (RING_FEATURES & ~core->device->withheld) | core->device->ops->features(core->device);
 }
 
 void sdc_virtio_core_accept(struct sdc_virtio_core *core, uint64_t features)
@@ -174,6 +177,25 @@ void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const 
     state->config = *config;
     if (core->status & SDC_VIRTIO_S_DRIVER_OK)
         start(core, queue);
+}
+
+void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue)
+{
+    struct queue_state *state = &core->states[queue];
+
+    if (!(core->features & SDC_VIRTIO_F_RING_RESET) || !state->enabled)
+        return;
+    state->enabled = false;
+    if (!state->started)
+        return;
+    state->started = false;
+    state->resetting = true;
+    order(core, queue, SDC_VIRTQUEUE_STOP);
+}
+
+bool sdc_virtio_core_queue_resetting(const struct sdc_virtio_core *core, uint16_t queue)
+{
+    return core->states[queue].resetting;
 }
 
 bool sdc_virtio_core_enabled(const struct sdc_virtio_core *core, uint16_t queue)

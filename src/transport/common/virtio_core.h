@@ -45,6 +45,9 @@ void sdc_virtio_core_set_status(struct sdc_virtio_core *core, uint8_t status);
 // The driver has set a queue up. It starts with DRIVER_OK, or now if that is past. Ignored for a queue that was enabled before.
 void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const struct sdc_ring_config *config);
 bool sdc_virtio_core_enabled(const struct sdc_virtio_core *core, uint16_t queue);
+// VIRTIO_F_RING_RESET: the queue alone ends (virtio 1.2, 2.6.1); it may be set up and enabled again when it is not resetting any more.
+void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue);
+bool sdc_virtio_core_queue_resetting(const struct sdc_virtio_core *core, uint16_t queue);
 void sdc_virtio_core_kick(struct sdc_virtio_core *core, uint16_t queue);
 // Ends all queues, forgets what the driver set.
 void sdc_virtio_core_reset(struct sdc_virtio_core *core);

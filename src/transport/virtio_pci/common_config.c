@@ -136,7 +136,10 @@ static void write_queue_size(void *context, uint32_t value)
     struct virtio_pci *card = context;
     struct virtio_pci_queue *queue = changeable(card);
 
-    if (queue && value <= card->core->device->queue_size_max && sdc_is_power_of_two(value))
+    // A packed ring may be of any size (virtio 1.2, 2.8).
+    bool any = (card->core->features & SDC_VIRTIO_F_RING_PACKED) != 0;
+
+    if (queue && value > 0 && value <= card->core->device->queue_size_max && (any || sdc_is_power_of_two(value)))
         queue->size = (uint16_t)value;
 }
 
@@ -174,6 +177,21 @@ static void write_queue_enable(void *context, uint32_t value)
     struct sdc_ring_config config = {
         .size = queue->size, .desc = queue->desc, .driver = queue->driver, .device = queue->device};
     sdc_virtio_core_enable(card->core, card->queue_select, &config);
+}
+
+static uint32_t read_queue_reset(void *context)
+{
+    struct virtio_pci *card = context;
+
+    return selected(card) && sdc_virtio_core_queue_resetting(card->core, card->queue_select);
+}
+
+static void write_queue_reset(void *context, uint32_t value)
+{
+    struct virtio_pci *card = context;
+
+    if (selected(card) && value == 1)
+        sdc_virtio_core_reset_queue(card->core, card->queue_select);
 }
 
 static uint32_t read_notify_offset(void *context)
@@ -223,6 +241,7 @@ static const struct sdc_register registers[] = {
     {0x2c, 4, read_driver_high, write_driver_high},
     {0x30, 4, read_device_low, write_device_low},
     {0x34, 4, read_device_high, write_device_high},
+    {0x3a, 2, read_queue_reset, write_queue_reset},
 };
 
 uint64_t virtio_pci_common_read(struct virtio_pci *card, uint64_t offset, uint32_t size)

@@ -3,6 +3,7 @@
 
 from cases import firmware, linux_disk, restart
 
-ALL_CASES = [linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxThreads,
+ALL_CASES = [linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxFourQueuesSplit,
+             linux_disk.LinuxThreads,
              linux_disk.LinuxReadOnly, linux_disk.LinuxLargeBlocks, linux_disk.LinuxWriteThrough,
              linux_disk.LinuxPinInterrupts, restart.Restarts, firmware.SeaBios, firmware.Ovmf]

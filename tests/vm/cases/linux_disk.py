@@ -9,7 +9,8 @@ from harness.server import Disk
 
 # Feature bits by their numbers in the virtio specification, 5.2.3 and 6.
 FEATURES = {"SEG_MAX": 2, "RO": 5, "BLK_SIZE": 6, "FLUSH": 9, "TOPOLOGY": 10, "MQ": 12, "DISCARD": 13,
-            "WRITE_ZEROES": 14, "INDIRECT_DESC": 28, "EVENT_IDX": 29, "VERSION_1": 32, "ACCESS_PLATFORM": 33}
+            "WRITE_ZEROES": 14, "INDIRECT_DESC": 28, "EVENT_IDX": 29, "VERSION_1": 32, "ACCESS_PLATFORM": 33,
+            "RING_PACKED": 34}
 
 
 class LinuxCase(Case):
@@ -17,12 +18,13 @@ class LinuxCase(Case):
 
     size = 256 * MIB
     queues = 1
+    packed = True               # the kind of ring
     without = {"RO"}            # features of FEATURES that must not be there
     may = set()                 # features of FEATURES that may be there or not
 
     def make_disk(self):
         """The disk of the case; subclasses change what is special about it."""
-        return Disk(self.image, queues=self.queues)
+        return Disk(self.image, queues=self.queues, packed=self.packed)
 
     def prepare(self):
         """An image with known bytes at its beginning, a server, a guest."""
@@ -71,7 +73,7 @@ class LinuxCase(Case):
     def the_features_are_negotiated(self):
         """All that the case does, and no more."""
         may = self.may | (set() if self.queues > 1 else {"MQ"})
-        wanted = set(FEATURES) - self.without - may
+        wanted = set(FEATURES) - self.without - may - (set() if self.packed else {"RING_PACKED"})
         expect_equal("the list of features", sorted(self.features() - may), sorted(wanted))
 
 
@@ -112,9 +114,10 @@ def power_off_and_look(case):
 
 
 class LinuxOneQueue(WritableCase):
-    """Everything, one after the other, on one queue."""
+    """Everything, one after the other, on one queue, with split rings."""
 
     name = "linux-1-queue"
+    packed = False
 
     @test
     def the_serial_number_is_read(self):
@@ -244,6 +247,14 @@ class LinuxFourQueues(WritableCase):
     def the_host_finds_the_files_undamaged(self):
         """e2fsck and checksums."""
         power_off_and_look(self)
+
+
+class LinuxFourQueuesSplit(LinuxFourQueues):
+    """The same with split rings."""
+
+    name = "linux-4-queues-split"
+    short = False
+    packed = False
 
 
 class LinuxThreads(LinuxFourQueues):

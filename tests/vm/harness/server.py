@@ -37,6 +37,7 @@ class Disk:
     direct: bool = False
     threads: int = 1
     queue_size: int = 256
+    packed: bool = True
 
     def size(self):
         """Bytes."""
@@ -60,7 +61,7 @@ class Sidecard:
         self.disk = disk
         options = [f"--queues={disk.queues}", f"--block-size={disk.block_size}", f"--serial={disk.serial}",
                    f"--queue-size={disk.queue_size}", f"--write-cache={'on' if disk.write_cache else 'off'}",
-                   f"--threads={disk.threads}"]
+                   f"--threads={disk.threads}", f"--packed={'on' if disk.packed else 'off'}"]
         options += ["--read-only"] if disk.read_only else []
         options += ["--direct"] if disk.direct else []
         ready, ready_end = os.pipe()
@@ -177,7 +178,7 @@ class Reference:
         device = {"driver": "virtio-blk-pci", "drive": "disk", "num-queues": disk.queues, "serial": disk.serial,
                   "logical_block_size": disk.block_size, "physical_block_size": disk.block_size,
                   "queue-size": disk.queue_size, "write-cache": on_off[disk.write_cache],
-                  "disable-legacy": "on", "iommu_platform": True}
+                  "disable-legacy": "on", "iommu_platform": True, "packed": disk.packed}
         if boot:
             device["bootindex"] = 0
         return ["-blockdev", json.dumps(file), "-blockdev", json.dumps(raw), "-device", json.dumps(device)]

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The packed ring (virtio 1.2, 2.8): available and used descriptors in one ring, told apart by two flags and a wrap counter
+// on each side.
+//
+// Barriers, in named pairs:
+//  [A] available: the driver's release store of a chain's first flags after it filled the rest - our acquire load of them (load16).
+//  [B] used: our release store of a used descriptor's flags after we filled it (store16) - the driver's acquire load of them.
+//  [C] kicks: we store our event suppression structure, full barrier, then load the next descriptor's flags (rearm) - the driver stores
+//      those flags, full barrier, then loads the structure. One of the two sees the other.
+//  [D] interrupts: we store used flags, full barrier, then load the driver's event suppression structure (publish) - the driver stores
+//      it, full barrier, then loads the used flags.
+#include "ring/ring.h"
+
+#include <sidecard/virtio.h>
+
+enum {
+    DESC_LENGTH = 8, // offsets in a descriptor
+    DESC_FLAGS = 14,
+    FLAG_AVAIL = 1 << 7,
+    FLAG_USED = 1 << 15,
+    // The event suppression structures (virtio 1.2, 2.8.10).
+    EVENT_OFFSET = 0,
+    EVENT_FLAGS = 2,
+    EVENT_SIZE = 4,
+    EVENT_ENABLE = 0,
+    EVENT_DISABLE = 1,
+    EVENT_DESC = 2,
+    EVENT_WRAP = 1 << 15,
+};
+
+static void packed_start(struct sdc_ring *ring)
+{
+    ring->packed.avail_wrap = ring->packed.used_wrap = true;
+}
+
+static int packed_resolve(struct sdc_ring *ring, struct sdc_memory *memory)
+{
+    ring->desc = (struct sdc_area){.iova = ring->config.desc, .size = SDC_DESC_SIZE * (uint64_t)ring->config.size};
+    ring->driver = (struct sdc_area){.iova = ring->config.driver, .size = EVENT_SIZE};
+    ring->device = (struct sdc_area){.iova = ring->config.device, .size = EVENT_SIZE};
+    int rc = sdc_area_resolve(&ring->desc, memory, SDC_ACCESS_READ, 16);
+    if (rc == 0)
+        rc = sdc_area_resolve(&ring->desc, memory, SDC_ACCESS_WRITE, 16);
+    if (rc == 0)
+        rc = sdc_area_resolve(&ring->driver, memory, SDC_ACCESS_READ, 4);
+    if (rc == 0)
+        rc = sdc_area_resolve(&ring->device, memory, SDC_ACCESS_WRITE, 4);
+    return rc;
+}
+
+// Whether the next descriptor is available: 1, 0, or -EPROTO.
+static int look(struct sdc_ring *ring)
+{
+    uint16_t flags;
+    uint64_t offset = (uint64_t)ring->avail_next * SDC_DESC_SIZE + DESC_FLAGS;
+
+    if (sdc_area_load16(&ring->desc, &ring->memory, offset, &flags) < 0) // pair [A]
+        return sdc_ring_break(ring, "the descriptor ring is not readable");
+    bool avail = flags & FLAG_AVAIL;
+    bool used = flags & FLAG_USED;
+    return avail == ring->packed.avail_wrap && used != ring->packed.avail_wrap;
+}
+
+// Moves position on by entries; the wrap counter turns at the ring's end.
+static void move(const struct sdc_ring *ring, uint16_t *position, bool *wrap, uint16_t entries)
+{
+    uint32_t next = (uint32_t)*position + entries;
+
+    if (next >= ring->config.size) {
+        next -= ring->config.size;
+        *wrap = !*wrap;
+    }
+    *position = (uint16_t)next;
+}
+
+static int packed_take(struct sdc_ring *ring, struct sdc_chain *chain)
+{
+    int rc = look(ring);
+    if (rc <= 0)
+        return rc;
+
+    struct sdc_iterator it = {
+        .memory = &ring->memory,
+        .table = &ring->desc,
+        .table_size = ring->config.size,
+        .index = ring->avail_next,
+        .steps_left = ring->config.size,
+        .packed = true,
+        .indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC),
+    };
+    rc = sdc_chain_walk(chain, &it);
+    if (rc < 0)
+        return rc == -EPROTO ? sdc_ring_break(ring, it.broken) : rc;
+    if (sdc_ring_is_taken(ring, it.id))
+        return sdc_ring_break(ring, "a buffer id was made available that is in flight already");
+    if (it.entries > ring->config.size - ring->entries_in_flight)
+        return sdc_ring_break(ring, "more descriptors are in flight than the queue has");
+    chain->id = it.id;
+    chain->entries = it.entries;
+    sdc_ring_turn_taken(ring, it.id);
+    ring->in_flight++;
+    ring->entries_in_flight += it.entries;
+    move(ring, &ring->avail_next, &ring->packed.avail_wrap, it.entries);
+    return 1;
+}
+
+// The first one of a batch gets its flags when the batch is shown: the driver looks no further than to it.
+static void packed_give(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written)
+{
+    uint64_t offset = (uint64_t)ring->used_next * SDC_DESC_SIZE;
+    uint16_t flags = (uint16_t)((ring->packed.used_wrap ? FLAG_AVAIL | FLAG_USED : 0) | (written ? SDC_DESC_F_WRITE : 0));
+    uint8_t element[DESC_FLAGS - DESC_LENGTH];
+
+    sdc_put32(element, written);
+    sdc_put16(element + 4, chain->id);
+    int rc = sdc_area_write(&ring->desc, &ring->memory, offset + DESC_LENGTH, element, sizeof element);
+    if (ring->packed.hidden == 0) {
+        ring->packed.first = ring->used_next;
+        ring->packed.first_flags = flags;
+    } else if (rc == 0) {
+        rc = sdc_area_store16(&ring->desc, &ring->memory, offset + DESC_FLAGS, flags); // pair [B]
+    }
+    if (rc < 0)
+        sdc_ring_break(ring, "the descriptor ring is not writable");
+    sdc_ring_turn_taken(ring, chain->id);
+    ring->entries_in_flight -= chain->entries;
+    ring->packed.hidden += chain->entries;
+    move(ring, &ring->used_next, &ring->packed.used_wrap, chain->entries);
+}
+
+// Whether the driver wants an interrupt for the last `shown` entries (virtio 1.2, 2.8.10 and 2.8.21).
+static bool interrupt_due(struct sdc_ring *ring, uint32_t shown)
+{
+    uint16_t flags, event;
+
+    if (sdc_area_load16(&ring->driver, &ring->memory, EVENT_FLAGS, &flags) < 0 || flags == EVENT_ENABLE)
+        return true;
+    if (flags != EVENT_DESC || !sdc_ring_has(ring, SDC_VIRTIO_F_EVENT_IDX))
+        return flags != EVENT_DISABLE;
+    if (sdc_area_load16(&ring->driver, &ring->memory, EVENT_OFFSET, &event) < 0)
+        return true;
+    // Positions counted from the start of the lap that used_next is in; the event may lie in the lap before.
+    int64_t at = event & ~EVENT_WRAP;
+    if (((event & EVENT_WRAP) != 0) != ring->packed.used_wrap)
+        at -= ring->config.size;
+    return at < ring->used_next && at >= (int64_t)ring->used_next - shown;
+}
+
+static bool packed_publish(struct sdc_ring *ring)
+{
+    uint32_t shown = ring->packed.hidden;
+    uint64_t offset = (uint64_t)ring->packed.first * SDC_DESC_SIZE + DESC_FLAGS;
+
+    if (shown == 0)
+        return false;
+    ring->packed.hidden = 0;
+    if (sdc_area_store16(&ring->desc, &ring->memory, offset, ring->packed.first_flags) < 0) { // pair [B]
+        sdc_ring_break(ring, "the descriptor ring is not writable");
+        return false;
+    }
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [D]
+    return interrupt_due(ring, shown);
+}
+
+static void packed_suppress(struct sdc_ring *ring)
+{
+    sdc_area_store16(&ring->device, &ring->memory, EVENT_FLAGS, EVENT_DISABLE);
+}
+
+static bool packed_rearm(struct sdc_ring *ring)
+{
+    uint16_t event = (uint16_t)(ring->avail_next | (ring->packed.avail_wrap ? EVENT_WRAP : 0));
+    bool by_index = sdc_ring_has(ring, SDC_VIRTIO_F_EVENT_IDX);
+
+    if (by_index)
+        sdc_area_store16(&ring->device, &ring->memory, EVENT_OFFSET, event);
+    sdc_area_store16(&ring->device, &ring->memory, EVENT_FLAGS, by_index ? EVENT_DESC : EVENT_ENABLE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [C]
+    return look(ring) == 1;
+}
+
+const struct sdc_ring_format sdc_ring_packed = {
+    .start = packed_start,
+    .resolve = packed_resolve,
+    .take = packed_take,
+    .give = packed_give,
+    .publish = packed_publish,
+    .suppress = packed_suppress,
+    .rearm = packed_rearm,
+};
