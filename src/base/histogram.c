@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A log-linear histogram. Values under 2^BITS have a bucket each; above, the highest BITS + 1 bits of a value choose its bucket.
+// A log-linear histogram. Values under 2^BITS have a bucket each; above, the highest BITS + 1 bits of a value
+// choose its bucket.
 #include "base/histogram.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// How long things took: a histogram of nanoseconds whose buckets grow with the value, so that every value up to 2^64 - 1 is kept
-// to within 1/128 of itself. One thread adds; others read when it is done.
+// How long things took: a histogram of nanoseconds whose buckets grow with the value, so that every value up
+// to 2^64 - 1 is kept to within 1/128 of itself. One thread adds; others read when it is done.
 #pragma once
 
 #include <stdint.h>
@@ -23,8 +23,8 @@ struct sdc_histogram {
 void sdc_histogram_add(struct sdc_histogram *histogram, uint64_t value);
 // Adds all that `from` has.
 void sdc_histogram_merge(struct sdc_histogram *histogram, const struct sdc_histogram *from);
-// The smallest value that at least `percent` (0 to 100) of all values don't exceed, as the middle of its bucket but never beyond
-// min and max. 0 when there are none.
+// The smallest value that at least `percent` (0 to 100) of all values don't exceed, as the middle of its
+// bucket but never beyond min and max. 0 when there are none.
 uint64_t sdc_histogram_percentile(const struct sdc_histogram *histogram, double percent);
 double sdc_histogram_mean(const struct sdc_histogram *histogram);
 // Standard deviation of the sample.

@@ -17,7 +17,7 @@
 #include <time.h>
 
 #define DATA_IOVA (UINT64_C(1) << 32)
-#define DATA_MAX (UINT64_C(16) << 30)      // bytes of all requests' data
+#define DATA_MAX (UINT64_C(16) << 30)         // bytes of all requests' data
 #define VERIFY_BLOCKS_MAX (UINT64_C(1) << 28) // whose generations are remembered
 
 enum { CONNECT_MS = 5000 }; // for each answer to a message
@@ -49,54 +49,67 @@ static void catch_signals(void)
 
 // --- what was asked against what the disk is ---
 
-static int check_region(struct sdc_bench_options *options, const struct sdc_driver_blk_info *info, struct sdc_error *err)
+static int check_region(struct sdc_bench_options *options, const struct sdc_driver_blk_info *info,
+                        struct sdc_error *err)
 {
     char want[32], have[32];
     if (options->offset >= info->size)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--offset=%" PRIu64 ": the disk has %" PRIu64 " bytes (%s)",
-                             options->offset, info->size, sdc_format_size(info->size, have));
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--offset=%" PRIu64 ": the disk has %" PRIu64 " bytes (%s)", options->offset,
+                             info->size, sdc_format_size(info->size, have));
     uint64_t left = info->size - options->offset;
     if (options->size > left)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--size=%" PRIu64 " (%s): the disk has %" PRIu64 " bytes (%s) from --offset=%"
-                             PRIu64 " on", options->size, sdc_format_size(options->size, want), left,
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--size=%" PRIu64 " (%s): the disk has %" PRIu64
+                             " bytes (%s) from --offset=%" PRIu64 " on",
+                             options->size, sdc_format_size(options->size, want), left,
                              sdc_format_size(left, have), options->offset);
     if (options->size == 0)
         options->size = left;
     options->size -= options->size % options->block_size;
     if (options->size == 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--bs=%" PRIu64 ": the disk has %" PRIu64 " bytes from --offset=%" PRIu64
-                             " on", options->block_size, left, options->offset);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--bs=%" PRIu64 ": the disk has %" PRIu64 " bytes from --offset=%" PRIu64 " on",
+                             options->block_size, left, options->offset);
     return 0;
 }
 
-static int check_disk(struct sdc_bench_options *options, const struct sdc_driver_blk_info *info, struct sdc_error *err)
+static int check_disk(struct sdc_bench_options *options, const struct sdc_driver_blk_info *info,
+                      struct sdc_error *err)
 {
     uint64_t request_max;
     if (options->writes && info->read_only)
-        return sdc_error_set(err, -EROFS, SDC_FAULT_USER, "--rw=%s: the disk is read-only; type --rw=read or --rw=randread",
-                             options->rw);
+        return sdc_error_set(err, -EROFS, SDC_FAULT_USER,
+                             "--rw=%s: the disk is read-only; type --rw=read or --rw=randread", options->rw);
     if (options->block_size % info->block_size != 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--bs=%" PRIu64 ": must be a multiple of the disk's block size, %" PRIu32,
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--bs=%" PRIu64 ": must be a multiple of the disk's block size, %" PRIu32,
                              options->block_size, info->block_size);
     if (!sdc_mul(info->size_max, info->seg_max, &request_max) || options->block_size > request_max)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--bs=%" PRIu64 ": the disk takes requests of at most %" PRIu64
-                             " bytes (%" PRIu32 " segments of %" PRIu32 ")", options->block_size, request_max, info->seg_max,
-                             info->size_max);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--bs=%" PRIu64 ": the disk takes requests of at most %" PRIu64
+                             " bytes (%" PRIu32 " segments of %" PRIu32 ")",
+                             options->block_size, request_max, info->seg_max, info->size_max);
     if (options->numjobs > info->queues)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--numjobs=%" PRIu64 ": the disk has %u queue%s, one job each",
-                             options->numjobs, info->queues, info->queues == 1 ? "" : "s");
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--numjobs=%" PRIu64 ": the disk has %u queue%s, one job each", options->numjobs,
+                             info->queues, info->queues == 1 ? "" : "s");
     if (options->iodepth * options->numjobs * options->block_size > DATA_MAX)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--iodepth=%" PRIu64 " x --numjobs=%" PRIu64 " x --bs=%" PRIu64
-                             ": more than 16 GiB in flight", options->iodepth, options->numjobs, options->block_size);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--iodepth=%" PRIu64 " x --numjobs=%" PRIu64 " x --bs=%" PRIu64
+                             ": more than 16 GiB in flight",
+                             options->iodepth, options->numjobs, options->block_size);
     int ret = check_region(options, info, err);
     if (ret == 0 && options->verify && options->size / options->block_size > VERIFY_BLOCKS_MAX)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--verify: %" PRIu64 " blocks to remember, at most %" PRIu64
-                             "; type a smaller --size or a larger --bs", options->size / options->block_size,
-                             VERIFY_BLOCKS_MAX);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--verify: %" PRIu64 " blocks to remember, at most %" PRIu64
+                             "; type a smaller --size or a larger --bs",
+                             options->size / options->block_size, VERIFY_BLOCKS_MAX);
     if (ret == 0 && options->verify && options->size / options->block_size < options->numjobs)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--verify gives each job blocks of its own: %" PRIu64
-                             " blocks don't suffice for --numjobs=%" PRIu64, options->size / options->block_size,
-                             options->numjobs);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--verify gives each job blocks of its own: %" PRIu64
+                             " blocks don't suffice for --numjobs=%" PRIu64,
+                             options->size / options->block_size, options->numjobs);
     return ret;
 }
 
@@ -107,8 +120,10 @@ static int open_disk(struct bench *bench, struct sdc_error *err)
     const struct sdc_bench_options *options = &bench->options;
     struct sdc_vfio_client *client;
     struct sdc_driver_transport *transport;
-    uint64_t without = (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) | (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
-    struct sdc_vfio_client_options connect = {.timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
+    uint64_t without = (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) |
+                       (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
+    struct sdc_vfio_client_options connect = {.timeout_ms =
+                                                  (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
     int ret = sdc_vfio_client_open(options->socket, &connect, &client, err);
     if (ret == 0)
         ret = sdc_driver_virtio_pci_open(client, &transport, err);
@@ -130,10 +145,11 @@ static int start_disk(struct bench *bench, struct sdc_error *err)
     struct sdc_error why = {0};
     int ret = sdc_driver_blk_start(bench->blk, &setup, &why);
     if (ret == -E2BIG)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--iodepth=%" PRIu64 " with --bs=%" PRIu64 ": %s", options->iodepth,
-                             options->block_size, why.text);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--iodepth=%" PRIu64 " with --bs=%" PRIu64 ": %s",
+                             options->iodepth, options->block_size, why.text);
     if (ret == -EINVAL && options->queue_size > 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--queue-size=%" PRIu64 ": %s", options->queue_size, why.text);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--queue-size=%" PRIu64 ": %s",
+                             options->queue_size, why.text);
     if (ret < 0 && err)
         *err = why;
     return ret;
@@ -229,7 +245,8 @@ static int report(struct bench *bench, struct sdc_error *err)
         *err = *totals->error;
         ret = err->code;
     } else if (ret == 0 && atomic_load(&interrupted)) {
-        ret = sdc_error_set(err, -EINTR, SDC_FAULT_USER, "bench was interrupted; the results are of what was done until then");
+        ret = sdc_error_set(err, -EINTR, SDC_FAULT_USER,
+                            "bench was interrupted; the results are of what was done until then");
     }
     free(totals);
     return ret;

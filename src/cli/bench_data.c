@@ -64,8 +64,8 @@ static bool say(char what[200], const char *name, uint64_t expected, uint64_t fo
     return false;
 }
 
-static bool check_header(const void *block, size_t size, const struct sdc_bench_stamp *stamp, uint64_t *generation,
-                         char what[200])
+static bool check_header(const void *block, size_t size, const struct sdc_bench_stamp *stamp,
+                         uint64_t *generation, char what[200])
 {
     struct header header;
     memcpy(&header, block, sizeof header);
@@ -99,8 +99,10 @@ bool sdc_bench_data_check(const void *block, size_t size, const struct sdc_bench
         uint64_t expected = word_at(key, at), found = sdc_get64((const uint8_t *)block + at);
         if (found == expected)
             continue;
-        snprintf(what, 200, "the block's header is right (generation %" PRIu64 "), but byte %zu on are %016" PRIx64
-                 " instead of %016" PRIx64, own.generation, at, htobe64(found), htobe64(expected));
+        snprintf(what, 200,
+                 "the block's header is right (generation %" PRIu64 "), but byte %zu on are %016" PRIx64
+                 " instead of %016" PRIx64,
+                 own.generation, at, htobe64(found), htobe64(expected));
         return false;
     }
     return true;

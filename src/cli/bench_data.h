@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Data that tells where it belongs: a block that sidecard bench --verify writes begins with a header (seed, offset, generation,
-// size) and goes on with bytes that follow from it, so that a block that is old, torn or from elsewhere is found out.
+// Data that tells where it belongs: a block that sidecard bench --verify writes begins with a header (seed,
+// offset, generation, size) and goes on with bytes that follow from it, so that a block that is old, torn or
+// from elsewhere is found out.
 #pragma once
 
 #include <stdbool.h>
@@ -15,5 +16,7 @@ struct sdc_bench_stamp {
 
 // size is a multiple of 8, at least 512.
 void sdc_bench_data_fill(void *block, size_t size, const struct sdc_bench_stamp *stamp);
-// Whether block is as it was filled; generation 0 takes any. If not, `what` says in words what was expected and found.
-bool sdc_bench_data_check(const void *block, size_t size, const struct sdc_bench_stamp *stamp, char what[200]);
+// Whether block is as it was filled; generation 0 takes any. If not, `what` says in words what was expected
+// and found.
+bool sdc_bench_data_check(const void *block, size_t size, const struct sdc_bench_stamp *stamp,
+                          char what[200]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The loop of one job: fill the queue up to the depth, notify once a batch if the device wants it, take back what is finished, and
-// sleep or spin when nothing is.
+// The loop of one job: fill the queue up to the depth, notify once a batch if the device wants it, take back
+// what is finished, and sleep or spin when nothing is.
 #include "cli/bench_job.h"
 
 #include "base/check.h"
@@ -16,8 +16,8 @@
 #define SECOND_NS UINT64_C(1000000000)
 
 enum {
-    SLICE_MS = 500,     // how long a sleep may last before the job looks around
-    SPINS = 4096,       // looks before a polling job gives the processor away once
+    SLICE_MS = 500, // how long a sleep may last before the job looks around
+    SPINS = 4096,   // looks before a polling job gives the processor away once
     TAKE_MAX = 64,
 };
 
@@ -142,7 +142,8 @@ static void wipe(struct sdc_bench_job *job, struct sdc_bench_io *io)
         memset(io->data, 0xa5, job->shared->options->block_size);
 }
 
-static bool make_next(struct sdc_bench_job *job, enum phase phase, uint64_t now_ns, struct sdc_bench_io *io, bool *over)
+static bool make_next(struct sdc_bench_job *job, enum phase phase, uint64_t now_ns, struct sdc_bench_io *io,
+                      bool *over)
 {
     if (phase == WORK) {
         if (!wants_another(job, now_ns, over))
@@ -158,7 +159,8 @@ static bool make_next(struct sdc_bench_job *job, enum phase phase, uint64_t now_
     return true;
 }
 
-// Submits as many requests as the depth allows, and notifies the device once if it wants that. 1: it did; 0: nothing new.
+// Submits as many requests as the depth allows, and notifies the device once if it wants that. 1: it did; 0:
+// nothing new.
 static int submit(struct sdc_bench_job *job, enum phase phase, bool *over)
 {
     const struct sdc_bench_options *options = job->shared->options;
@@ -185,7 +187,8 @@ static int submit(struct sdc_bench_job *job, enum phase phase, bool *over)
         ((struct sdc_bench_io *)job->batch[i]->owner)->started_ns = now;
     int ret = sdc_driver_blk_submit(job->queue, job->batch, count);
     if (ret != (int)count) {
-        sdc_error_set(&why, ret < 0 ? ret : -EBUSY, SDC_FAULT_HOST, "queue %u took %d of %u requests", job->index, ret, count);
+        sdc_error_set(&why, ret < 0 ? ret : -EBUSY, SDC_FAULT_HOST, "queue %u took %d of %u requests",
+                      job->index, ret, count);
         return job_failed(job, &why);
     }
     ret = sdc_driver_blk_kick(job->queue, &why);
@@ -203,9 +206,10 @@ static int check_result(struct sdc_bench_job *job, const struct sdc_bench_io *io
     struct sdc_error why = {0};
     if (request->result == 0)
         return 0;
-    sdc_error_set(&why, request->result, SDC_FAULT_PEER, "%s of %" PRIu64 " bytes at offset %" PRIu64 " failed: %s",
+    sdc_error_set(&why, request->result, SDC_FAULT_PEER,
+                  "%s of %" PRIu64 " bytes at offset %" PRIu64 " failed: %s",
                   request->op == SDC_DRIVER_BLK_READ ? "read" : "write", request->size, request->offset,
-                  request->result == -EIO ? "the device reports an I/O error"
+                  request->result == -EIO       ? "the device reports an I/O error"
                   : request->result == -ENOTSUP ? "the device does not support it"
                                                 : "the device gave no valid status");
     return job_failed(job, &why);
@@ -214,7 +218,9 @@ static int check_result(struct sdc_bench_job *job, const struct sdc_bench_io *io
 static int check_data(struct sdc_bench_job *job, const struct sdc_bench_io *io)
 {
     const struct sdc_bench_options *options = job->shared->options;
-    struct sdc_bench_stamp stamp = {.seed = options->seed, .offset = io->request.offset, .generation = io->generation};
+    struct sdc_bench_stamp stamp = {.seed = options->seed,
+                                    .offset = io->request.offset,
+                                    .generation = io->generation};
     struct sdc_error why = {0};
     char what[200];
     // What this run has not written may be anything, unless the run is there to check an earlier one's.
@@ -223,14 +229,16 @@ static int check_data(struct sdc_bench_job *job, const struct sdc_bench_io *io)
     job->verified++;
     if (sdc_bench_data_check(io->data, options->block_size, &stamp, what))
         return 0;
-    sdc_error_set(&why, -EILSEQ, SDC_FAULT_PEER, "verify: block of %" PRIu64 " bytes at offset %" PRIu64 ": %s",
-                  options->block_size, stamp.offset, what);
+    sdc_error_set(&why, -EILSEQ, SDC_FAULT_PEER,
+                  "verify: block of %" PRIu64 " bytes at offset %" PRIu64 ": %s", options->block_size,
+                  stamp.offset, what);
     return job_failed(job, &why);
 }
 
 static void count_io(struct sdc_bench_job *job, const struct sdc_bench_io *io, uint64_t now_ns)
 {
-    enum sdc_bench_direction direction = io->request.op == SDC_DRIVER_BLK_READ ? SDC_BENCH_READ : SDC_BENCH_WRITE;
+    enum sdc_bench_direction direction =
+        io->request.op == SDC_DRIVER_BLK_READ ? SDC_BENCH_READ : SDC_BENCH_WRITE;
     struct sdc_bench_stats *stats = &job->stats[direction];
     stats->ios++;
     stats->bytes += io->request.size;
@@ -289,8 +297,8 @@ static int look_around(struct sdc_bench_job *job)
     if (sdc_clock_ns() - job->last_done_ns < timeout_s * SECOND_NS)
         return 0;
     sdc_error_set(&why, -ETIMEDOUT, SDC_FAULT_PEER,
-                  "the device has finished none of %u requests on queue %u for %" PRIu64 " s (--timeout)", job->in_flight,
-                  job->index, timeout_s);
+                  "the device has finished none of %u requests on queue %u for %" PRIu64 " s (--timeout)",
+                  job->in_flight, job->index, timeout_s);
     return job_failed(job, &why);
 }
 

@@ -50,10 +50,10 @@ struct sdc_bench_job {
     struct sdc_driver_blk_request **batch; // room for iodepth
     struct sdc_bench_offsets offsets;
     uint64_t random;
-    uint64_t issued;        // requests of this phase
-    uint64_t read_back;     // the block where the search for written ones goes on
-    uint32_t *generations;  // of each block, with --verify; 0: not written in this run
-    bool counts;            // past the ramp time
+    uint64_t issued;       // requests of this phase
+    uint64_t read_back;    // the block where the search for written ones goes on
+    uint32_t *generations; // of each block, with --verify; 0: not written in this run
+    bool counts;           // past the ramp time
     uint64_t phase_start_ns;
     uint64_t last_done_ns;
     struct sdc_usage usage_start;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Results in the form of fio's JSON (fio --output-format=json --group_reporting), so that what reads that reads this.
+// Results in the form of fio's JSON (fio --output-format=json --group_reporting), so that what reads that
+// reads this.
 #include "cli/bench_report.h"
 
 #include <errno.h>
@@ -122,15 +123,16 @@ static json_t *job_object(const struct sdc_bench_options *options, const struct 
     return object;
 }
 
-int sdc_bench_print_json(FILE *to, const struct sdc_bench_options *options, const struct sdc_driver_blk_info *info,
-                         const struct sdc_bench_totals *totals)
+int sdc_bench_print_json(FILE *to, const struct sdc_bench_options *options,
+                         const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     json_t *root = json_object(), *jobs = json_array();
     json_object_set_new(root, "sidecard version", json_string("sidecard-" SDC_VERSION));
     json_object_set_new(root, "timestamp", integer((uint64_t)now.tv_sec));
-    json_object_set_new(root, "timestamp_ms", integer((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000));
+    json_object_set_new(root, "timestamp_ms",
+                        integer((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000));
     json_array_append_new(jobs, job_object(options, info, totals));
     int ret = json_object_set_new(root, "jobs", jobs);
     if (ret == 0)

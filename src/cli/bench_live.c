@@ -22,7 +22,8 @@ static double percent_done(const struct sdc_bench_live *live, const struct sdc_b
 {
     double done;
     if (options->runtime_s > 0)
-        done = (double)(now_ns - live->start_ns) / (double)((options->runtime_s + options->ramp_s) * SECOND_NS);
+        done =
+            (double)(now_ns - live->start_ns) / (double)((options->runtime_s + options->ramp_s) * SECOND_NS);
     else if (options->number_ios > 0)
         done = (double)ios / ((double)options->number_ios * count);
     else
@@ -58,8 +59,10 @@ void sdc_bench_live_update(struct sdc_bench_live *live, const struct sdc_bench_o
         if (ios == 0)
             continue;
         fprintf(stderr, " [%c=%siB/s, %s IOPS]", letters[i],
-                sdc_bench_short(sdc_bench_per_second(bytes - live->last_bytes[i], now - live->last_ns), 1024, bandwidth),
-                sdc_bench_short(sdc_bench_per_second(ios - live->last_ios[i], now - live->last_ns), 1000, iops));
+                sdc_bench_short(sdc_bench_per_second(bytes - live->last_bytes[i], now - live->last_ns), 1024,
+                                bandwidth),
+                sdc_bench_short(sdc_bench_per_second(ios - live->last_ios[i], now - live->last_ns), 1000,
+                                iops));
         live->last_ios[i] = ios;
         live->last_bytes[i] = bytes;
     }

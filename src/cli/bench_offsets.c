@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Random order without memory: a keyed permutation of [0, 2^bits) made of Feistel rounds, walked until it lands inside [0, blocks).
+// Random order without memory: a keyed permutation of [0, 2^bits) made of Feistel rounds, walked until it
+// lands inside [0, blocks).
 #include "cli/bench_offsets.h"
 
 enum { ROUNDS = 4 };
@@ -13,7 +14,8 @@ uint64_t sdc_bench_mix(uint64_t value)
     return value ^ (value >> 31);
 }
 
-// One half of the bits is changed by what the other is, in turns; each round can be undone, so all of them permute.
+// One half of the bits is changed by what the other is, in turns; each round can be undone, so all of them
+// permute.
 static uint64_t permute(uint64_t value, unsigned bits, uint64_t key)
 {
     unsigned low_bits = (bits + 1) / 2, high_bits = bits - low_bits;

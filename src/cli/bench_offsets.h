@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Which block comes next: in order, or at random, each block once before any comes again (as with fio's random map, but computed
-// instead of remembered).
+// Which block comes next: in order, or at random, each block once before any comes again (as with fio's
+// random map, but computed instead of remembered).
 #pragma once
 
 #include <stdbool.h>

@@ -46,7 +46,8 @@ const char sdc_bench_usage[] =
     "  --json                results in the form of fio's JSON\n"
     "  --eta=auto|never      a live line on a terminal, or none (auto)\n"
     "\n"
-    "Exit status: 0; 1 when a request failed or data was not what was written; 2 for a mistake in what was typed.\n";
+    "Exit status: 0; 1 when a request failed or data was not what was written; 2 for a mistake in what was "
+    "typed.\n";
 
 // --- words ---
 
@@ -54,8 +55,8 @@ static const struct {
     const char *name;
     bool reads, writes, random;
 } patterns[] = {
-    {"read", true, false, false},     {"write", false, true, false},     {"rw", true, true, false},
-    {"readwrite", true, true, false}, {"randread", true, false, true},   {"randwrite", false, true, true},
+    {"read", true, false, false},     {"write", false, true, false},   {"rw", true, true, false},
+    {"readwrite", true, true, false}, {"randread", true, false, true}, {"randwrite", false, true, true},
     {"randrw", true, true, true},
 };
 
@@ -75,10 +76,11 @@ static int parse_rw(const struct sdc_option *option, const char *text, struct sd
     }
     const char *near = sdc_nearest(text, names);
     if (near)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: no such pattern; did you mean --%s=%s?", option->name, text,
-                             option->name, near);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: no such pattern; did you mean --%s=%s?",
+                             option->name, text, option->name, near);
     return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                         "--%s=%s: must be read, write, randread, randwrite, rw or randrw", option->name, text);
+                         "--%s=%s: must be read, write, randread, randwrite, rw or randrw", option->name,
+                         text);
 }
 
 static int parse_eta(const struct sdc_option *option, const char *text, struct sdc_error *err)
@@ -99,9 +101,11 @@ static int parse_seconds(const struct sdc_option *option, const char *text, stru
     if (length > 1 && (text[length - 1] == 's' || text[length - 1] == 'm'))
         unit = text[--length] == 's' ? 1 : 60;
     int size = snprintf(digits, sizeof digits, "%.*s", (int)sdc_min(length, INT32_MAX), text);
-    if (size >= (int)sizeof digits || sdc_parse_number(digits, option->min, option->max / unit, option->value) < 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: must be %" PRIu64 " to %" PRIu64
-                             " seconds; type for example %s", option->name, text, option->min, option->max, option->example);
+    if (size >= (int)sizeof digits ||
+        sdc_parse_number(digits, option->min, option->max / unit, option->value) < 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--%s=%s: must be %" PRIu64 " to %" PRIu64 " seconds; type for example %s",
+                             option->name, text, option->min, option->max, option->example);
     *(uint64_t *)option->value *= unit;
     return 0;
 }
@@ -123,24 +127,32 @@ static void rewrite_underscores(int argc, char **argv)
 static int check(const struct sdc_bench_options *options, bool interrupt, struct sdc_error *err)
 {
     if (options->block_size % 512 != 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--bs=%" PRIu64 ": must be a multiple of 512; type for example --bs=4k",
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--bs=%" PRIu64 ": must be a multiple of 512; type for example --bs=4k",
                              options->block_size);
     if (options->offset % options->block_size != 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--offset=%" PRIu64 ": must be a multiple of --bs=%" PRIu64,
-                             options->offset, options->block_size);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--offset=%" PRIu64 ": must be a multiple of --bs=%" PRIu64, options->offset,
+                             options->block_size);
     if (options->size != 0 && options->size < options->block_size)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--size=%" PRIu64 ": must be at least --bs=%" PRIu64, options->size,
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--size=%" PRIu64 ": must be at least --bs=%" PRIu64, options->size,
                              options->block_size);
     if (options->readonly && options->writes)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--rw=%s writes, and --readonly was given", options->rw);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--rw=%s writes, and --readonly was given",
+                             options->rw);
     if (options->poll && interrupt)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--poll and --interrupt exclude each other; give one of them");
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--poll and --interrupt exclude each other; give one of them");
     if (options->queue_size != 0 && !sdc_is_power_of_two(options->queue_size))
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--queue-size=%" PRIu64
-                             ": must be a power of two; type for example --queue-size=256", options->queue_size);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--queue-size=%" PRIu64
+                             ": must be a power of two; type for example --queue-size=256",
+                             options->queue_size);
     if (options->ramp_s > 0 && options->runtime_s == 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--ramp_time=%" PRIu64
-                             " needs --runtime; type for example --runtime=10", options->ramp_s);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--ramp_time=%" PRIu64 " needs --runtime; type for example --runtime=10",
+                             options->ramp_s);
     return 0;
 }
 
@@ -148,12 +160,14 @@ static int check_socket(struct sdc_bench_options *options, const char *socket, s
 {
     static const char scheme[] = "vfio-user:";
     if (!socket)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "bench needs a socket; type for example sidecard bench vm0.sock --rw=randread --runtime=10");
+        return sdc_error_set(
+            err, -EINVAL, SDC_FAULT_USER,
+            "bench needs a socket; type for example sidecard bench vm0.sock --rw=randread --runtime=10");
     if (strncmp(socket, scheme, sizeof scheme - 1) == 0)
         socket += sizeof scheme - 1;
     if (*socket == '\0')
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the socket's path is empty; type for example sidecard bench vm0.sock");
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "the socket's path is empty; type for example sidecard bench vm0.sock");
     options->socket = socket;
     return 0;
 }
@@ -191,7 +205,8 @@ int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *opt
         {"count", SDC_OPTION_NUMBER, &options->number_ios, 1, INT64_MAX, "--count=1000", NULL},
         {"randseed", SDC_OPTION_NUMBER, &options->seed, 0, INT64_MAX, "--randseed=7", NULL},
         {"timeout", SDC_OPTION_CALL, &options->timeout_s, 1, year, "--timeout=30", parse_seconds},
-        {"queue-size", SDC_OPTION_NUMBER, &options->queue_size, 1, SDC_LIMIT_QUEUE_SIZE, "--queue-size=256", NULL},
+        {"queue-size", SDC_OPTION_NUMBER, &options->queue_size, 1, SDC_LIMIT_QUEUE_SIZE, "--queue-size=256",
+         NULL},
         {"verify", SDC_OPTION_FLAG, &options->verify, 0, 0, "--verify", NULL},
         {"readonly", SDC_OPTION_FLAG, &options->readonly, 0, 0, "--readonly", NULL},
         {"json", SDC_OPTION_FLAG, &options->json, 0, 0, "--json", NULL},
@@ -208,7 +223,8 @@ int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *opt
     if (ret < 0 || options->help)
         return ret < 0 ? ret : 0;
     if (time_based && options->runtime_s == 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--time_based needs --runtime; type for example --runtime=10");
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--time_based needs --runtime; type for example --runtime=10");
     ret = check_socket(options, socket, err);
     return ret < 0 ? ret : check(options, interrupt, err);
 }

@@ -9,22 +9,22 @@
 
 struct sdc_bench_options {
     const char *socket;
-    const char *rw;  // as typed
+    const char *rw; // as typed
     bool reads;
     bool writes;
     bool random;
-    uint64_t rwmixread;   // percent, when it both reads and writes
-    uint64_t block_size;  // bytes
-    uint64_t iodepth;     // requests in flight of each job
-    uint64_t numjobs;     // threads, each with a queue of its own
-    uint64_t size;        // bytes from offset on; 0: to the end of the disk
-    uint64_t offset;      // bytes
-    uint64_t runtime_s;   // 0: once over the region
-    uint64_t ramp_s;      // before that, uncounted
-    uint64_t number_ios;  // of each job; 0: no limit
+    uint64_t rwmixread;  // percent, when it both reads and writes
+    uint64_t block_size; // bytes
+    uint64_t iodepth;    // requests in flight of each job
+    uint64_t numjobs;    // threads, each with a queue of its own
+    uint64_t size;       // bytes from offset on; 0: to the end of the disk
+    uint64_t offset;     // bytes
+    uint64_t runtime_s;  // 0: once over the region
+    uint64_t ramp_s;     // before that, uncounted
+    uint64_t number_ios; // of each job; 0: no limit
     uint64_t seed;
-    uint64_t timeout_s;   // a request may take
-    uint64_t queue_size;  // entries; 0: what the device has
+    uint64_t timeout_s;  // a request may take
+    uint64_t queue_size; // entries; 0: what the device has
     bool verify;
     bool readonly;
     bool json;

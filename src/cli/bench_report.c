@@ -89,7 +89,10 @@ static void print_percentiles(FILE *to, const struct sdc_histogram *latency)
         double value = (double)sdc_histogram_percentile(latency, sdc_bench_percentiles[i]) / unit.ns;
         bool last = i + 1 == SDC_BENCH_PERCENTILES;
         fprintf(to, "%s%5.2fth=[%6.*f]%s", i % 4 == 0 ? "     | " : " ", sdc_bench_percentiles[i],
-                unit.ns > 1 && value < 100 ? 1 : 0, value, last ? "\n" : i % 4 == 3 ? ",\n" : ",");
+                unit.ns > 1 && value < 100 ? 1 : 0, value,
+                last         ? "\n"
+                : i % 4 == 3 ? ",\n"
+                             : ",");
     }
 }
 
@@ -103,9 +106,9 @@ static void print_direction(FILE *to, const char *name, const struct sdc_bench_s
             sdc_bench_short(bandwidth, 1024, binary), sdc_bench_short(bandwidth, 1000, decimal),
             sdc_format_size(stats->bytes, bytes), stats->runtime_ns / 1000000);
     struct unit unit = choose_unit(sdc_histogram_mean(latency));
-    fprintf(to, "    clat (%s): min=%.1f, max=%.1f, avg=%.2f, stdev=%.2f\n", unit.name, (double)latency->min / unit.ns,
-            (double)latency->max / unit.ns, sdc_histogram_mean(latency) / unit.ns,
-            sdc_histogram_deviation(latency) / unit.ns);
+    fprintf(to, "    clat (%s): min=%.1f, max=%.1f, avg=%.2f, stdev=%.2f\n", unit.name,
+            (double)latency->min / unit.ns, (double)latency->max / unit.ns,
+            sdc_histogram_mean(latency) / unit.ns, sdc_histogram_deviation(latency) / unit.ns);
     print_percentiles(to, latency);
 }
 
@@ -113,11 +116,12 @@ static void print_cpu(FILE *to, const struct sdc_bench_totals *totals)
 {
     uint64_t ios = totals->stats[SDC_BENCH_READ].ios + totals->stats[SDC_BENCH_WRITE].ios;
     double time = totals->jobs_ns > 0 ? (double)totals->jobs_ns : 1;
-    fprintf(to, "  cpu: usr=%.2f%%, sys=%.2f%%, ctx=%" PRIu64 "\n", 100 * (double)totals->usage.user_ns / time,
-            100 * (double)totals->usage.system_ns / time, totals->usage.switches);
+    fprintf(to, "  cpu: usr=%.2f%%, sys=%.2f%%, ctx=%" PRIu64 "\n",
+            100 * (double)totals->usage.user_ns / time, 100 * (double)totals->usage.system_ns / time,
+            totals->usage.switches);
     if (ios > 0)
-        fprintf(to, "  queues: %.3f notifications and %.3f waits for each request\n", (double)totals->kicks / (double)ios,
-                (double)totals->waits / (double)ios);
+        fprintf(to, "  queues: %.3f notifications and %.3f waits for each request\n",
+                (double)totals->kicks / (double)ios, (double)totals->waits / (double)ios);
 }
 
 void sdc_bench_print(FILE *to, const struct sdc_bench_options *options, const struct sdc_bench_totals *totals)

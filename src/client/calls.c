@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Commands and their replies: who sent what, who gets which reply, what the server's own commands are answered.
+// Commands and their replies: who sent what, who gets which reply, what the server's own commands are
+// answered.
 #include "client/vfio_client.h"
 
 #include "os/clock.h"
@@ -75,7 +76,8 @@ static struct sdc_vfio_call **find_call(struct sdc_vfio_client *client, uint16_t
     return at;
 }
 
-// An id that no call on the list has: an abandoned call keeps its id, so that a late reply is not taken for another's.
+// An id that no call on the list has: an abandoned call keeps its id, so that a late reply is not taken for
+// another's.
 static uint16_t new_id(struct sdc_vfio_client *client)
 {
     while (*find_call(client, client->next_id))
@@ -101,8 +103,8 @@ static void drop_call(struct sdc_vfio_client *client, struct sdc_vfio_call *call
 
 // --- what comes in ---
 
-// The server asks something of us. Nothing is served yet: the answer is an error, as the specification wants it for an
-// unknown command. It is only noted down here, since another message may be half sent.
+// The server asks something of us. Nothing is served yet: the answer is an error, as the specification wants
+// it for an unknown command. It is only noted down here, since another message may be half sent.
 static int take_command(struct sdc_vfio_client *client, struct sdc_error *err)
 {
     struct sdc_vfu_header answer = client->in.header;
@@ -119,8 +121,8 @@ static int take_command(struct sdc_vfio_client *client, struct sdc_error *err)
     pthread_mutex_unlock(&client->lock);
     if (!full)
         return 0;
-    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server sent %d commands and took no answers", client->name,
-                         SDC_VFIO_CLIENT_OWED_MAX);
+    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server sent %d commands and took no answers",
+                         client->name, SDC_VFIO_CLIENT_OWED_MAX);
 }
 
 // Gives the reply that has come in to its call. One that nobody waits for is dropped: its call has timed out.
@@ -135,8 +137,8 @@ static int take_reply(struct sdc_vfio_client *client, struct sdc_error *err)
     if (!call) {
         client->strays++;
     } else if (call->command != in->header.cmd) {
-        ret = sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server answered %s with a reply to %s", client->name,
-                            sdc_vfio_command_name(call->command, name[0]),
+        ret = sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server answered %s with a reply to %s",
+                            client->name, sdc_vfio_command_name(call->command, name[0]),
                             sdc_vfio_command_name(in->header.cmd, name[1]));
     } else {
         *at = call->next;
@@ -229,8 +231,8 @@ static bool owes(struct sdc_vfio_client *client)
     return any;
 }
 
-// Sends the answers that are owed. If another thread is sending, it does so once it is done: everyone who gives up the
-// send lock comes here afterwards.
+// Sends the answers that are owed. If another thread is sending, it does so once it is done: everyone who
+// gives up the send lock comes here afterwards.
 static void pay(struct sdc_vfio_client *client)
 {
     static const struct sdc_vfio_command nothing;
@@ -246,17 +248,19 @@ static int check_command(const struct sdc_vfio_client *client, const struct sdc_
                          struct sdc_error *err)
 {
     if (command->fds_count > SDC_VFIO_CLIENT_FDS || command->fds_count > client->session.max_message_fds)
-        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER, "%s: %u file descriptors with one message; the server takes %"
-                             PRIu32, client->name, command->fds_count, client->session.max_message_fds);
+        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER,
+                             "%s: %u file descriptors with one message; the server takes %" PRIu32,
+                             client->name, command->fds_count, client->session.max_message_fds);
     if (command->head_size > UINT16_MAX || command->data_size > client->session.max_data_transfer)
-        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER, "%s: %zu bytes of data in one message; the server takes %" PRIu32,
-                             client->name, command->data_size, client->session.max_data_transfer);
+        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER,
+                             "%s: %zu bytes of data in one message; the server takes %" PRIu32, client->name,
+                             command->data_size, client->session.max_data_transfer);
     return 0;
 }
 
 // Puts call on the list (unless the command is posted) and fills the header. Or the connection's failure.
-static int enlist(struct sdc_vfio_client *client, const struct sdc_vfio_command *command, struct sdc_vfio_call *call,
-                  struct sdc_vfu_header *header, struct sdc_error *err)
+static int enlist(struct sdc_vfio_client *client, const struct sdc_vfio_command *command,
+                  struct sdc_vfio_call *call, struct sdc_vfu_header *header, struct sdc_error *err)
 {
     pthread_mutex_lock(&client->lock);
     int ret = failed(client, err);
@@ -317,7 +321,8 @@ int sdc_vfio_client_send(struct sdc_vfio_client *client, const struct sdc_vfio_c
 
 static void wait_for_reader(struct sdc_vfio_client *client, uint64_t deadline_ns)
 {
-    struct timespec until = {.tv_sec = (time_t)(deadline_ns / SECOND_NS), .tv_nsec = (long)(deadline_ns % SECOND_NS)};
+    struct timespec until = {.tv_sec = (time_t)(deadline_ns / SECOND_NS),
+                             .tv_nsec = (long)(deadline_ns % SECOND_NS)};
     pthread_cond_timedwait(&client->changed, &client->lock, &until);
 }
 
@@ -360,8 +365,8 @@ static int outcome(struct sdc_vfio_client *client, struct sdc_vfio_call *call, s
     return 0;
 }
 
-int sdc_vfio_client_wait(struct sdc_vfio_client *client, struct sdc_vfio_call *call, struct sdc_vfio_reply *reply,
-                         struct sdc_error *err)
+int sdc_vfio_client_wait(struct sdc_vfio_client *client, struct sdc_vfio_call *call,
+                         struct sdc_vfio_reply *reply, struct sdc_error *err)
 {
     char name[16];
     pthread_mutex_lock(&client->lock);
@@ -375,8 +380,9 @@ int sdc_vfio_client_wait(struct sdc_vfio_client *client, struct sdc_vfio_call *c
     int ret = failed(client, err);
     if (ret == 0) {
         call->abandoned = true;
-        ret = sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER, "%s: the server did not answer %s within %" PRIu32 " ms%s",
-                            client->name, sdc_vfio_command_name(call->command, name), client->timeout_ms,
+        ret = sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER,
+                            "%s: the server did not answer %s within %" PRIu32 " ms%s", client->name,
+                            sdc_vfio_command_name(call->command, name), client->timeout_ms,
                             client->strays > 0 ? " (but sent replies that nobody waits for)" : "");
     } else {
         drop_call(client, call);
@@ -409,6 +415,7 @@ int sdc_vfio_client_do(struct sdc_vfio_client *client, const struct sdc_vfio_com
         return 0;
     size_t size = reply->size;
     sdc_vfio_reply_release(reply);
-    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server's reply to %s has %zu bytes, at least %zu are due",
-                         client->name, sdc_vfio_command_name(command->command, name), size, least);
+    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
+                         "%s: the server's reply to %s has %zu bytes, at least %zu are due", client->name,
+                         sdc_vfio_command_name(command->command, name), size, least);
 }

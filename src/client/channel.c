@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Messages in a stream of bytes. A receive never asks for bytes beyond the message it is in, so that fds, which come with the
-// first bytes of a message, are always of the message that is being read.
+// Messages in a stream of bytes. A receive never asks for bytes beyond the message it is in, so that fds,
+// which come with the first bytes of a message, are always of the message that is being read.
 #include "client/vfio_client.h"
 
 #include "base/check.h"
@@ -39,7 +39,8 @@ static int wait_for_room(struct sdc_vfio_client *client, uint64_t deadline_ns)
     if (now >= deadline_ns)
         return -ETIMEDOUT;
     // Another thread may be reading: then input stays readable for a moment, and the wait is short.
-    int events = sdc_wait_fd(client->fd, SDC_WAIT_OUTPUT | SDC_WAIT_INPUT, (int)((deadline_ns - now) / MS_NS) + 1);
+    int events =
+        sdc_wait_fd(client->fd, SDC_WAIT_OUTPUT | SDC_WAIT_INPUT, (int)((deadline_ns - now) / MS_NS) + 1);
     if (events < 0)
         return events;
     if (events & SDC_WAIT_INPUT) {
@@ -57,8 +58,9 @@ static int send_failed(struct sdc_vfio_client *client, int code)
 {
     struct sdc_error why = {0};
     if (code == -ETIMEDOUT)
-        sdc_error_set(&why, code, SDC_FAULT_PEER, "%s: the server takes no messages any more (waited %" PRIu32 " ms)",
-                      client->name, client->timeout_ms);
+        sdc_error_set(&why, code, SDC_FAULT_PEER,
+                      "%s: the server takes no messages any more (waited %" PRIu32 " ms)", client->name,
+                      client->timeout_ms);
     else if (code == -EPIPE || code == -ECONNRESET)
         sdc_error_set(&why, code, SDC_FAULT_PEER, "%s: the server has closed the connection", client->name);
     else
@@ -95,7 +97,8 @@ int sdc_vfio_channel_send(struct sdc_vfio_client *client, const struct sdc_vfu_h
 
 // --- in ---
 
-static int check_header(struct sdc_vfio_client *client, const struct sdc_vfu_header *header, struct sdc_error *err)
+static int check_header(struct sdc_vfio_client *client, const struct sdc_vfu_header *header,
+                        struct sdc_error *err)
 {
     uint32_t type = header->flags & SDC_VFU_TYPE_MASK;
     if (header->msg_size < sizeof *header || header->msg_size > client->message_max)
@@ -104,7 +107,8 @@ static int check_header(struct sdc_vfio_client *client, const struct sdc_vfu_hea
                              client->name, header->msg_size, sizeof *header, client->message_max);
     if (type != SDC_VFU_TYPE_COMMAND && type != SDC_VFU_TYPE_REPLY)
         return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
-                             "%s: the server sent a message with flags 0x%" PRIx32 ", neither command nor reply",
+                             "%s: the server sent a message with flags 0x%" PRIx32
+                             ", neither command nor reply",
                              client->name, header->flags);
     return 0;
 }
@@ -120,11 +124,13 @@ static int keep_fds(struct sdc_vfio_client *client, int *fds, int count, struct 
     }
     for (int i = 0; i < count; i++)
         sdc_fd_close(&fds[i]);
-    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server sent more than %d file descriptors at once",
-                         client->name, SDC_VFIO_CLIENT_FDS);
+    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
+                         "%s: the server sent more than %d file descriptors at once", client->name,
+                         SDC_VFIO_CLIENT_FDS);
 }
 
-// One receive, of at most the bytes that the header or the payload still lacks. Bytes, 0 for none now, or an error.
+// One receive, of at most the bytes that the header or the payload still lacks. Bytes, 0 for none now, or an
+// error.
 static int receive_some(struct sdc_vfio_client *client, struct sdc_error *err)
 {
     struct sdc_vfio_incoming *in = &client->in;
@@ -132,16 +138,19 @@ static int receive_some(struct sdc_vfio_client *client, struct sdc_error *err)
     int fds[SDC_SOCKET_FDS_MAX], fds_count;
     ssize_t got;
     if (in->got < header_size)
-        got = sdc_socket_receive(client->fd, (uint8_t *)&in->header + in->got, header_size - in->got, fds, &fds_count);
-    else
-        got = sdc_socket_receive(client->fd, in->payload + (in->got - header_size), in->header.msg_size - in->got, fds,
+        got = sdc_socket_receive(client->fd, (uint8_t *)&in->header + in->got, header_size - in->got, fds,
                                  &fds_count);
+    else
+        got = sdc_socket_receive(client->fd, in->payload + (in->got - header_size),
+                                 in->header.msg_size - in->got, fds, &fds_count);
     if (got == -EAGAIN)
         return 0;
     if (got == 0 || got == -ECONNRESET)
-        return sdc_error_set(err, -ECONNRESET, SDC_FAULT_PEER, "%s: the server has closed the connection", client->name);
+        return sdc_error_set(err, -ECONNRESET, SDC_FAULT_PEER, "%s: the server has closed the connection",
+                             client->name);
     if (got < 0)
-        return sdc_error_set(err, (int)got, SDC_FAULT_HOST, "%s: cannot receive: %s", client->name, strerror((int)-got));
+        return sdc_error_set(err, (int)got, SDC_FAULT_HOST, "%s: cannot receive: %s", client->name,
+                             strerror((int)-got));
     if (fds_count != 0) {
         int ret = keep_fds(client, fds, fds_count, err);
         if (ret < 0)
@@ -166,8 +175,8 @@ int sdc_vfio_channel_receive(struct sdc_vfio_client *client, struct sdc_error *e
         size_t size = in->header.msg_size - sizeof in->header;
         in->payload = size > 0 ? malloc(size) : NULL;
         if (size > 0 && !in->payload)
-            return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "%s: no memory for a message of %zu bytes", client->name,
-                                 size);
+            return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "%s: no memory for a message of %zu bytes",
+                                 client->name, size);
     }
     return 1;
 }

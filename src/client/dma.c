@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
-static int do_without_answer(struct sdc_vfio_client *client, const struct sdc_vfio_command *command, size_t least,
-                             struct sdc_error *err)
+static int do_without_answer(struct sdc_vfio_client *client, const struct sdc_vfio_command *command,
+                             size_t least, struct sdc_error *err)
 {
     struct sdc_vfio_reply reply;
     int ret = sdc_vfio_client_do(client, command, least, &reply, err);
@@ -20,7 +20,8 @@ int sdc_vfio_client_map(struct sdc_vfio_client *client, uint64_t iova, uint64_t 
 {
     struct sdc_vfu_dma_map map = {
         .argsz = sizeof map,
-        .flags = (flags & SDC_VFIO_MAP_READ ? SDC_VFU_MAP_READ : 0) | (flags & SDC_VFIO_MAP_WRITE ? SDC_VFU_MAP_WRITE : 0),
+        .flags = (flags & SDC_VFIO_MAP_READ ? SDC_VFU_MAP_READ : 0) |
+                 (flags & SDC_VFIO_MAP_WRITE ? SDC_VFU_MAP_WRITE : 0),
         .offset = offset,
         .address = iova,
         .size = size,
@@ -38,7 +39,9 @@ int sdc_vfio_client_map(struct sdc_vfio_client *client, uint64_t iova, uint64_t 
 int sdc_vfio_client_unmap(struct sdc_vfio_client *client, uint64_t iova, uint64_t size, struct sdc_error *err)
 {
     struct sdc_vfu_dma_unmap unmap = {.argsz = sizeof unmap, .address = iova, .size = size};
-    struct sdc_vfio_command command = {.command = SDC_VFU_DMA_UNMAP, .head = &unmap, .head_size = sizeof unmap};
+    struct sdc_vfio_command command = {.command = SDC_VFU_DMA_UNMAP,
+                                       .head = &unmap,
+                                       .head_size = sizeof unmap};
     return do_without_answer(client, &command, sizeof unmap, err);
 }
 

@@ -12,7 +12,8 @@
 
 enum { REGION_INFO_MAX = 65536 }; // bytes of a region's info with its capabilities
 
-int sdc_vfio_client_device(struct sdc_vfio_client *client, struct sdc_vfio_device *device, struct sdc_error *err)
+int sdc_vfio_client_device(struct sdc_vfio_client *client, struct sdc_vfio_device *device,
+                           struct sdc_error *err)
 {
     struct sdc_vfu_device_info info = {.argsz = sizeof info};
     struct sdc_vfio_command command = {.command = SDC_VFU_GET_INFO, .head = &info, .head_size = sizeof info};
@@ -31,10 +32,13 @@ int sdc_vfio_client_device(struct sdc_vfio_client *client, struct sdc_vfio_devic
     return 0;
 }
 
-int sdc_vfio_client_irq(struct sdc_vfio_client *client, uint32_t index, struct sdc_vfio_irq *irq, struct sdc_error *err)
+int sdc_vfio_client_irq(struct sdc_vfio_client *client, uint32_t index, struct sdc_vfio_irq *irq,
+                        struct sdc_error *err)
 {
     struct sdc_vfu_irq_info info = {.argsz = sizeof info, .index = index};
-    struct sdc_vfio_command command = {.command = SDC_VFU_GET_IRQ_INFO, .head = &info, .head_size = sizeof info};
+    struct sdc_vfio_command command = {.command = SDC_VFU_GET_IRQ_INFO,
+                                       .head = &info,
+                                       .head_size = sizeof info};
     struct sdc_vfio_reply reply;
     int ret = sdc_vfio_client_do(client, &command, sizeof info, &reply, err);
     if (ret < 0)
@@ -56,8 +60,8 @@ int sdc_vfio_client_irq(struct sdc_vfio_client *client, uint32_t index, struct s
 
 static int broken(struct sdc_vfio_client *client, uint32_t index, const char *what, struct sdc_error *err)
 {
-    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: region %" PRIu32 ": the server's reply %s", client->name, index,
-                         what);
+    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: region %" PRIu32 ": the server's reply %s",
+                         client->name, index, what);
 }
 
 // The areas of a sparse mmap capability that lies at `at` of the reply.
@@ -73,7 +77,8 @@ static int take_areas(struct sdc_vfio_client *client, const struct sdc_vfio_repl
         return broken(client, region->index, "ends before its last area", err);
     struct sdc_vfio_area *areas = calloc(cap.nr_areas + (size_t)1, sizeof *areas);
     if (!areas)
-        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "%s: no memory for %" PRIu32 " areas", client->name, cap.nr_areas);
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "%s: no memory for %" PRIu32 " areas",
+                             client->name, cap.nr_areas);
     free(region->areas);
     region->areas = areas;
     region->areas_count = cap.nr_areas;
@@ -111,11 +116,13 @@ static int take_capabilities(struct sdc_vfio_client *client, const struct sdc_vf
 }
 
 // Asks with room for `room` bytes of answer.
-static int ask_region(struct sdc_vfio_client *client, uint32_t index, uint32_t room, struct sdc_vfio_reply *reply,
-                      struct sdc_vfu_region_info *info, struct sdc_error *err)
+static int ask_region(struct sdc_vfio_client *client, uint32_t index, uint32_t room,
+                      struct sdc_vfio_reply *reply, struct sdc_vfu_region_info *info, struct sdc_error *err)
 {
     *info = (struct sdc_vfu_region_info){.argsz = room, .index = index};
-    struct sdc_vfio_command command = {.command = SDC_VFU_GET_REGION_INFO, .head = info, .head_size = sizeof *info};
+    struct sdc_vfio_command command = {.command = SDC_VFU_GET_REGION_INFO,
+                                       .head = info,
+                                       .head_size = sizeof *info};
     int ret = sdc_vfio_client_do(client, &command, sizeof *info, reply, err);
     if (ret < 0)
         return ret;

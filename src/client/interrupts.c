@@ -19,8 +19,8 @@ static uint32_t action_flag(enum sdc_vfio_irq_action action)
     return 0;
 }
 
-static int set(struct sdc_vfio_client *client, struct sdc_vfu_set_irqs *set, const uint8_t *bools, const int *fds,
-               struct sdc_error *err)
+static int set(struct sdc_vfio_client *client, struct sdc_vfu_set_irqs *set, const uint8_t *bools,
+               const int *fds, struct sdc_error *err)
 {
     size_t bools_size = bools ? set->count : 0;
     set->argsz = (uint32_t)(sizeof *set + bools_size);
@@ -43,21 +43,26 @@ static int set(struct sdc_vfio_client *client, struct sdc_vfu_set_irqs *set, con
 int sdc_vfio_client_irq_none(struct sdc_vfio_client *client, uint32_t index, enum sdc_vfio_irq_action action,
                              uint32_t start, uint32_t count, struct sdc_error *err)
 {
-    struct sdc_vfu_set_irqs irqs = {
-        .flags = SDC_VFU_IRQ_DATA_NONE | action_flag(action), .index = index, .start = start, .count = count};
+    struct sdc_vfu_set_irqs irqs = {.flags = SDC_VFU_IRQ_DATA_NONE | action_flag(action),
+                                    .index = index,
+                                    .start = start,
+                                    .count = count};
     return set(client, &irqs, NULL, NULL, err);
 }
 
 int sdc_vfio_client_irq_bools(struct sdc_vfio_client *client, uint32_t index, enum sdc_vfio_irq_action action,
                               uint32_t start, uint32_t count, const uint8_t *bools, struct sdc_error *err)
 {
-    struct sdc_vfu_set_irqs irqs = {
-        .flags = SDC_VFU_IRQ_DATA_BOOL | action_flag(action), .index = index, .start = start, .count = count};
+    struct sdc_vfu_set_irqs irqs = {.flags = SDC_VFU_IRQ_DATA_BOOL | action_flag(action),
+                                    .index = index,
+                                    .start = start,
+                                    .count = count};
     return set(client, &irqs, bools, NULL, err);
 }
 
-int sdc_vfio_client_irq_eventfds(struct sdc_vfio_client *client, uint32_t index, enum sdc_vfio_irq_action action,
-                                 uint32_t start, uint32_t count, const int *fds, struct sdc_error *err)
+int sdc_vfio_client_irq_eventfds(struct sdc_vfio_client *client, uint32_t index,
+                                 enum sdc_vfio_irq_action action, uint32_t start, uint32_t count,
+                                 const int *fds, struct sdc_error *err)
 {
     uint32_t batch = fds ? client->session.max_message_fds : count;
     int ret = 0;

@@ -12,22 +12,25 @@
 
 #define PAGE UINT64_C(4096)
 
-int sdc_client_memory_new(struct sdc_client_memory *memory, uint64_t iova, uint64_t size, struct sdc_error *err)
+int sdc_client_memory_new(struct sdc_client_memory *memory, uint64_t iova, uint64_t size,
+                          struct sdc_error *err)
 {
     uint64_t rounded, end;
     *memory = (struct sdc_client_memory){.fd = -1};
     if (size == 0 || iova % PAGE != 0 || !sdc_add(size, PAGE - 1, &rounded) || !sdc_add(iova, rounded, &end))
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "no such memory: %" PRIu64 " bytes at 0x%" PRIx64, size, iova);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "no such memory: %" PRIu64 " bytes at 0x%" PRIx64,
+                             size, iova);
     rounded -= rounded % PAGE;
     int fd = sdc_memfd_new("sidecard-client", rounded);
     if (fd < 0)
-        return sdc_error_set(err, fd, SDC_FAULT_HOST, "cannot make a memory file of %" PRIu64 " bytes: %s", rounded,
-                             strerror(-fd));
+        return sdc_error_set(err, fd, SDC_FAULT_HOST, "cannot make a memory file of %" PRIu64 " bytes: %s",
+                             rounded, strerror(-fd));
     void *base;
     int ret = sdc_fd_map(fd, rounded, true, &base);
     if (ret < 0) {
         sdc_fd_close(&fd);
-        return sdc_error_set(err, ret, SDC_FAULT_HOST, "cannot map %" PRIu64 " bytes of memory: %s", rounded, strerror(-ret));
+        return sdc_error_set(err, ret, SDC_FAULT_HOST, "cannot map %" PRIu64 " bytes of memory: %s", rounded,
+                             strerror(-ret));
     }
     *memory = (struct sdc_client_memory){.base = base, .iova = iova, .size = rounded, .fd = fd};
     return 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Registers: REGION_READ and REGION_WRITE. What does not fit into one message goes in several, a few of which are sent ahead.
+// Registers: REGION_READ and REGION_WRITE. What does not fit into one message goes in several, a few of which
+// are sent ahead.
 #include "client/vfio_client.h"
 
 #include "base/check.h"
@@ -18,8 +19,8 @@ struct transfer {
     uint8_t *to;         // a read's
     const uint8_t *from; // a write's
     size_t size;
-    size_t sent;  // bytes that were asked for
-    size_t taken; // bytes whose reply has come
+    size_t sent;                        // bytes that were asked for
+    size_t taken;                       // bytes whose reply has come
     struct sdc_vfio_call *calls[AHEAD]; // in order, [first, first + waiting) modulo AHEAD
     unsigned first;
     unsigned waiting;
@@ -74,9 +75,9 @@ static int take_piece(struct transfer *transfer, struct sdc_error *err)
     sdc_vfio_reply_release(&reply);
     if (came != due || access.count != size)
         return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
-                             "the server's reply to an access of %zu bytes at 0x%" PRIx64 " of region %" PRIu32
-                             " has %zu bytes, %zu are due", size, transfer->offset + transfer->taken, transfer->region, came,
-                             due);
+                             "the server's reply to an access of %zu bytes at 0x%" PRIx64
+                             " of region %" PRIu32 " has %zu bytes, %zu are due",
+                             size, transfer->offset + transfer->taken, transfer->region, came, due);
     transfer->taken += size;
     return 0;
 }
@@ -86,8 +87,9 @@ static int run(struct transfer *transfer, struct sdc_error *err)
     int ret = 0;
     uint64_t end;
     if (!sdc_add(transfer->offset, transfer->size, &end))
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%zu bytes at 0x%" PRIx64 " of region %" PRIu32
-                             " end beyond 2^64", transfer->size, transfer->offset, transfer->region);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "%zu bytes at 0x%" PRIx64 " of region %" PRIu32 " end beyond 2^64",
+                             transfer->size, transfer->offset, transfer->region);
     while (ret == 0 && transfer->taken < transfer->size) {
         while (ret == 0 && transfer->waiting < AHEAD && transfer->sent < transfer->size)
             ret = send_piece(transfer, err);
@@ -102,22 +104,24 @@ static int run(struct transfer *transfer, struct sdc_error *err)
     return ret;
 }
 
-int sdc_vfio_client_read(struct sdc_vfio_client *client, uint32_t region, uint64_t offset, void *data, size_t size,
-                         struct sdc_error *err)
+int sdc_vfio_client_read(struct sdc_vfio_client *client, uint32_t region, uint64_t offset, void *data,
+                         size_t size, struct sdc_error *err)
 {
-    struct transfer transfer = {.client = client, .region = region, .offset = offset, .to = data, .size = size};
+    struct transfer transfer = {
+        .client = client, .region = region, .offset = offset, .to = data, .size = size};
     return run(&transfer, err);
 }
 
-int sdc_vfio_client_write(struct sdc_vfio_client *client, uint32_t region, uint64_t offset, const void *data, size_t size,
-                          struct sdc_error *err)
+int sdc_vfio_client_write(struct sdc_vfio_client *client, uint32_t region, uint64_t offset, const void *data,
+                          size_t size, struct sdc_error *err)
 {
-    struct transfer transfer = {.client = client, .region = region, .offset = offset, .from = data, .size = size};
+    struct transfer transfer = {
+        .client = client, .region = region, .offset = offset, .from = data, .size = size};
     return run(&transfer, err);
 }
 
-int sdc_vfio_client_post(struct sdc_vfio_client *client, uint32_t region, uint64_t offset, const void *data, size_t size,
-                         struct sdc_error *err)
+int sdc_vfio_client_post(struct sdc_vfio_client *client, uint32_t region, uint64_t offset, const void *data,
+                         size_t size, struct sdc_error *err)
 {
     struct sdc_vfu_region_access access = {.offset = offset, .region = region, .count = (uint32_t)size};
     struct sdc_vfio_command command = {

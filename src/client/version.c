@@ -22,25 +22,29 @@ static int explain(struct sdc_vfio_client *client, int code, struct sdc_error *e
 {
     if (code == -ETIMEDOUT)
         return sdc_error_set(err, code, SDC_FAULT_PEER,
-                             "%s: the server did not answer VERSION within %" PRIu32 " ms: another client may be connected "
-                             "(end it first), or the server does not speak vfio-user", client->name, client->timeout_ms);
+                             "%s: the server did not answer VERSION within %" PRIu32
+                             " ms: another client may be connected "
+                             "(end it first), or the server does not speak vfio-user",
+                             client->name, client->timeout_ms);
     if (code == -ECONNRESET || code == -EPIPE)
         return sdc_error_set(err, code, SDC_FAULT_PEER,
-                             "%s: the server closed the connection instead of answering VERSION", client->name);
+                             "%s: the server closed the connection instead of answering VERSION",
+                             client->name);
     return code;
 }
 
-static int check_version(struct sdc_vfio_client *client, const struct sdc_vfu_version *version, struct sdc_error *err)
+static int check_version(struct sdc_vfio_client *client, const struct sdc_vfu_version *version,
+                         struct sdc_error *err)
 {
     if (version->major == MAJOR && version->minor <= MINOR)
         return 0;
-    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server answered VERSION %d.%d with %u.%u", client->name,
-                         MAJOR, MINOR, version->major, version->minor);
+    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server answered VERSION %d.%d with %u.%u",
+                         client->name, MAJOR, MINOR, version->major, version->minor);
 }
 
 // Reads the reply into the session: the smaller of what was offered and what was answered.
-static int take_reply(struct sdc_vfio_client *client, uint32_t max_data_transfer, const struct sdc_vfio_reply *reply,
-                      struct sdc_error *err)
+static int take_reply(struct sdc_vfio_client *client, uint32_t max_data_transfer,
+                      const struct sdc_vfio_reply *reply, struct sdc_error *err)
 {
     struct sdc_vfu_version version;
     struct sdc_vfu_capabilities caps;
@@ -49,10 +53,11 @@ static int take_reply(struct sdc_vfio_client *client, uint32_t max_data_transfer
     if (ret < 0)
         return ret;
     struct sdc_error why = {0};
-    ret = sdc_vfu_capabilities_parse((const char *)reply->payload + sizeof version, reply->size - sizeof version, &caps,
-                                     &why);
+    ret = sdc_vfu_capabilities_parse((const char *)reply->payload + sizeof version,
+                                     reply->size - sizeof version, &caps, &why);
     if (ret < 0)
-        return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server's answer to %.300s", client->name, why.text);
+        return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server's answer to %.300s", client->name,
+                             why.text);
     client->session = (struct sdc_vfio_client_session){
         .major = version.major,
         .minor = version.minor,

@@ -36,8 +36,8 @@ enum {
 #define F_MQ (UINT64_C(1) << 12)
 #define F_DISCARD (UINT64_C(1) << 13)
 #define F_WRITE_ZEROES (UINT64_C(1) << 14)
-#define WANTED                                                                                                       \
-    (F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ | F_DISCARD |           \
+#define WANTED                                                                                             \
+    (F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ | F_DISCARD | \
      F_WRITE_ZEROES | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_ACCESS_PLATFORM)
 
 struct sdc_driver_blk {
@@ -50,7 +50,17 @@ struct sdc_driver_blk {
 // --- what it is ---
 
 // The fields of the configuration (5.2.4), and what they are where the feature that brings them is not there.
-enum field { CAPACITY, SIZE_MAX_FIELD, SEG_MAX, BLK_SIZE, NUM_QUEUES, MAX_DISCARD, MAX_ZEROES, MAY_UNMAP, FIELDS };
+enum field {
+    CAPACITY,
+    SIZE_MAX_FIELD,
+    SEG_MAX,
+    BLK_SIZE,
+    NUM_QUEUES,
+    MAX_DISCARD,
+    MAX_ZEROES,
+    MAY_UNMAP,
+    FIELDS
+};
 
 static const struct {
     uint64_t feature; // 0: always there
@@ -90,10 +100,13 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
     int ret = read_fields(blk, values, err);
     if (ret < 0)
         return ret;
-    if (!sdc_mul(values[CAPACITY], SECTOR, &size) || values[BLK_SIZE] < SECTOR || !sdc_is_power_of_two(values[BLK_SIZE]) ||
-        values[SIZE_MAX_FIELD] == 0 || values[SEG_MAX] == 0 || values[NUM_QUEUES] == 0)
-        return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "the disk's configuration makes no sense: %" PRIu64
-                             " sectors, block size %" PRIu64 ", size_max %" PRIu64 ", seg_max %" PRIu64 ", %" PRIu64 " queues",
+    if (!sdc_mul(values[CAPACITY], SECTOR, &size) || values[BLK_SIZE] < SECTOR ||
+        !sdc_is_power_of_two(values[BLK_SIZE]) || values[SIZE_MAX_FIELD] == 0 || values[SEG_MAX] == 0 ||
+        values[NUM_QUEUES] == 0)
+        return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
+                             "the disk's configuration makes no sense: %" PRIu64
+                             " sectors, block size %" PRIu64 ", size_max %" PRIu64 ", seg_max %" PRIu64
+                             ", %" PRIu64 " queues",
                              values[CAPACITY], values[BLK_SIZE], values[SIZE_MAX_FIELD], values[SEG_MAX],
                              values[NUM_QUEUES]);
     blk->info = (struct sdc_driver_blk_info){
@@ -140,20 +153,22 @@ int sdc_driver_blk_open(struct sdc_driver_transport *transport, uint64_t without
 }
 
 // How many data segments a request of `bytes` takes, at least one; an error when the device takes fewer.
-static int count_segments(const struct sdc_driver_blk_info *info, uint64_t bytes, uint32_t *segments, struct sdc_error *err)
+static int count_segments(const struct sdc_driver_blk_info *info, uint64_t bytes, uint32_t *segments,
+                          struct sdc_error *err)
 {
     uint64_t count = bytes / info->size_max + (bytes % info->size_max != 0);
     uint64_t limit = sdc_min(info->seg_max, SEGMENTS_MAX);
     if (count > limit)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "requests of %" PRIu64 " bytes: the device takes %" PRIu64 " (%" PRIu64 " segments of %" PRIu32 ")",
+                             "requests of %" PRIu64 " bytes: the device takes %" PRIu64 " (%" PRIu64
+                             " segments of %" PRIu32 ")",
                              bytes, limit * info->size_max, limit, info->size_max);
     *segments = count > 0 ? (uint32_t)count : 1;
     return 0;
 }
 
-// How many requests of so many data segments every queue holds: with indirect tables each takes one entry, else one for each
-// segment. No chain is longer than its queue either way (virtio 1.2, 2.7.5.3.1).
+// How many requests of so many data segments every queue holds: with indirect tables each takes one entry,
+// else one for each segment. No chain is longer than its queue either way (virtio 1.2, 2.7.5.3.1).
 static uint32_t count_room(const struct sdc_driver_blk *blk, uint32_t segments)
 {
     bool indirect = blk->device.features & SDC_VIRTIO_F_INDIRECT_DESC;
@@ -177,7 +192,8 @@ static int make_queues(struct sdc_driver_blk *blk, uint32_t depth, uint32_t segm
     return ret;
 }
 
-int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options, struct sdc_error *err)
+int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options,
+                         struct sdc_error *err)
 {
     static const struct sdc_driver_blk_options defaults;
     if (!options)
@@ -188,7 +204,8 @@ int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk
     if (request_max == 0)
         request_max = sdc_min(REQUEST_MAX, (uint64_t)blk->info.size_max * blk->info.seg_max);
     if (options->queues > blk->info.queues)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%u queues: the device has %u", options->queues, blk->info.queues);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%u queues: the device has %u", options->queues,
+                             blk->info.queues);
     int ret = count_segments(&blk->info, request_max, &segments, err);
     if (ret < 0)
         return ret;
@@ -208,8 +225,10 @@ int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk
     blk->info.queue_size = blk->device.queues[0]->config.size;
     uint32_t room = count_room(blk, segments);
     if (room == 0 || options->depth > room)
-        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER, "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
-                             " requests of %" PRIu64 " bytes", depth, room, request_max);
+        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER,
+                             "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
+                             " requests of %" PRIu64 " bytes",
+                             depth, room, request_max);
     return make_queues(blk, (uint32_t)sdc_min(depth, room), segments, err);
 }
 
@@ -230,10 +249,12 @@ const struct sdc_driver_blk_info *sdc_driver_blk_info(const struct sdc_driver_bl
     return &blk->info;
 }
 
-int sdc_driver_blk_map(struct sdc_driver_blk *blk, const struct sdc_client_memory *memory, struct sdc_error *err)
+int sdc_driver_blk_map(struct sdc_driver_blk *blk, const struct sdc_client_memory *memory,
+                       struct sdc_error *err)
 {
     if (memory->iova < FIRST_4G)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "memory for data at iova 0x%" PRIx64 ": it begins at 4 GiB or above",
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "memory for data at iova 0x%" PRIx64 ": it begins at 4 GiB or above",
                              memory->iova);
     return blk->device.transport->ops->map(blk->device.transport, memory, err);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A virtio disk from its driver's side (virtio 1.2, 5.2): requests in batches, on any of its queues. Offsets and sizes are bytes; the
-// device wants them in multiples of 512.
+// A virtio disk from its driver's side (virtio 1.2, 5.2): requests in batches, on any of its queues. Offsets
+// and sizes are bytes; the device wants them in multiples of 512.
 //
 // Threads. One thread opens and closes; each queue then belongs to one thread.
 #pragma once
@@ -12,20 +12,20 @@ struct sdc_driver_blk_queue;
 
 // What the disk is, as it said when it was opened.
 struct sdc_driver_blk_info {
-    uint64_t size;          // bytes
-    uint32_t block_size;    // bytes; 512 when the device does not say
-    uint32_t seg_max;       // data segments in one request
-    uint32_t size_max;      // bytes of one segment
-    uint16_t queues;        // that the device has
-    uint16_t queue_size;    // entries of the queues, once they are set up
+    uint64_t size;       // bytes
+    uint32_t block_size; // bytes; 512 when the device does not say
+    uint32_t seg_max;    // data segments in one request
+    uint32_t size_max;   // bytes of one segment
+    uint16_t queues;     // that the device has
+    uint16_t queue_size; // entries of the queues, once they are set up
     bool read_only;
-    bool flush;             // it has a volatile cache
+    bool flush; // it has a volatile cache
     bool discard;
     bool write_zeroes;
-    bool unmap;             // WRITE_ZEROES may deallocate
-    uint64_t discard_max;   // bytes of one request
+    bool unmap;           // WRITE_ZEROES may deallocate
+    uint64_t discard_max; // bytes of one request
     uint64_t write_zeroes_max;
-    uint64_t features;      // negotiated
+    uint64_t features; // negotiated
 };
 
 // How to use it.
@@ -58,35 +58,44 @@ struct sdc_driver_blk_request {
     uint32_t slot;   // the queue's
 };
 
-// Opens the disk behind a transport, which is the disk's from then on, also when this fails, and finds out what it is. Feature
-// bits in `without` are left alone though the device offers them. -ENODEV: it is another kind of device.
+// Opens the disk behind a transport, which is the disk's from then on, also when this fails, and finds out
+// what it is. Feature bits in `without` are left alone though the device offers them. -ENODEV: it is another
+// kind of device.
 int sdc_driver_blk_open(struct sdc_driver_transport *transport, uint64_t without, struct sdc_driver_blk **blk,
                         struct sdc_error *err);
-// Sets its queues up and lets it go. Once; options may be NULL. -EINVAL: it has no such queues, or takes no such requests;
-// -E2BIG: its queues don't hold as many requests.
-int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options, struct sdc_error *err);
+// Sets its queues up and lets it go. Once; options may be NULL. -EINVAL: it has no such queues, or takes no
+// such requests; -E2BIG: its queues don't hold as many requests.
+int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options,
+                         struct sdc_error *err);
 // Resets the device; requests in flight are lost. NULL is fine.
 void sdc_driver_blk_close(struct sdc_driver_blk *blk);
 const struct sdc_driver_blk_info *sdc_driver_blk_info(const struct sdc_driver_blk *blk);
 // Memory for data. It has to outlive blk. Its iova is not in [0, 4 GiB), where blk has its own.
-int sdc_driver_blk_map(struct sdc_driver_blk *blk, const struct sdc_client_memory *memory, struct sdc_error *err);
+int sdc_driver_blk_map(struct sdc_driver_blk *blk, const struct sdc_client_memory *memory,
+                       struct sdc_error *err);
 // Whether the device is alive. Any thread.
 int sdc_driver_blk_check(struct sdc_driver_blk *blk, struct sdc_error *err);
 struct sdc_driver_blk_queue *sdc_driver_blk_queue(struct sdc_driver_blk *blk, uint16_t index);
 
 // --- on a queue's thread ---
 
-// Adds requests; the device does not see them before the next kick. How many were taken, in order (fewer: the queue is full), or
-// -EINVAL when the next one has an offset or size that is no multiple of 512, or too much data.
-int sdc_driver_blk_submit(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests, unsigned count);
-// Shows the device what was submitted. 1 if it wanted to be notified and was, 0, or an error: the device is gone.
+// Adds requests; the device does not see them before the next kick. How many were taken, in order (fewer: the
+// queue is full), or -EINVAL when the next one has an offset or size that is no multiple of 512, or too much
+// data.
+int sdc_driver_blk_submit(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests,
+                          unsigned count);
+// Shows the device what was submitted. 1 if it wanted to be notified and was, 0, or an error: the device is
+// gone.
 int sdc_driver_blk_kick(struct sdc_driver_blk_queue *queue, struct sdc_error *err);
-// Takes back up to max requests that are finished, results set. How many, or -EPROTO with *err filled: the device broke the rules.
-int sdc_driver_blk_take(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests, unsigned max,
-                        struct sdc_error *err);
-// Waits until a request may have finished, at most timeout_ms. 1: look; 0: time up; or an error: the device is gone.
+// Takes back up to max requests that are finished, results set. How many, or -EPROTO with *err filled: the
+// device broke the rules.
+int sdc_driver_blk_take(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests,
+                        unsigned max, struct sdc_error *err);
+// Waits until a request may have finished, at most timeout_ms. 1: look; 0: time up; or an error: the device
+// is gone.
 int sdc_driver_blk_wait(struct sdc_driver_blk_queue *queue, int timeout_ms, struct sdc_error *err);
 
-// Does one request and waits for it, with nothing else in flight on the queue. Its result, or -ETIMEDOUT, or another error.
-int sdc_driver_blk_do(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request *request, int timeout_ms,
-                      struct sdc_error *err);
+// Does one request and waits for it, with nothing else in flight on the queue. Its result, or -ETIMEDOUT, or
+// another error.
+int sdc_driver_blk_do(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request *request,
+                      int timeout_ms, struct sdc_error *err);

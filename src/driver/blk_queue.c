@@ -28,10 +28,10 @@ enum {
 
 // A request's own memory that the device sees.
 enum {
-    SLOT_HEADER = 0,   // 16 bytes: type, reserved, sector
-    SLOT_RANGE = 16,   // 16 bytes: DISCARD's and WRITE_ZEROES' sector, sectors, flags
-    SLOT_STATUS = 32,  // 1 byte
-    SLOT_BYTES = 64,   // a cache line
+    SLOT_HEADER = 0,  // 16 bytes: type, reserved, sector
+    SLOT_RANGE = 16,  // 16 bytes: DISCARD's and WRITE_ZEROES' sector, sectors, flags
+    SLOT_STATUS = 32, // 1 byte
+    SLOT_BYTES = 64,  // a cache line
     HEADER_BYTES = 16,
     RANGE_BYTES = 16,
     GET_ID_BYTES = 20,
@@ -46,7 +46,7 @@ struct sdc_driver_blk_queue {
     uint16_t index;
     uint32_t size_max;
     uint32_t segments_max; // of data
-    bool armed; // interrupts are asked for
+    bool armed;            // interrupts are asked for
     uint8_t *slots;
     uint64_t slots_iova;
     uint32_t free_count;
@@ -59,9 +59,9 @@ uint64_t sdc_driver_blk_queue_memory(uint32_t depth)
     return (uint64_t)depth * SLOT_BYTES + SLOT_BYTES;
 }
 
-int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_driver_blk_info *info, uint16_t index,
-                             uint32_t depth, uint32_t segments_max, struct sdc_driver_blk_queue **queue,
-                             struct sdc_error *err)
+int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_driver_blk_info *info,
+                             uint16_t index, uint32_t depth, uint32_t segments_max,
+                             struct sdc_driver_blk_queue **queue, struct sdc_error *err)
 {
     struct sdc_driver_blk_queue *made = calloc(1, sizeof *made);
     if (made) {
@@ -70,13 +70,15 @@ int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_
         made->index = index;
         made->size_max = info->size_max;
         made->segments_max = segments_max;
-        made->slots = sdc_client_memory_take(&device->memory, (uint64_t)depth * SLOT_BYTES, SLOT_BYTES, &made->slots_iova);
+        made->slots = sdc_client_memory_take(&device->memory, (uint64_t)depth * SLOT_BYTES, SLOT_BYTES,
+                                             &made->slots_iova);
         made->free_slots = calloc(depth, sizeof *made->free_slots);
         made->segments = calloc(segments_max + (size_t)2, sizeof *made->segments);
     }
     if (!made || !made->slots || !made->free_slots || !made->segments) {
         sdc_driver_blk_queue_free(made);
-        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for queue %u with %" PRIu32 " requests", index, depth);
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for queue %u with %" PRIu32 " requests",
+                             index, depth);
     }
     // The first to be taken is slot 0.
     for (uint32_t i = 0; i < depth; i++)
@@ -118,7 +120,8 @@ static uint32_t type_of(enum sdc_driver_blk_op op)
 
 static bool has_range(enum sdc_driver_blk_op op)
 {
-    return op == SDC_DRIVER_BLK_DISCARD || op == SDC_DRIVER_BLK_WRITE_ZEROES || op == SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP;
+    return op == SDC_DRIVER_BLK_DISCARD || op == SDC_DRIVER_BLK_WRITE_ZEROES ||
+           op == SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP;
 }
 
 static bool is_whole(const struct sdc_driver_blk_request *request)
@@ -144,7 +147,8 @@ static int add_data(struct sdc_driver_blk_queue *queue, unsigned count, uint64_t
     return (int)count;
 }
 
-static void fill_slot(struct sdc_driver_blk_queue *queue, uint32_t slot, const struct sdc_driver_blk_request *request)
+static void fill_slot(struct sdc_driver_blk_queue *queue, uint32_t slot,
+                      const struct sdc_driver_blk_request *request)
 {
     uint8_t *memory = queue->slots + (size_t)slot * SLOT_BYTES;
     bool plain = request->op == SDC_DRIVER_BLK_READ || request->op == SDC_DRIVER_BLK_WRITE;
@@ -154,7 +158,8 @@ static void fill_slot(struct sdc_driver_blk_queue *queue, uint32_t slot, const s
     if (has_range(request->op)) {
         sdc_put64(memory + SLOT_RANGE, request->offset / SECTOR);
         sdc_put32(memory + SLOT_RANGE + 8, (uint32_t)(request->size / SECTOR));
-        sdc_put32(memory + SLOT_RANGE + 12, request->op == SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP ? RANGE_UNMAP : 0);
+        sdc_put32(memory + SLOT_RANGE + 12,
+                  request->op == SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP ? RANGE_UNMAP : 0);
     }
     memory[SLOT_STATUS] = STATUS_NONE;
 }
@@ -181,7 +186,8 @@ static int submit_one(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_
         return count;
     queue->segments[count] = (struct sdc_driver_segment){.iova = iova + SLOT_STATUS, .size = 1};
     unsigned readable = writes ? 1 : (unsigned)count;
-    int ret = sdc_driver_queue_add(queue->ring, queue->segments, readable, (unsigned)count + 1 - readable, request);
+    int ret =
+        sdc_driver_queue_add(queue->ring, queue->segments, readable, (unsigned)count + 1 - readable, request);
     if (ret < 0)
         return ret;
     request->slot = slot;
@@ -189,7 +195,8 @@ static int submit_one(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_
     return 0;
 }
 
-int sdc_driver_blk_submit(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests, unsigned count)
+int sdc_driver_blk_submit(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests,
+                          unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
         int ret = submit_one(queue, requests[i]);
@@ -222,8 +229,8 @@ static int result_of(uint8_t status)
     }
 }
 
-int sdc_driver_blk_take(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests, unsigned max,
-                        struct sdc_error *err)
+int sdc_driver_blk_take(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests,
+                        unsigned max, struct sdc_error *err)
 {
     struct sdc_driver_used used[TAKE_MAX];
     int count = sdc_driver_queue_take(queue->ring, used, max < TAKE_MAX ? max : TAKE_MAX);
@@ -241,8 +248,8 @@ int sdc_driver_blk_take(struct sdc_driver_blk_queue *queue, struct sdc_driver_bl
 int sdc_driver_blk_wait(struct sdc_driver_blk_queue *queue, int timeout_ms, struct sdc_error *err)
 {
     if (queue->device->waiters[queue->index] < 0)
-        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "queue %u is polled: there is no interrupt to wait for",
-                             queue->index);
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER,
+                             "queue %u is polled: there is no interrupt to wait for", queue->index);
     if (!sdc_driver_queue_arm(queue->ring))
         return 1;
     int ret = sdc_driver_device_wait(queue->device, queue->index, timeout_ms, err);
@@ -250,23 +257,25 @@ int sdc_driver_blk_wait(struct sdc_driver_blk_queue *queue, int timeout_ms, stru
     return ret;
 }
 
-int sdc_driver_blk_do(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request *request, int timeout_ms,
-                      struct sdc_error *err)
+int sdc_driver_blk_do(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request *request,
+                      int timeout_ms, struct sdc_error *err)
 {
     uint64_t deadline_ns = sdc_clock_ns() + (uint64_t)timeout_ms * MS_NS;
     struct sdc_driver_blk_request *finished = NULL;
     bool polled = queue->device->waiters[queue->index] < 0;
     int ret = sdc_driver_blk_submit(queue, &request, 1);
     if (ret != 1)
-        return sdc_error_set(err, ret < 0 ? ret : -EBUSY, SDC_FAULT_USER, "queue %u does not take the request", queue->index);
+        return sdc_error_set(err, ret < 0 ? ret : -EBUSY, SDC_FAULT_USER,
+                             "queue %u does not take the request", queue->index);
     ret = sdc_driver_blk_kick(queue, err);
     while (ret >= 0) {
         ret = sdc_driver_blk_take(queue, &finished, 1, err);
         if (ret == 1)
             return request->result;
         if (ret == 0 && sdc_clock_ns() >= deadline_ns)
-            return sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER, "queue %u: the device did not finish a request within %d ms",
-                                 queue->index, timeout_ms);
+            return sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER,
+                                 "queue %u: the device did not finish a request within %d ms", queue->index,
+                                 timeout_ms);
         if (ret == 0 && !polled)
             ret = sdc_driver_blk_wait(queue, timeout_ms, err);
     }

@@ -32,8 +32,8 @@ static int reset(struct sdc_driver_device *device, struct sdc_error *err)
         if (ret < 0 || status == 0)
             return ret;
         if (sdc_clock_ns() > deadline_ns)
-            return sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER, "the device did not finish a reset within 5 s (status 0x%02x)",
-                                 status);
+            return sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER,
+                                 "the device did not finish a reset within 5 s (status 0x%02x)", status);
         sdc_wait_fd(ops->hangup_fd(device->transport), SDC_WAIT_HANGUP, 1);
     }
     return ret;
@@ -48,8 +48,9 @@ static int agree(struct sdc_driver_device *device, uint64_t wanted, struct sdc_e
     if (ret < 0)
         return ret;
     if (!(offered & SDC_VIRTIO_F_VERSION_1))
-        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the device does not offer VIRTIO_F_VERSION_1 (features 0x%" PRIx64
-                             ")", offered);
+        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
+                             "the device does not offer VIRTIO_F_VERSION_1 (features 0x%" PRIx64 ")",
+                             offered);
     device->features = offered & (wanted | SDC_VIRTIO_F_VERSION_1);
     ret = ops->set_features(device->transport, device->features, err);
     if (ret == 0)
@@ -58,13 +59,14 @@ static int agree(struct sdc_driver_device *device, uint64_t wanted, struct sdc_e
     if (ret == 0)
         ret = ops->get_status(device->transport, &status, err);
     if (ret == 0 && !(status & SDC_VIRTIO_S_FEATURES_OK))
-        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER, "the device refused the features 0x%" PRIx64 " out of 0x%" PRIx64,
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
+                             "the device refused the features 0x%" PRIx64 " out of 0x%" PRIx64,
                              device->features, offered);
     return ret;
 }
 
-int sdc_driver_device_open(struct sdc_driver_device *device, struct sdc_driver_transport *transport, uint64_t wanted,
-                           struct sdc_error *err)
+int sdc_driver_device_open(struct sdc_driver_device *device, struct sdc_driver_transport *transport,
+                           uint64_t wanted, struct sdc_error *err)
 {
     const struct sdc_driver_transport_ops *ops = transport->ops;
     *device = (struct sdc_driver_device){.transport = transport, .config_fd = -1, .memory = {.fd = -1}};
@@ -93,8 +95,9 @@ static int choose_size(struct sdc_driver_device *device, uint16_t index, uint16_
     if (max == 0)
         return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the device has no queue %u", index);
     if (wanted > max)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "a queue of %u entries: the device's queue %u has at most %u", wanted,
-                             index, max);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "a queue of %u entries: the device's queue %u has at most %u", wanted, index,
+                             max);
     *size = wanted > 0 ? wanted : max;
     while (!sdc_is_power_of_two(*size))
         *size &= (uint16_t)(*size - 1);
@@ -119,14 +122,16 @@ static int make_waiter(struct sdc_driver_device *device, uint16_t index, struct 
     device->waiters[index] = waiter;
     int ret = waiter < 0 ? waiter : sdc_waiter_add(waiter, call, SDC_WAIT_INPUT, true, TAG_CALL);
     if (ret == 0)
-        ret = sdc_waiter_add(waiter, device->transport->ops->hangup_fd(device->transport), SDC_WAIT_HANGUP, false, TAG_HANGUP);
+        ret = sdc_waiter_add(waiter, device->transport->ops->hangup_fd(device->transport), SDC_WAIT_HANGUP,
+                             false, TAG_HANGUP);
     if (ret < 0)
-        return sdc_error_set(err, ret, SDC_FAULT_HOST, "queue %u: cannot make an eventfd to wait on: %s", index, strerror(-ret));
+        return sdc_error_set(err, ret, SDC_FAULT_HOST, "queue %u: cannot make an eventfd to wait on: %s",
+                             index, strerror(-ret));
     return 0;
 }
 
-static int setup_queue(struct sdc_driver_device *device, const struct sdc_driver_queue_config *config, bool interrupts,
-                       struct sdc_error *err)
+static int setup_queue(struct sdc_driver_device *device, const struct sdc_driver_queue_config *config,
+                       bool interrupts, struct sdc_error *err)
 {
     int ret = sdc_driver_queue_new(config, &device->memory, &device->queues[config->index], err);
     if (ret == 0 && interrupts)
@@ -191,7 +196,8 @@ int sdc_driver_device_start(struct sdc_driver_device *device, const struct sdc_d
     uint16_t count = 0;
     int ret = ops->queues_count(device->transport, &count, err);
     if (ret == 0 && (options->queues == 0 || options->queues > count))
-        ret = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%u queues: the device has %u", options->queues, count);
+        ret = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%u queues: the device has %u", options->queues,
+                            count);
     if (ret == 0)
         ret = allocate(device, options->queues, err);
     if (ret == 0 && options->interrupts)
@@ -203,8 +209,10 @@ int sdc_driver_device_start(struct sdc_driver_device *device, const struct sdc_d
         ret = setup_queues(device, options, configs, err);
     free(configs);
     if (ret == 0)
-        ret = ops->set_status(device->transport, SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER | SDC_VIRTIO_S_FEATURES_OK |
-                              SDC_VIRTIO_S_DRIVER_OK, err);
+        ret = ops->set_status(device->transport,
+                              SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER | SDC_VIRTIO_S_FEATURES_OK |
+                                  SDC_VIRTIO_S_DRIVER_OK,
+                              err);
     return ret;
 }
 
@@ -237,7 +245,8 @@ int sdc_driver_device_kick(struct sdc_driver_device *device, uint16_t index, str
     return ret < 0 ? ret : 1;
 }
 
-int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int timeout_ms, struct sdc_error *err)
+int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int timeout_ms,
+                           struct sdc_error *err)
 {
     uint32_t woken = sdc_waiter_wait(device->waiters[index], timeout_ms);
     if (woken & (UINT32_C(1) << TAG_HANGUP)) {
@@ -257,6 +266,7 @@ int sdc_driver_device_check(struct sdc_driver_device *device, struct sdc_error *
     if (ret == 0)
         ret = ops->get_status(device->transport, &status, err);
     if (ret == 0 && status & SDC_VIRTIO_S_NEEDS_RESET)
-        return sdc_error_set(err, -EIO, SDC_FAULT_PEER, "the device has stopped and needs a reset (status 0x%02x)", status);
+        return sdc_error_set(err, -EIO, SDC_FAULT_PEER,
+                             "the device has stopped and needs a reset (status 0x%02x)", status);
     return ret;
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A virtio device from its driver's side, whatever its kind and transport: bringing it up (virtio 1.2, 3.1.1), its queues and
-// their interrupts, taking it down. A driver for a kind of device (driver/blk.h) stands on it.
+// A virtio device from its driver's side, whatever its kind and transport: bringing it up
+// (virtio 1.2, 3.1.1), its queues and their interrupts, taking it down. A driver for a kind of device
+// (driver/blk.h) stands on it.
 //
-// Threads. One thread opens, starts and closes. Once it is started, each queue belongs to one thread, which may notify and wait for
-// its queue; check may be called by any thread.
+// Threads. One thread opens, starts and closes. Once it is started, each queue belongs to one thread, which
+// may notify and wait for its queue; check may be called by any thread.
 #pragma once
 
 #include "driver/transport.h"
@@ -11,19 +12,20 @@
 
 struct sdc_driver_device {
     struct sdc_driver_transport *transport;
-    uint64_t features; // negotiated
+    uint64_t features;     // negotiated
     uint16_t queues_count; // that are set up
     struct sdc_driver_queue **queues;
-    int *call_fds; // each queue's eventfd, -1: it is polled
-    int *waiters;  // each queue's, -1 likewise
-    int config_fd; // configuration interrupts, -1: none
+    int *call_fds;                   // each queue's eventfd, -1: it is polled
+    int *waiters;                    // each queue's, -1 likewise
+    int config_fd;                   // configuration interrupts, -1: none
     struct sdc_client_memory memory; // the queues'
 };
 
-// Resets the device, agrees on those of the wanted features that it offers, and stops before its queues: its configuration can be
-// read now. transport is the device's from then on, also when this fails. VERSION_1 is wanted always, and required.
-int sdc_driver_device_open(struct sdc_driver_device *device, struct sdc_driver_transport *transport, uint64_t wanted,
-                           struct sdc_error *err);
+// Resets the device, agrees on those of the wanted features that it offers, and stops before its queues: its
+// configuration can be read now. transport is the device's from then on, also when this fails. VERSION_1 is
+// wanted always, and required.
+int sdc_driver_device_open(struct sdc_driver_device *device, struct sdc_driver_transport *transport,
+                           uint64_t wanted, struct sdc_error *err);
 
 struct sdc_driver_device_options {
     uint16_t queues;       // 1 to what the device has
@@ -37,12 +39,17 @@ struct sdc_driver_device_options {
 int sdc_driver_device_start(struct sdc_driver_device *device, const struct sdc_driver_device_options *options,
                             struct sdc_error *err);
 
-// Resets the device, so that it does not reach our memory any more, and frees all. A zeroed device does no harm.
+// Resets the device, so that it does not reach our memory any more, and frees all. A zeroed device does no
+// harm.
 void sdc_driver_device_close(struct sdc_driver_device *device);
 
-// Publishes what was added to a queue and notifies the device if it wants that. 1 if it was notified, 0, or an error.
+// Publishes what was added to a queue and notifies the device if it wants that. 1 if it was notified, 0, or
+// an error.
 int sdc_driver_device_kick(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err);
-// Waits for a queue's interrupt, at most timeout_ms. 1: it came; 0: the time is up, or a signal came; or an error: the device is gone.
-int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int timeout_ms, struct sdc_error *err);
-// Whether the device is alive: 0, or an error (gone; -EIO: it needs a reset). A message to the device and back.
+// Waits for a queue's interrupt, at most timeout_ms. 1: it came; 0: the time is up, or a signal came; or an
+// error: the device is gone.
+int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int timeout_ms,
+                           struct sdc_error *err);
+// Whether the device is alive: 0, or an error (gone; -EIO: it needs a reset). A message to the device and
+// back.
 int sdc_driver_device_check(struct sdc_driver_device *device, struct sdc_error *err);

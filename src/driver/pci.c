@@ -32,7 +32,8 @@ enum {
     MSIX_ENABLE = 1 << 15,
 };
 
-static int read_config(struct sdc_driver_pci *pci, uint32_t offset, void *data, uint32_t size, struct sdc_error *err)
+static int read_config(struct sdc_driver_pci *pci, uint32_t offset, void *data, uint32_t size,
+                       struct sdc_error *err)
 {
     return sdc_vfio_client_read(pci->client, REGION_CONFIG, offset, data, size, err);
 }
@@ -120,9 +121,11 @@ static int walk_capabilities(struct sdc_driver_pci *pci, struct sdc_error *err)
     while (at != 0) {
         if (at < HEADER_SIZE)
             return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
-                                 "the device's list of PCI capabilities leads to 0x%02x, into the header", at);
+                                 "the device's list of PCI capabilities leads to 0x%02x, into the header",
+                                 at);
         if (pci->capabilities_count == SDC_DRIVER_PCI_CAPABILITIES)
-            return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "the device's list of PCI capabilities has no end");
+            return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
+                                 "the device's list of PCI capabilities has no end");
         struct sdc_driver_pci_capability *capability = &pci->capabilities[pci->capabilities_count++];
         *capability = (struct sdc_driver_pci_capability){.id = pci->config[at], .offset = at};
         at = pci->config[at + 1] & 0xfc;
@@ -148,7 +151,8 @@ static int count_vectors(struct sdc_driver_pci *pci, struct sdc_error *err)
     int ret = sdc_vfio_client_irq(pci->client, IRQ_MSIX, &irq, err);
     if (ret < 0)
         return ret;
-    uint32_t table = (sdc_get16(pci->config + capability->offset + MSIX_CONTROL) & MSIX_TABLE_SIZE) + UINT32_C(1);
+    uint32_t table =
+        (sdc_get16(pci->config + capability->offset + MSIX_CONTROL) & MSIX_TABLE_SIZE) + UINT32_C(1);
     pci->msix_vectors = irq.count < table ? irq.count : table;
     return 0;
 }
@@ -173,16 +177,20 @@ int sdc_driver_pci_open(struct sdc_vfio_client *client, struct sdc_driver_pci *p
     if (ret < 0)
         return ret;
     if (!device.is_pci || device.regions_count <= REGION_CONFIG || device.irqs_count <= IRQ_MSIX)
-        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the server's device is no PCI device (%" PRIu32 " regions, %"
-                             PRIu32 " interrupts)", device.regions_count, device.irqs_count);
+        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
+                             "the server's device is no PCI device (%" PRIu32 " regions, %" PRIu32
+                             " interrupts)",
+                             device.regions_count, device.irqs_count);
     ret = read_config(pci, 0, pci->config, sizeof pci->config, err);
     if (ret < 0)
         return ret;
     take_identity(pci);
     if (pci->vendor_id == 0xffff)
-        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the server's PCI function is absent (vendor 0xffff)");
+        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
+                             "the server's PCI function is absent (vendor 0xffff)");
     if ((pci->config[HEADER_TYPE] & 0x7f) != 0)
-        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the server's PCI function has header type %u, a device has 0",
+        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
+                             "the server's PCI function has header type %u, a device has 0",
                              pci->config[HEADER_TYPE] & 0x7f);
     // A BAR that is being measured must not be decoded.
     ret = write16(pci, COMMAND, sdc_get16(pci->config + COMMAND) & (uint16_t)~COMMAND_DECODE, err);

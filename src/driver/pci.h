@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a PCI driver finds out first about a function behind a vfio-user connection: identity, BARs, capabilities, MSI-X.
+// What a PCI driver finds out first about a function behind a vfio-user connection: identity, BARs,
+// capabilities, MSI-X.
 #pragma once
 
 #include <sidecard/client.h>
@@ -14,7 +15,7 @@ enum {
 };
 
 struct sdc_driver_pci_bar {
-    uint64_t size; // bytes, as the BAR itself says; 0: absent, or the upper half of the one before
+    uint64_t size;        // bytes, as the BAR itself says; 0: absent, or the upper half of the one before
     uint64_t region_size; // bytes, as the server says
     bool io;
     bool is_64bit;
@@ -41,11 +42,12 @@ struct sdc_driver_pci {
     uint32_t msix_vectors; // 0: no MSI-X
 };
 
-// Reads all that. The BARs are measured as a guest does it, by writing ones; their values are put back. -EPROTO: the list of
-// capabilities is broken; -ENODEV: there is no PCI device.
+// Reads all that. The BARs are measured as a guest does it, by writing ones; their values are put back.
+// -EPROTO: the list of capabilities is broken; -ENODEV: there is no PCI device.
 int sdc_driver_pci_open(struct sdc_vfio_client *client, struct sdc_driver_pci *pci, struct sdc_error *err);
 
-// Lets the device decode its BARs and reach memory (COMMAND: Memory Space, Bus Master), INTx off; or takes that away.
+// Lets the device decode its BARs and reach memory (COMMAND: Memory Space, Bus Master), INTx off; or takes
+// that away.
 int sdc_driver_pci_enable(struct sdc_driver_pci *pci, bool on, struct sdc_error *err);
 // MSI-X Enable in the capability. -ENOTSUP without MSI-X.
 int sdc_driver_pci_enable_msix(struct sdc_driver_pci *pci, bool on, struct sdc_error *err);

@@ -4,9 +4,11 @@
 // Order, in named pairs with the device:
 //  [A] available entries and descriptors are stored before the available index (release).
 //  [B] the used index is loaded (acquire) before the used elements and what the device wrote.
-//  [C] publish stores the available index, then loads avail_event or the flags; the device stores those, then loads the index.
+//  [C] publish stores the available index, then loads avail_event or the flags; the device stores those, then
+//  loads the index.
 //      Both sides sequentially consistent: one of the two sees the other.
-//  [D] arm stores used_event or the flags, then loads the used index; the device the other way round. Likewise.
+//  [D] arm stores used_event or the flags, then loads the used index; the device the other way round.
+//  Likewise.
 #include "driver/split.h"
 
 #include "base/check.h"
@@ -49,8 +51,8 @@ struct slot {
 struct split {
     struct sdc_driver_queue queue;
     struct desc *desc;
-    uint16_t *avail; // flags, index, ring[size], used_event
-    uint16_t *used;  // flags, index, elements[size] of 8 bytes, avail_event
+    uint16_t *avail;     // flags, index, ring[size], used_event
+    uint16_t *used;      // flags, index, elements[size] of 8 bytes, avail_event
     struct desc *tables; // indirect_max descriptors for each head
     uint64_t tables_iova;
     uint16_t mask;
@@ -99,8 +101,8 @@ static void fill(struct desc *desc, const struct sdc_driver_segment *segment, ui
 }
 
 // Fills the head's table with the segments, and the head with the table.
-static void fill_indirect(struct split *split, uint16_t head, const struct sdc_driver_segment *segments, unsigned readable,
-                          unsigned count)
+static void fill_indirect(struct split *split, uint16_t head, const struct sdc_driver_segment *segments,
+                          unsigned readable, unsigned count)
 {
     size_t first = (size_t)head * split->queue.config.indirect_max;
     for (unsigned i = 0; i < count; i++) {
@@ -114,9 +116,10 @@ static void fill_indirect(struct split *split, uint16_t head, const struct sdc_d
     fill(&split->desc[head], &table, DESC_INDIRECT, 0);
 }
 
-// Takes `count` descriptors off the free list for the segments; the list already links them as the chain has to be.
-static void fill_direct(struct split *split, uint16_t head, const struct sdc_driver_segment *segments, unsigned readable,
-                        unsigned count)
+// Takes `count` descriptors off the free list for the segments; the list already links them as the chain has
+// to be.
+static void fill_direct(struct split *split, uint16_t head, const struct sdc_driver_segment *segments,
+                        unsigned readable, unsigned count)
 {
     uint16_t at = head;
     for (unsigned i = 0; i < count; i++) {
@@ -128,8 +131,8 @@ static void fill_direct(struct split *split, uint16_t head, const struct sdc_dri
     split->free_head = at;
 }
 
-static int split_add(struct sdc_driver_queue *queue, const struct sdc_driver_segment *segments, unsigned readable,
-                     unsigned writable, void *token)
+static int split_add(struct sdc_driver_queue *queue, const struct sdc_driver_segment *segments,
+                     unsigned readable, unsigned writable, void *token)
 {
     struct split *split = split_of(queue);
     unsigned count = readable + writable;
@@ -303,7 +306,8 @@ struct sdc_driver_queue *sdc_driver_split_new(const struct sdc_driver_queue_conf
     struct sdc_driver_queue *queue = &split->queue;
     queue->ops = &split_ops;
     queue->config = *config;
-    split->desc = sdc_client_memory_take(memory, part(config->size * sizeof(struct desc)), LINE, &queue->desc);
+    split->desc =
+        sdc_client_memory_take(memory, part(config->size * sizeof(struct desc)), LINE, &queue->desc);
     split->avail = sdc_client_memory_take(memory, part(avail_size(config->size)), LINE, &queue->driver);
     split->used = sdc_client_memory_take(memory, part(used_size(config->size)), LINE, &queue->device);
     split->tables = sdc_client_memory_take(memory, part(tables_size(config)), LINE, &split->tables_iova);

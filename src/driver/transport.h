@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// How a virtio driver reaches its device. virtio over PCI, over a vfio-user connection, is one way; a vhost-user front end is to be
-// another. The driver above it knows features, status, configuration and queues, and nothing of how they travel.
+// How a virtio driver reaches its device. virtio over PCI, over a vfio-user connection, is one way; a
+// vhost-user front end is to be another. The driver above it knows features, status, configuration and
+// queues, and nothing of how they travel.
 //
-// Set-up functions are called by one thread. All return 0 or a negative errno and fill *err (which may be NULL).
+// Set-up functions are called by one thread. All return 0 or a negative errno and fill *err (which may be
+// NULL).
 #pragma once
 
 #include <sidecard/client.h>
@@ -15,32 +17,36 @@ struct sdc_driver_transport;
 // A queue as the device has to know it: where its parts lie (virtio 1.2, 2.6), and what to signal.
 struct sdc_driver_queue_place {
     uint16_t index;
-    uint16_t size;   // entries
-    uint64_t desc;   // iovas
+    uint16_t size; // entries
+    uint64_t desc; // iovas
     uint64_t driver;
     uint64_t device;
-    int call_fd;     // eventfd for the queue's interrupts, -1: none are wanted
+    int call_fd; // eventfd for the queue's interrupts, -1: none are wanted
 };
 
 struct sdc_driver_transport_ops {
     const char *name;
     uint16_t (*device_id)(struct sdc_driver_transport *transport); // virtio 1.2, section 5
     // Lets the device reach memory. It stays the caller's and has to outlive the transport.
-    int (*map)(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory, struct sdc_error *err);
+    int (*map)(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory,
+               struct sdc_error *err);
     int (*get_features)(struct sdc_driver_transport *transport, uint64_t *offered, struct sdc_error *err);
     int (*set_features)(struct sdc_driver_transport *transport, uint64_t accepted, struct sdc_error *err);
     int (*get_status)(struct sdc_driver_transport *transport, uint8_t *status, struct sdc_error *err);
     int (*set_status)(struct sdc_driver_transport *transport, uint8_t status, struct sdc_error *err);
-    // [offset, offset + size) of the device's configuration, all of one generation. -ERANGE: it has no such bytes.
+    // [offset, offset + size) of the device's configuration, all of one generation. -ERANGE: it has no such
+    // bytes.
     int (*get_config)(struct sdc_driver_transport *transport, uint32_t offset, void *data, uint32_t size,
                       struct sdc_error *err);
-    int (*set_config)(struct sdc_driver_transport *transport, uint32_t offset, const void *data, uint32_t size,
-                      struct sdc_error *err);
-    // An eventfd that is signalled when the configuration changes or the device needs a reset. Before queues are set up.
+    int (*set_config)(struct sdc_driver_transport *transport, uint32_t offset, const void *data,
+                      uint32_t size, struct sdc_error *err);
+    // An eventfd that is signalled when the configuration changes or the device needs a reset. Before queues
+    // are set up.
     int (*set_config_call)(struct sdc_driver_transport *transport, int fd, struct sdc_error *err);
     int (*queues_count)(struct sdc_driver_transport *transport, uint16_t *count, struct sdc_error *err);
     // The largest size that a queue may have; 0: the device has no such queue.
-    int (*queue_size)(struct sdc_driver_transport *transport, uint16_t index, uint16_t *size, struct sdc_error *err);
+    int (*queue_size)(struct sdc_driver_transport *transport, uint16_t index, uint16_t *size,
+                      struct sdc_error *err);
     int (*queue_setup)(struct sdc_driver_transport *transport, const struct sdc_driver_queue_place *place,
                        struct sdc_error *err);
     // Tells the device that a queue has something new. Any thread; does not wait for the device.

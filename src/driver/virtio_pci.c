@@ -23,7 +23,15 @@ enum {
 enum structure { COMMON = 1, NOTIFY, ISR, DEVICE, STRUCTURES };
 
 // Offsets in such a capability.
-enum { CAP_LENGTH = 2, CAP_TYPE = 3, CAP_BAR = 4, CAP_OFFSET = 8, CAP_SIZE = 12, CAP_BYTES = 16, CAP_MULTIPLIER = 16 };
+enum {
+    CAP_LENGTH = 2,
+    CAP_TYPE = 3,
+    CAP_BAR = 4,
+    CAP_OFFSET = 8,
+    CAP_SIZE = 12,
+    CAP_BYTES = 16,
+    CAP_MULTIPLIER = 16
+};
 
 // Registers of the common configuration (4.1.4.3).
 enum {
@@ -71,21 +79,23 @@ static struct virtio_pci *of(struct sdc_driver_transport *transport)
 
 // --- registers ---
 
-static int common_read(struct virtio_pci *card, uint32_t offset, uint32_t size, uint32_t *value, struct sdc_error *err)
+static int common_read(struct virtio_pci *card, uint32_t offset, uint32_t size, uint32_t *value,
+                       struct sdc_error *err)
 {
     uint8_t raw[4] = {0};
-    int ret = sdc_vfio_client_read(card->pci.client, card->places[COMMON].region, card->places[COMMON].offset + offset, raw,
-                                   size, err);
+    int ret = sdc_vfio_client_read(card->pci.client, card->places[COMMON].region,
+                                   card->places[COMMON].offset + offset, raw, size, err);
     *value = sdc_get32(raw);
     return ret;
 }
 
-static int common_write(struct virtio_pci *card, uint32_t offset, uint32_t size, uint32_t value, struct sdc_error *err)
+static int common_write(struct virtio_pci *card, uint32_t offset, uint32_t size, uint32_t value,
+                        struct sdc_error *err)
 {
     uint8_t raw[4];
     sdc_put32(raw, value);
-    return sdc_vfio_client_write(card->pci.client, card->places[COMMON].region, card->places[COMMON].offset + offset, raw,
-                                 size, err);
+    return sdc_vfio_client_write(card->pci.client, card->places[COMMON].region,
+                                 card->places[COMMON].offset + offset, raw, size, err);
 }
 
 // 64-bit registers are written as two halves, which every device has to take (4.1.3.1).
@@ -145,8 +155,8 @@ static int set_status(struct sdc_driver_transport *transport, uint8_t status, st
 // --- configuration ---
 
 // Reads or writes in aligned words, then a half-word and a byte: what every device has to take (4.1.3.1).
-static int access_config(struct virtio_pci *card, uint32_t offset, uint8_t *to, const uint8_t *from, uint32_t size,
-                         struct sdc_error *err)
+static int access_config(struct virtio_pci *card, uint32_t offset, uint8_t *to, const uint8_t *from,
+                         uint32_t size, struct sdc_error *err)
 {
     const struct place *place = &card->places[DEVICE];
     int ret = 0;
@@ -169,7 +179,8 @@ static int check_config(struct virtio_pci *card, uint32_t offset, uint32_t size,
     if (place->found && sdc_within(offset, size, place->size))
         return 0;
     return sdc_error_set(err, -ERANGE, SDC_FAULT_PEER,
-                         "the device's configuration has %" PRIu64 " bytes; %" PRIu32 " at %" PRIu32 " were wanted",
+                         "the device's configuration has %" PRIu64 " bytes; %" PRIu32 " at %" PRIu32
+                         " were wanted",
                          place->found ? place->size : 0, size, offset);
 }
 
@@ -191,12 +202,12 @@ static int get_config(struct sdc_driver_transport *transport, uint32_t offset, v
     }
     if (ret < 0)
         return ret;
-    return sdc_error_set(err, -EAGAIN, SDC_FAULT_PEER, "the device's configuration changed %d times while it was read",
-                         GENERATION_TRIES);
+    return sdc_error_set(err, -EAGAIN, SDC_FAULT_PEER,
+                         "the device's configuration changed %d times while it was read", GENERATION_TRIES);
 }
 
-static int set_config(struct sdc_driver_transport *transport, uint32_t offset, const void *data, uint32_t size,
-                      struct sdc_error *err)
+static int set_config(struct sdc_driver_transport *transport, uint32_t offset, const void *data,
+                      uint32_t size, struct sdc_error *err)
 {
     int ret = check_config(of(transport), offset, size, err);
     return ret < 0 ? ret : access_config(of(transport), offset, NULL, data, size, err);
@@ -204,15 +215,19 @@ static int set_config(struct sdc_driver_transport *transport, uint32_t offset, c
 
 // --- interrupts ---
 
-// Connects a vector to an eventfd and a register to the vector. Vector 0 is the configuration's, i + 1 is queue i's.
-static int set_vector(struct virtio_pci *card, uint32_t vector, int fd, uint32_t vector_register, struct sdc_error *err)
+// Connects a vector to an eventfd and a register to the vector. Vector 0 is the configuration's, i + 1 is
+// queue i's.
+static int set_vector(struct virtio_pci *card, uint32_t vector, int fd, uint32_t vector_register,
+                      struct sdc_error *err)
 {
     uint32_t back;
     if (vector >= card->pci.msix_vectors)
         return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
-                             "the device has %" PRIu32 " MSI-X vectors; this takes number %" PRIu32 " (polling takes none)",
+                             "the device has %" PRIu32 " MSI-X vectors; this takes number %" PRIu32
+                             " (polling takes none)",
                              card->pci.msix_vectors, vector);
-    int ret = sdc_vfio_client_irq_eventfds(card->pci.client, IRQ_MSIX, SDC_VFIO_IRQ_TRIGGER, vector, 1, &fd, err);
+    int ret =
+        sdc_vfio_client_irq_eventfds(card->pci.client, IRQ_MSIX, SDC_VFIO_IRQ_TRIGGER, vector, 1, &fd, err);
     if (ret == 0 && !card->msix_on) {
         ret = sdc_driver_pci_enable_msix(&card->pci, true, err);
         card->msix_on = ret == 0;
@@ -222,7 +237,8 @@ static int set_vector(struct virtio_pci *card, uint32_t vector, int fd, uint32_t
     if (ret == 0)
         ret = common_read(card, vector_register, 2, &back, err);
     if (ret == 0 && back != vector)
-        return sdc_error_set(err, -EBUSY, SDC_FAULT_PEER, "the device did not take MSI-X vector %" PRIu32, vector);
+        return sdc_error_set(err, -EBUSY, SDC_FAULT_PEER, "the device did not take MSI-X vector %" PRIu32,
+                             vector);
     return ret;
 }
 
@@ -241,7 +257,8 @@ static int queues_count(struct sdc_driver_transport *transport, uint16_t *count,
     return ret;
 }
 
-static int queue_size(struct sdc_driver_transport *transport, uint16_t index, uint16_t *size, struct sdc_error *err)
+static int queue_size(struct sdc_driver_transport *transport, uint16_t index, uint16_t *size,
+                      struct sdc_error *err)
 {
     uint32_t value = 0;
     int ret = common_write(of(transport), QUEUE_SELECT, 2, index, err);
@@ -262,8 +279,9 @@ static int find_notify(struct virtio_pci *card, uint16_t index, struct sdc_error
     uint64_t offset = (uint64_t)number * card->notify_multiplier;
     if (!sdc_within(offset, 2, place->size))
         return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
-                             "the device says that queue %u is notified at 0x%" PRIx64 " of 0x%" PRIx64 " bytes", index, offset,
-                             place->size);
+                             "the device says that queue %u is notified at 0x%" PRIx64 " of 0x%" PRIx64
+                             " bytes",
+                             index, offset, place->size);
     if (index >= card->queues_count) {
         uint64_t *offsets = reallocarray(card->notify_offsets, index + (size_t)1, sizeof *offsets);
         if (!offsets)
@@ -305,16 +323,17 @@ static int notify(struct sdc_driver_transport *transport, uint16_t index, struct
     struct virtio_pci *card = of(transport);
     uint8_t raw[2];
     sdc_put16(raw, index);
-    return sdc_vfio_client_post(card->pci.client, card->places[NOTIFY].region, card->notify_offsets[index], raw, sizeof raw,
-                                err);
+    return sdc_vfio_client_post(card->pci.client, card->places[NOTIFY].region, card->notify_offsets[index],
+                                raw, sizeof raw, err);
 }
 
 // --- memory, life and death ---
 
-static int map(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory, struct sdc_error *err)
+static int map(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory,
+               struct sdc_error *err)
 {
-    return sdc_vfio_client_map(of(transport)->pci.client, memory->iova, memory->size, SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE,
-                               memory->fd, 0, err);
+    return sdc_vfio_client_map(of(transport)->pci.client, memory->iova, memory->size,
+                               SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE, memory->fd, 0, err);
 }
 
 static int hangup_fd(struct sdc_driver_transport *transport)
@@ -400,8 +419,10 @@ static int find_device(struct virtio_pci *card, struct sdc_vfio_client *client, 
     int ret = sdc_driver_pci_open(client, &card->pci, err);
     if (ret < 0)
         return ret;
-    if (card->pci.vendor_id != VENDOR_VIRTIO || card->pci.device_id <= DEVICE_MODERN || card->pci.device_id > 0x107f)
-        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER, "the device is %04x:%04x; a virtio device is 1af4:1041 to 1af4:107f",
+    if (card->pci.vendor_id != VENDOR_VIRTIO || card->pci.device_id <= DEVICE_MODERN ||
+        card->pci.device_id > 0x107f)
+        return sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
+                             "the device is %04x:%04x; a virtio device is 1af4:1041 to 1af4:107f",
                              card->pci.vendor_id, card->pci.device_id);
     ret = find_structures(card, err);
     if (ret < 0)
@@ -413,7 +434,8 @@ int sdc_driver_virtio_pci_open(struct sdc_vfio_client *client, struct sdc_driver
                                struct sdc_error *err)
 {
     struct virtio_pci *card = calloc(1, sizeof *card);
-    int ret = card ? find_device(card, client, err) : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a device");
+    int ret = card ? find_device(card, client, err)
+                   : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a device");
     if (ret < 0) {
         free(card);
         sdc_vfio_client_close(client);

@@ -18,14 +18,16 @@ int sdc_driver_queue_new(const struct sdc_driver_queue_config *config, struct sd
                          struct sdc_driver_queue **queue, struct sdc_error *err)
 {
     if (!sdc_is_power_of_two(config->size) || config->size > SDC_LIMIT_QUEUE_SIZE)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "queue %u: %u entries; it takes a power of two up to %d",
-                             config->index, config->size, SDC_LIMIT_QUEUE_SIZE);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "queue %u: %u entries; it takes a power of two up to %d", config->index,
+                             config->size, SDC_LIMIT_QUEUE_SIZE);
     if (config->indirect_max > SDC_LIMIT_INDIRECT)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "queue %u: %u segments in a table, at most %d", config->index,
-                             config->indirect_max, SDC_LIMIT_INDIRECT);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "queue %u: %u segments in a table, at most %d",
+                             config->index, config->indirect_max, SDC_LIMIT_INDIRECT);
     *queue = sdc_driver_split_new(config, memory);
     if (!*queue)
-        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "queue %u: no memory for %u entries", config->index, config->size);
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "queue %u: no memory for %u entries",
+                             config->index, config->size);
     return 0;
 }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A virtqueue, the driver's half: makes chains of buffers available, takes back those that the device has used, and negotiates
-// who notifies whom. One thread at a time. The split ring is the one format; a packed ring joins as another struct of ops.
+// A virtqueue, the driver's half: makes chains of buffers available, takes back those that the device has
+// used, and negotiates who notifies whom. One thread at a time. The split ring is the one format; a packed
+// ring joins as another struct of ops.
 //
-// The device is not trusted: it names chains by numbers that are checked against what is in flight. A queue whose device has
-// broken the rules is broken for good (-EPROTO), and `broken` says how.
+// The device is not trusted: it names chains by numbers that are checked against what is in flight. A queue
+// whose device has broken the rules is broken for good (-EPROTO), and `broken` says how.
 #pragma once
 
 #include <sidecard/client.h>
@@ -48,8 +49,8 @@ struct sdc_driver_queue {
     uint64_t desc; // iovas of its three parts (virtio 1.2, 2.6)
     uint64_t driver;
     uint64_t device;
-    uint32_t in_flight;  // chains that were added and not taken back
-    const char *broken;  // what the device did wrong, or NULL
+    uint32_t in_flight; // chains that were added and not taken back
+    const char *broken; // what the device did wrong, or NULL
 };
 
 // Bytes of memory that a queue takes.
@@ -60,10 +61,12 @@ int sdc_driver_queue_new(const struct sdc_driver_queue_config *config, struct sd
 // The device does not use it any more. NULL is fine.
 void sdc_driver_queue_free(struct sdc_driver_queue *queue);
 
-// Adds a chain: `readable` segments that the device reads, then `writable` ones that it writes; at least one. The device does not
-// see it before publish. 0, -ENOSPC (ring full: take some back first), -EINVAL (more segments than any room would hold).
-static inline int sdc_driver_queue_add(struct sdc_driver_queue *queue, const struct sdc_driver_segment *segments,
-                                       unsigned readable, unsigned writable, void *token)
+// Adds a chain: `readable` segments that the device reads, then `writable` ones that it writes; at least one.
+// The device does not see it before publish. 0, -ENOSPC (ring full: take some back first), -EINVAL (more
+// segments than any room would hold).
+static inline int sdc_driver_queue_add(struct sdc_driver_queue *queue,
+                                       const struct sdc_driver_segment *segments, unsigned readable,
+                                       unsigned writable, void *token)
 {
     return queue->ops->add(queue, segments, readable, writable, token);
 }
@@ -75,7 +78,8 @@ static inline bool sdc_driver_queue_publish(struct sdc_driver_queue *queue)
 }
 
 // Takes up to max used chains. How many, or -EPROTO: the queue is broken.
-static inline int sdc_driver_queue_take(struct sdc_driver_queue *queue, struct sdc_driver_used *used, unsigned max)
+static inline int sdc_driver_queue_take(struct sdc_driver_queue *queue, struct sdc_driver_used *used,
+                                        unsigned max)
 {
     return queue->ops->take(queue, used, max);
 }

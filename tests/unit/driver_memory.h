@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A driver's memory as a device in the same process sees it: one region, for tests that put the two halves together.
+// A driver's memory as a device in the same process sees it: one region, for tests that put the two halves
+// together.
 #pragma once
 
 #include "memory/map.h"
@@ -14,7 +15,9 @@ static inline struct sdc_map *driver_map(const struct sdc_client_memory *memory)
     atomic_init(&map->refs, 1);
     map->released = sdc_map_free;
     map->count = 1;
-    map->regions[0] = (struct sdc_region){.iova = memory->iova, .size = memory->size, .host = memory->base,
+    map->regions[0] = (struct sdc_region){.iova = memory->iova,
+                                          .size = memory->size,
+                                          .host = memory->base,
                                           .access = SDC_ACCESS_READ | SDC_ACCESS_WRITE};
     return map;
 }

@@ -44,8 +44,8 @@ static void reply(struct fake_server *server, struct sdc_vfu_header header, cons
     free(bytes);
 }
 
-void fake_reply(struct fake_server *server, const struct fake_message *message, const void *payload, size_t size,
-                const int *fds, int fds_count)
+void fake_reply(struct fake_server *server, const struct fake_message *message, const void *payload,
+                size_t size, const int *fds, int fds_count)
 {
     struct sdc_vfu_header header = message->header;
     header.flags = SDC_VFU_TYPE_REPLY;
@@ -67,7 +67,9 @@ static bool receive(struct fake_server *server, void *bytes, size_t size, struct
     while (size > 0) {
         _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * 32)];
         struct iovec iov = {bytes, size};
-        struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+        struct msghdr header = {.msg_iov = &iov,
+                                .msg_iovlen = 1,
+                                .msg_control = control,
                                 .msg_controllen = sizeof control};
         ssize_t got = recvmsg(server->fd, &header, 0);
         if (got <= 0)
@@ -84,8 +86,9 @@ static bool receive(struct fake_server *server, void *bytes, size_t size, struct
 
 static void answer_version(struct fake_server *server, const struct fake_message *message)
 {
-    const char *json = server->version_json ? server->version_json
-                                            : "{\"capabilities\":{\"max_msg_fds\":4,\"max_data_xfer_size\":4096}}";
+    const char *json = server->version_json
+                           ? server->version_json
+                           : "{\"capabilities\":{\"max_msg_fds\":4,\"max_data_xfer_size\":4096}}";
     uint8_t payload[512] = {0};
     size_t size = *json ? strlen(json) + 1 : 0;
     memcpy(payload + sizeof(struct sdc_vfu_version), json, size);
@@ -117,8 +120,8 @@ static void *serve(void *context)
     return NULL;
 }
 
-int fake_open(struct fake_server *server, const struct sdc_vfio_client_options *options, struct sdc_vfio_client **client,
-              struct sdc_error *err)
+int fake_open(struct fake_server *server, const struct sdc_vfio_client_options *options,
+              struct sdc_vfio_client **client, struct sdc_error *err)
 {
     int pair[2];
     *client = NULL;

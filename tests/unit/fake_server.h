@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A vfio-user server for tests of the client: a thread on the other end of a socket pair that answers VERSION and hands
-// every other message to the test. It checks nothing and can be told to misbehave.
+// A vfio-user server for tests of the client: a thread on the other end of a socket pair that answers VERSION
+// and hands every other message to the test. It checks nothing and can be told to misbehave.
 #pragma once
 
 #include "wire/vfio_user.h"
@@ -30,13 +30,13 @@ struct fake_server {
 };
 
 // Starts the server and opens a client on it. *client stays NULL when that fails.
-int fake_open(struct fake_server *server, const struct sdc_vfio_client_options *options, struct sdc_vfio_client **client,
-              struct sdc_error *err);
+int fake_open(struct fake_server *server, const struct sdc_vfio_client_options *options,
+              struct sdc_vfio_client **client, struct sdc_error *err);
 // Closes the client, joins the server.
 void fake_close(struct fake_server *server, struct sdc_vfio_client *client);
 
 void fake_send(struct fake_server *server, const void *bytes, size_t size, const int *fds, int fds_count);
 // A good reply to message with size bytes of payload.
-void fake_reply(struct fake_server *server, const struct fake_message *message, const void *payload, size_t size,
-                const int *fds, int fds_count);
+void fake_reply(struct fake_server *server, const struct fake_message *message, const void *payload,
+                size_t size, const int *fds, int fds_count);
 void fake_reply_error(struct fake_server *server, const struct fake_message *message, uint32_t error);

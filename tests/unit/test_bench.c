@@ -88,7 +88,8 @@ static void every_changed_bit_of_a_block_is_found(void **state)
     (void)state;
     uint8_t block[512];
     char what[200];
-    struct sdc_bench_stamp stamp = {.seed = 3, .offset = 4096, .generation = 2}, any = {.seed = 3, .offset = 4096};
+    struct sdc_bench_stamp stamp = {.seed = 3, .offset = 4096, .generation = 2},
+                           any = {.seed = 3, .offset = 4096};
     sdc_bench_data_fill(block, sizeof block, &stamp);
     assert_true(sdc_bench_data_check(block, sizeof block, &stamp, what));
     assert_true(sdc_bench_data_check(block, sizeof block, &any, what));
@@ -156,12 +157,15 @@ static void fios_words_are_understood(void **state)
     assert_int_equal(parse("vm0.sock", &options, &err), 0);
     assert_true(options.reads && !options.writes && !options.random && !options.poll && !options.verify);
     assert_int_equal(options.block_size, 4096);
-    assert_int_equal(parse("--rw=randrw --rwmixread=70 --bs=64k --iodepth 128 vfio-user:vm0.sock --numjobs=2 --size=64m "
-                           "--offset=1m --runtime=2m --ramp_time=3s --time_based --number_ios=9 --verify --randseed=5 "
-                           "--poll --json --timeout=7 --queue-size=64 --event_idx=off --indirect=off --eta=never",
-                           &options, &err), 0);
+    assert_int_equal(
+        parse("--rw=randrw --rwmixread=70 --bs=64k --iodepth 128 vfio-user:vm0.sock --numjobs=2 --size=64m "
+              "--offset=1m --runtime=2m --ramp_time=3s --time_based --number_ios=9 --verify --randseed=5 "
+              "--poll --json --timeout=7 --queue-size=64 --event_idx=off --indirect=off --eta=never",
+              &options, &err),
+        0);
     assert_string_equal(options.socket, "vm0.sock");
-    assert_true(options.reads && options.writes && options.random && options.poll && options.verify && options.json);
+    assert_true(options.reads && options.writes && options.random && options.poll && options.verify &&
+                options.json);
     assert_true(options.quiet && !options.event_idx && !options.indirect);
     assert_int_equal(options.rwmixread, 70);
     assert_int_equal(options.block_size, 65536);

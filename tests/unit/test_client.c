@@ -15,10 +15,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define OPEN(server, client)                                                       \
-    struct sdc_vfio_client *client;                                                \
-    struct sdc_error err = {0};                                                    \
-    static const struct sdc_vfio_client_options quick = {.timeout_ms = 300};       \
+#define OPEN(server, client)                                                 \
+    struct sdc_vfio_client *client;                                          \
+    struct sdc_error err = {0};                                              \
+    static const struct sdc_vfio_client_options quick = {.timeout_ms = 300}; \
     assert_int_equal(fake_open(&server, &quick, &client, &err), 0)
 
 static unsigned open_fds(void)
@@ -103,7 +103,8 @@ static void a_server_that_hangs_up_on_version(void **state)
 static void bad_json_is_refused(void **state)
 {
     (void)state;
-    struct fake_server server = {.message = never_answer, .version_json = "{\"capabilities\":{\"max_msg_fds\":0}}"};
+    struct fake_server server = {.message = never_answer,
+                                 .version_json = "{\"capabilities\":{\"max_msg_fds\":0}}"};
     open_fails(&server, -EPROTO, "max_msg_fds");
 }
 
@@ -118,7 +119,9 @@ static void a_newer_version_is_refused(void **state)
     (void)state;
     struct sdc_vfu_version newer[] = {{0, 1}, {1, 0}};
     for (unsigned i = 0; i < 2; i++) {
-        struct fake_server server = {.message = answer_version_of_context, .own_version = true, .context = &newer[i]};
+        struct fake_server server = {.message = answer_version_of_context,
+                                     .own_version = true,
+                                     .context = &newer[i]};
         open_fails(&server, -EPROTO, i == 0 ? "with 0.1" : "with 1.0");
     }
 }
@@ -218,7 +221,9 @@ static void replies_are_matched_by_id(void **state)
     struct sdc_vfio_call *calls[3];
     for (uint32_t i = 0; i < 3; i++) {
         uint32_t head[4] = {16, 0, i, 0};
-        struct sdc_vfio_command command = {.command = SDC_VFU_GET_IRQ_INFO, .head = head, .head_size = sizeof head};
+        struct sdc_vfio_command command = {.command = SDC_VFU_GET_IRQ_INFO,
+                                           .head = head,
+                                           .head_size = sizeof head};
         assert_int_equal(sdc_vfio_client_send(client, &command, &calls[i], &err), 0);
     }
     for (uint32_t i = 0; i < 3; i++) {
@@ -383,9 +388,10 @@ static bool note_map(struct fake_server *server, struct fake_message *message)
     struct stat *seen = server->context;
     struct sdc_vfu_dma_map map;
     memcpy(&map, message->payload, sizeof map);
-    bool good = message->header.cmd == SDC_VFU_DMA_MAP && message->size == sizeof map && map.argsz == sizeof map &&
-                map.flags == (SDC_VFU_MAP_READ | SDC_VFU_MAP_WRITE) && map.address == 0x100000 && map.size == 8192 &&
-                map.offset == 4096 && message->fds_count == 1 && fstat(message->fds[0], seen) == 0;
+    bool good = message->header.cmd == SDC_VFU_DMA_MAP && message->size == sizeof map &&
+                map.argsz == sizeof map && map.flags == (SDC_VFU_MAP_READ | SDC_VFU_MAP_WRITE) &&
+                map.address == 0x100000 && map.size == 8192 && map.offset == 4096 &&
+                message->fds_count == 1 && fstat(message->fds[0], seen) == 0;
     if (good)
         fake_reply(server, message, NULL, 0, NULL, 0);
     else
@@ -402,8 +408,9 @@ static void memory_is_mapped_with_its_fd(void **state)
     struct sdc_client_memory memory;
     assert_int_equal(sdc_client_memory_new(&memory, 0x100000, 10000, &err), 0);
     assert_int_equal(memory.size, 12288);
-    assert_int_equal(sdc_vfio_client_map(client, 0x100000, 8192, SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE, memory.fd, 4096,
-                                         &err), 0);
+    assert_int_equal(sdc_vfio_client_map(client, 0x100000, 8192, SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE,
+                                         memory.fd, 4096, &err),
+                     0);
     assert_int_equal(fstat(memory.fd, &own), 0);
     assert_int_equal(seen.st_ino, own.st_ino);
     sdc_client_memory_free(&memory);
@@ -422,7 +429,8 @@ static bool note_irqs(struct fake_server *server, struct fake_message *message)
     struct irqs_seen *seen = server->context;
     memcpy(&seen->set[seen->count], message->payload, sizeof seen->set[0]);
     if (message->size > sizeof seen->set[0])
-        memcpy(seen->bytes[seen->count], message->payload + sizeof seen->set[0], message->size - sizeof seen->set[0]);
+        memcpy(seen->bytes[seen->count], message->payload + sizeof seen->set[0],
+               message->size - sizeof seen->set[0]);
     seen->fds[seen->count++] = message->fds_count;
     fake_reply(server, message, NULL, 0, NULL, 0);
     return true;

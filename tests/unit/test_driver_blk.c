@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The disk driver over a transport made for the test: a device in the same process that works a queue off when it is notified.
+// The disk driver over a transport made for the test: a device in the same process that works a queue off
+// when it is notified.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -73,7 +74,8 @@ static uint16_t card_id(struct sdc_driver_transport *transport)
 }
 
 // Regions are added one by one; the last map holds them all, by address.
-static int card_map(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory, struct sdc_error *err)
+static int card_map(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory,
+                    struct sdc_error *err)
 {
     struct card *card = card_of(transport);
     uint32_t count = card->map ? card->map->count : 0;
@@ -148,19 +150,23 @@ static int card_queues_count(struct sdc_driver_transport *transport, uint16_t *c
     return 0;
 }
 
-static int card_queue_size(struct sdc_driver_transport *transport, uint16_t index, uint16_t *size, struct sdc_error *err)
+static int card_queue_size(struct sdc_driver_transport *transport, uint16_t index, uint16_t *size,
+                           struct sdc_error *err)
 {
     (void)index, (void)err;
     *size = card_of(transport)->queue_size;
     return 0;
 }
 
-static int card_queue_setup(struct sdc_driver_transport *transport, const struct sdc_driver_queue_place *place,
-                            struct sdc_error *err)
+static int card_queue_setup(struct sdc_driver_transport *transport,
+                            const struct sdc_driver_queue_place *place, struct sdc_error *err)
 {
     struct card *card = card_of(transport);
-    struct sdc_ring_config config = {.size = place->size, .features = card->accepted, .desc = place->desc,
-                                     .driver = place->driver, .device = place->device};
+    struct sdc_ring_config config = {.size = place->size,
+                                     .features = card->accepted,
+                                     .desc = place->desc,
+                                     .driver = place->driver,
+                                     .device = place->device};
     card->places[place->index] = *place;
     int ret = sdc_ring_start(&card->rings[place->index], &config, card->map, err);
     if (ret == 0)
@@ -170,7 +176,8 @@ static int card_queue_setup(struct sdc_driver_transport *transport, const struct
 
 static uint32_t serve(struct card *card, struct sdc_chain *chain, const struct seen *seen)
 {
-    uint64_t offset = seen->sector * 512, size = seen->type == 0 ? chain->writable_size - 1 : chain->readable_size - 16;
+    uint64_t offset = seen->sector * 512,
+             size = seen->type == 0 ? chain->writable_size - 1 : chain->readable_size - 16;
     if ((seen->type == 0 || seen->type == 1) && !sdc_within(offset, size, DISK)) {
         sdc_chain_write(chain, chain->writable_size - 1, "\1", 1);
         return 1;
@@ -199,8 +206,11 @@ static int card_notify(struct sdc_driver_transport *transport, uint16_t index, s
         struct seen *seen = &card->seen[card->seen_count++ % SEEN];
         uint8_t header[16];
         sdc_chain_read(&chain, 0, header, sizeof header);
-        *seen = (struct seen){.type = sdc_get32(header), .sector = sdc_get64(header + 8), .readable = chain.readable_size,
-                              .writable = chain.writable_size, .spans = chain.spans_count};
+        *seen = (struct seen){.type = sdc_get32(header),
+                              .sector = sdc_get64(header + 8),
+                              .readable = chain.readable_size,
+                              .writable = chain.writable_size,
+                              .spans = chain.spans_count};
         if (chain.readable_size == 32)
             sdc_chain_read(&chain, 16, seen->range, 16);
         sdc_ring_give(ring, &chain, serve(card, &chain, seen));
@@ -316,7 +326,9 @@ static void what_the_disk_is_comes_from_its_configuration(void **state)
 {
     (void)state;
     struct setup setup;
-    open_setup(&setup, F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_MQ | F_DISCARD | F_WRITE_ZEROES | F_RO, NULL);
+    open_setup(&setup,
+               F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_MQ | F_DISCARD | F_WRITE_ZEROES | F_RO,
+               NULL);
     const struct sdc_driver_blk_info *info = sdc_driver_blk_info(setup.blk);
     assert_int_equal(info->size, DISK);
     assert_int_equal(info->block_size, 4096);
@@ -351,7 +363,8 @@ static void features_that_nobody_wants_are_left_alone(void **state)
     free_card(card);
 }
 
-static void open_fails(struct card *card, const struct sdc_driver_blk_options *options, int code, const char *text)
+static void open_fails(struct card *card, const struct sdc_driver_blk_options *options, int code,
+                       const char *text)
 {
     struct sdc_driver_blk *blk = NULL;
     struct sdc_error err = {0};
@@ -406,8 +419,10 @@ static void what_cannot_be_is_refused_with_its_reason(void **state)
 static void data_comes_back_as_it_was_written(void **state)
 {
     (void)state;
-    static const uint64_t sets[] = {0, SDC_VIRTIO_F_INDIRECT_DESC, SDC_VIRTIO_F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX,
-                                    SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX};
+    static const uint64_t sets[] = {0, SDC_VIRTIO_F_INDIRECT_DESC,
+                                    SDC_VIRTIO_F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX,
+                                    SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | F_SIZE_MAX |
+                                        F_SEG_MAX};
     for (unsigned set = 0; set < 4; set++) {
         struct setup setup;
         struct sdc_driver_blk_options options = {.request_max = 200 * 512, .depth = 8, .poll = set & 1};
@@ -486,7 +501,9 @@ static void requests_that_are_not_whole_sectors_are_refused(void **state)
     struct setup setup;
     open_setup(&setup, 0, NULL);
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
-        struct sdc_driver_blk_request request = {.offset = cases[i][0], .size = cases[i][1], .data = DATA_IOVA};
+        struct sdc_driver_blk_request request = {.offset = cases[i][0],
+                                                 .size = cases[i][1],
+                                                 .data = DATA_IOVA};
         struct sdc_driver_blk_request *list = &request;
         assert_int_equal(sdc_driver_blk_submit(setup.queue, &list, 1), -EINVAL);
     }
@@ -501,7 +518,9 @@ static void batches_are_kicked_once_and_the_queue_fills(void **state)
     struct sdc_driver_blk_request requests[12], *list[12], *finished[12];
     open_setup(&setup, SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_INDIRECT_DESC, &options);
     for (unsigned i = 0; i < 12; i++) {
-        requests[i] = (struct sdc_driver_blk_request){.op = SDC_DRIVER_BLK_READ, .offset = 512 * i, .size = 512,
+        requests[i] = (struct sdc_driver_blk_request){.op = SDC_DRIVER_BLK_READ,
+                                                      .offset = 512 * i,
+                                                      .size = 512,
                                                       .data = DATA_IOVA + 512 * i};
         list[i] = &requests[i];
     }

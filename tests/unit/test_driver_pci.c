@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// PCI discovery and the virtio-pci transport against a card made of two arrays: configuration space and one BAR.
+// PCI discovery and the virtio-pci transport against a card made of two arrays: configuration space and one
+// BAR.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -51,7 +52,8 @@ struct card {
 
 // --- the card ---
 
-static void put_capability(struct card *card, uint8_t at, uint8_t next, uint8_t type, uint32_t offset, uint32_t size)
+static void put_capability(struct card *card, uint8_t at, uint8_t next, uint8_t type, uint32_t offset,
+                           uint32_t size)
 {
     uint8_t *c = card->config + at;
     c[0] = SDC_DRIVER_PCI_CAP_VENDOR;
@@ -71,16 +73,16 @@ static struct card *new_card(void)
     uint8_t *c = card->config;
     sdc_put16(c, 0x1af4);
     sdc_put16(c + 2, 0x1042);
-    sdc_put16(c + 6, 0x10); // capabilities
+    sdc_put16(c + 6, 0x10);       // capabilities
     sdc_put32(c + 8, 0x01800001); // class, revision
     sdc_put16(c + 0x2c, 0x1af4);
     sdc_put16(c + 0x2e, 0x1100);
     c[0x34] = CAP_MSIX;
-    sdc_put32(c + 0x10, 0xfe001001);                      // BAR0: I/O, 32 bytes
+    sdc_put32(c + 0x10, 0xfe001001); // BAR0: I/O, 32 bytes
     sdc_put32(card->mask + 0x10, 0xffffffe0);
-    sdc_put32(c + 0x14, 0xfe000000);                      // BAR1: 32-bit, 4 KiB
+    sdc_put32(c + 0x14, 0xfe000000); // BAR1: 32-bit, 4 KiB
     sdc_put32(card->mask + 0x14, 0xfffff000);
-    sdc_put32(c + 0x20, 0x0000000c);                      // BAR4: 64-bit, prefetchable, 16 KiB
+    sdc_put32(c + 0x20, 0x0000000c); // BAR4: 64-bit, prefetchable, 16 KiB
     sdc_put32(card->mask + 0x20, 0xffffc000);
     sdc_put32(card->mask + 0x24, 0xffffffff);
     sdc_put16(card->mask + 4, 0xffff);
@@ -130,7 +132,8 @@ static void bar_write(struct card *card, uint64_t offset, const uint8_t *from, u
     memcpy(card->bar + offset, from, size);
     if (offset == COMMON + 0x0c) {
         unsigned shift = 32 * (sdc_get32(card->bar + 8) & 1);
-        card->accepted = (card->accepted & ~(UINT64_C(0xffffffff) << shift)) | (uint64_t)sdc_get32(from) << shift;
+        card->accepted = (card->accepted & ~(UINT64_C(0xffffffff) << shift)) | (uint64_t)sdc_get32(from)
+                                                                                   << shift;
     }
     if (offset == NOTIFY + NOTIFY_OFF * MULTIPLIER) {
         card->notified++;
@@ -218,10 +221,10 @@ static bool serve_card(struct fake_server *server, struct fake_message *message)
 
 // --- discovery ---
 
-#define CONNECT(card)                                                                \
-    struct fake_server server = {.message = serve_card, .context = card};            \
-    struct sdc_vfio_client *client;                                                  \
-    struct sdc_error err = {0};                                                      \
+#define CONNECT(card)                                                     \
+    struct fake_server server = {.message = serve_card, .context = card}; \
+    struct sdc_vfio_client *client;                                       \
+    struct sdc_error err = {0};                                           \
     assert_int_equal(fake_open(&server, NULL, &client, &err), 0)
 
 static void a_function_is_found_out_and_left_as_it_was(void **state)
@@ -310,7 +313,10 @@ static void broken_lists_of_capabilities_end(void **state)
 static void structures_outside_their_bar_are_passed_over(void **state)
 {
     (void)state;
-    static const uint32_t places[][2] = {{BAR_BYTES, 0x38}, {BAR_BYTES - 0x37, 0x38}, {UINT32_MAX, UINT32_MAX}, {0, UINT32_MAX}};
+    static const uint32_t places[][2] = {{BAR_BYTES, 0x38},
+                                         {BAR_BYTES - 0x37, 0x38},
+                                         {UINT32_MAX, UINT32_MAX},
+                                         {0, UINT32_MAX}};
     for (unsigned i = 0; i < SDC_COUNT(places); i++) {
         struct card *card = new_card();
         card->config[CAP_DEVICE + 1] = 0; // no second one
@@ -330,14 +336,14 @@ static void structures_outside_their_bar_are_passed_over(void **state)
 
 // --- the transport ---
 
-#define OPEN(card)                                                                         \
-    CONNECT(card);                                                                         \
-    struct sdc_driver_transport *transport;                                                \
-    assert_int_equal(sdc_driver_virtio_pci_open(client, &transport, &err), 0);             \
+#define OPEN(card)                                                             \
+    CONNECT(card);                                                             \
+    struct sdc_driver_transport *transport;                                    \
+    assert_int_equal(sdc_driver_virtio_pci_open(client, &transport, &err), 0); \
     const struct sdc_driver_transport_ops *ops = transport->ops
 
-#define CLOSE(card)           \
-    ops->close(transport);    \
+#define CLOSE(card)            \
+    ops->close(transport);     \
     fake_close(&server, NULL); \
     free_card(card)
 
@@ -395,8 +401,12 @@ static void a_queue_is_set_up_and_notified(void **state)
     (void)state;
     struct card *card = new_card();
     int call = sdc_eventfd_new(), config = sdc_eventfd_new();
-    struct sdc_driver_queue_place place = {.index = 1, .size = 64, .desc = UINT64_C(0x1122334455667788),
-                                           .driver = UINT64_C(0x99aabbccddeeff00), .device = 0x1000, .call_fd = call};
+    struct sdc_driver_queue_place place = {.index = 1,
+                                           .size = 64,
+                                           .desc = UINT64_C(0x1122334455667788),
+                                           .driver = UINT64_C(0x99aabbccddeeff00),
+                                           .device = 0x1000,
+                                           .call_fd = call};
     OPEN(card);
     assert_int_equal(ops->set_config_call(transport, config, &err), 0);
     assert_int_equal(ops->queue_setup(transport, &place, &err), 0);
@@ -415,7 +425,8 @@ static void a_queue_is_set_up_and_notified(void **state)
     assert_int_equal(sdc_eventfd_take(config), 1);
     assert_int_equal(ops->notify(transport, 1, &err), 0);
     uint8_t status;
-    assert_int_equal(ops->get_status(transport, &status, &err), 0); // a reply: the posted write before it has arrived
+    assert_int_equal(ops->get_status(transport, &status, &err),
+                     0); // a reply: the posted write before it has arrived
     assert_int_equal(card->notified, 1);
     assert_int_equal(card->notified_value, 1);
     assert_true(card->notified_posted);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The driver's half of a virtqueue against the device's half, with and without event indices and indirect tables; against a
-// device that breaks the rules; and both halves in two threads that wait for each other.
+// The driver's half of a virtqueue against the device's half, with and without event indices and indirect
+// tables; against a device that breaks the rules; and both halves in two threads that wait for each other.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,7 +35,9 @@ struct pair {
 
 static void open_pair(struct pair *pair, uint16_t size, uint64_t features, uint16_t indirect_max)
 {
-    struct sdc_driver_queue_config config = {.size = size, .features = features, .indirect_max = indirect_max};
+    struct sdc_driver_queue_config config = {.size = size,
+                                             .features = features,
+                                             .indirect_max = indirect_max};
     uint64_t bytes = sdc_driver_queue_memory(&config) + 65536;
     assert_int_equal(sdc_client_memory_new(&pair->memory, IOVA, bytes, NULL), 0);
     assert_int_equal(sdc_driver_queue_new(&config, &pair->memory, &pair->driver, NULL), 0);
@@ -71,7 +73,8 @@ static const uint64_t feature_sets[] = {
 
 // --- chains ---
 
-// One chain of `readable` and `writable` segments: the device reads "a", "b", ... and writes as many bytes back.
+// One chain of `readable` and `writable` segments: the device reads "a", "b", ... and writes as many bytes
+// back.
 static void send_one(struct pair *pair, unsigned readable, unsigned writable)
 {
     struct sdc_driver_segment segments[16];
@@ -205,7 +208,7 @@ static void the_device_is_notified_when_it_asked_and_once_a_batch(void **state)
             take_and_give(&pair);
             add_one(&pair);
             assert_false(sdc_driver_queue_publish(pair.driver)); // it is awake
-            assert_true(sdc_ring_rearm(&pair.ring)); // and finds it before it sleeps
+            assert_true(sdc_ring_rearm(&pair.ring));             // and finds it before it sleeps
             take_and_give(&pair), take_and_give(&pair), take_and_give(&pair);
             sdc_ring_publish(&pair.ring);
             take_back(&pair, 4);
@@ -263,11 +266,11 @@ static void a_device_that_breaks_the_rules_breaks_the_queue(void **state)
         uint32_t written;
         const char *why;
     } cases[] = {
-        {1, 8, 0, "not in flight"},                // outside the ring
+        {1, 8, 0, "not in flight"}, // outside the ring
         {1, UINT32_MAX, 0, "not in flight"},
-        {1, 65536, 0, "not in flight"},            // head 0 in 16 bits
-        {1, 5, 0, "not in flight"},                // free
-        {1, 1, 0, "not in flight"},                // inside a chain
+        {1, 65536, 0, "not in flight"}, // head 0 in 16 bits
+        {1, 5, 0, "not in flight"},     // free
+        {1, 1, 0, "not in flight"},     // inside a chain
         {1, 0, 3, "more than the chain has room"},
         {2, 0, 0, "ahead"},
         {65535, 0, 0, "ahead"},
