@@ -44,7 +44,8 @@ static int unknown(const char *name)
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        fputs("sidecard: no command; type for example: sidecard serve vm0.sock virtio-blk disk.img (sidecard --help lists what there is)\n", stderr);
+        fputs("sidecard: no command; type for example: sidecard serve vm0.sock virtio-blk disk.img "
+              "(sidecard --help lists what there is)\n", stderr);
         return 2;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)

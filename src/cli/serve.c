@@ -7,10 +7,10 @@
 #include "cli/options.h"
 #include "control/server.h"
 #include "os/clock.h"
+#include "os/fd.h"
 #include "os/ready.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -77,8 +77,8 @@ static int parse_mode(const struct sdc_option *option, const char *text, struct 
     long mode = strtol(text, &end, 8);
 
     if (*text < '0' || *text > '7' || *end != '\0' || mode > 0777)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--socket-mode=%s: must be octal permissions; type for example --socket-mode=0660",
-                             text);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--socket-mode=%s: must be octal permissions; type for example --socket-mode=0660", text);
     *(int *)option->value = (int)mode;
     return 0;
 }
@@ -124,7 +124,7 @@ static int check(const struct numbers *numbers, struct sdc_error *err)
                              (unsigned)numbers->queue_size);
     if (numbers->block_size != 0 && numbers->block_size != 512 && numbers->block_size != 4096)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--block-size=%u: must be 512 or 4096", (unsigned)numbers->block_size);
-    if (numbers->ready_fd != UINT64_MAX && fcntl((int)numbers->ready_fd, F_GETFD) < 0)
+    if (numbers->ready_fd != UINT64_MAX && !sdc_fd_is_open((int)numbers->ready_fd))
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--ready-fd=%d: no such fd is open", (int)numbers->ready_fd);
     return 0;
 }

@@ -47,7 +47,7 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--serial=%s has %zu characters; virtio-blk takes at most %d",
                              options->serial, strlen(options->serial), SDC_VIRTIO_BLK_ID_BYTES);
     if (options->serial)
-        strcpy(blk.serial, options->serial);
+        memcpy(blk.serial, options->serial, strlen(options->serial) + 1);
     else
         name_serial(blk.serial, backend);
 

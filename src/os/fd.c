@@ -22,6 +22,11 @@ void sdc_fd_close(int *fd)
     *fd = -1;
 }
 
+bool sdc_fd_is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
 int sdc_fd_set_nonblocking(int fd)
 {
     int flags = fcntl(fd, F_GETFL);

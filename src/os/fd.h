@@ -8,6 +8,8 @@
 
 // Closes *fd if it is one and sets it to -1.
 void sdc_fd_close(int *fd);
+// Whether there is an fd of this number.
+bool sdc_fd_is_open(int fd);
 // Sets O_NONBLOCK. 0 or a negative errno.
 int sdc_fd_set_nonblocking(int fd);
 // Whether fd is an eventfd (not a pipe, socket or file).
