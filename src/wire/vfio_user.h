@@ -175,6 +175,18 @@ struct sdc_vfu_region_access {
 };
 static_assert(sizeof(struct sdc_vfu_region_access) == 16, "as on the wire");
 
+// REGION_WRITE_MULTI: a count, which is also the reply, and so many writes of up to 8 bytes.
+struct sdc_vfu_write_multi {
+    uint64_t wr_cnt;
+};
+struct sdc_vfu_write {
+    uint64_t offset;
+    uint32_t region;
+    uint32_t count; // bytes
+    uint8_t data[8];
+};
+static_assert(sizeof(struct sdc_vfu_write) == 24, "as on the wire");
+
 // DMA_READ, DMA_WRITE (server to client); data follows a write and a read's reply.
 struct sdc_vfu_dma_access {
     uint64_t address;

@@ -50,3 +50,20 @@ def test_d06_unmap_of_the_ring_itself_is_answered_ebusy_and_registers_go_on(stuc
     guest.client.dma_unmap(BASE, MEMORY)
     guest.client.dma_map(BASE, MEMORY, fd=guest.memories[0].fd, flags=wire.MAP_RW)
     guest.assert_works()
+
+
+def test_d06_unmap_of_all_is_answered_ebusy_and_puts_every_region_back(stuck):
+    owner, guest = stuck
+    guest.add_memory(BASE + (1 << 30), 1 << 20)
+    request = guest.submit(guest.prepare(blk.T_IN, 0, length=4096))
+    began = time.monotonic()
+    with pytest.raises(Refused) as refused:
+        guest.client.dma_unmap(0, 0, flags=wire.UNMAP_ALL, timeout=7.0)
+    assert refused.value.reply.errno == errno.EBUSY and time.monotonic() - began > 3.5
+    assert owner.stop() == 0
+    assert guest.finish(request, timeout=3.0).status == blk.S_OK
+    guest.assert_works()
+    guest.client.dma_unmap(0, 0, flags=wire.UNMAP_ALL)
+    guest.client.refused(wire.Cmd.DMA_UNMAP, wire.dma_unmap(BASE, MEMORY), errnos=[errno.ENOENT])
+    guest.client.dma_map(BASE, MEMORY, fd=guest.memories[0].fd, flags=wire.MAP_RW)
+    guest.assert_works()

@@ -133,3 +133,32 @@ int vfu_region_write(struct vfu_session *session, struct vfu_message *message)
         memcpy(room, &access, sizeof access);
     return 0;
 }
+
+// One after the other; the first that is refused ends it, what was written before stays written.
+int vfu_region_write_multi(struct vfu_session *session, struct vfu_message *message)
+{
+    struct sdc_vfu_write_multi multi;
+    struct sdc_vfu_write write;
+    const uint8_t *writes = message->payload + sizeof multi;
+
+    memcpy(&multi, message->payload, sizeof multi);
+    if (multi.wr_cnt > SDC_LIMIT_WRITE_MULTI || message->size - sizeof multi != multi.wr_cnt * sizeof write)
+        return -EINVAL;
+    while (session->writes_done < multi.wr_cnt) {
+        memcpy(&write, writes + session->writes_done * sizeof write, sizeof write);
+        struct sdc_vfu_region_access access = {.offset = write.offset, .region = write.region, .count = write.count};
+        int rc = write.count <= sizeof write.data ? serve(session, &access, write.data, true) : -EINVAL;
+        if (rc == VFU_AGAIN)
+            return rc;
+        session->writes_done++;
+        if (rc < 0) {
+            session->writes_done = 0;
+            return rc;
+        }
+    }
+    session->writes_done = 0;
+    uint8_t *room = vfu_reply(session, &message->header, sizeof multi);
+    if (room)
+        memcpy(room, &multi, sizeof multi);
+    return 0;
+}

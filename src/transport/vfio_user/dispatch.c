@@ -44,6 +44,9 @@ static const struct message_type types[SDC_VFU_COMMANDS] = {
     [SDC_VFU_REGION_WRITE] = {"REGION_WRITE", sizeof(struct sdc_vfu_region_access),
                               sizeof(struct sdc_vfu_region_access) + SDC_LIMIT_DATA_XFER, 0, 0, VFU_READY,
                               sizeof(struct sdc_vfu_region_access), vfu_region_write},
+    [SDC_VFU_REGION_WRITE_MULTI] = {"REGION_WRITE_MULTI", sizeof(struct sdc_vfu_write_multi),
+                                    sizeof(struct sdc_vfu_write_multi) + SDC_LIMIT_WRITE_MULTI * sizeof(struct sdc_vfu_write),
+                                    0, 0, VFU_READY, sizeof(struct sdc_vfu_write_multi), vfu_region_write_multi},
     [SDC_VFU_RESET] = {"DEVICE_RESET", 0, ROOM, 0, 0, VFU_READY, 0, vfu_reset},
 };
 

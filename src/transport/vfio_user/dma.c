@@ -123,8 +123,7 @@ void vfu_dma_withdraw(struct vfu_session *session)
     sdc_map_unref(dma->map);
     dma->map = NULL;
     sdc_region_table_clear(&dma->table);
-    sdc_mapping_unref(dma->removed.mapping);
-    dma->removed.mapping = NULL;
+    sdc_region_table_clear(&dma->removed);
 }
 
 // --- DMA_MAP ---
@@ -192,13 +191,23 @@ int vfu_dma_map(struct vfu_session *session, struct vfu_message *message)
 
 // --- DMA_UNMAP ---
 
-static void reply_unmap(struct vfu_session *session, const struct sdc_region *region)
+static void reply_unmap(struct vfu_session *session)
 {
-    struct sdc_vfu_dma_unmap reply = {.argsz = sizeof reply, .address = region->iova, .size = region->size};
+    struct sdc_vfu_dma_unmap reply = session->dma.unmap;
     uint8_t *room = vfu_reply(session, &session->command, sizeof reply);
 
+    reply.argsz = sizeof reply;
     if (room)
         memcpy(room, &reply, sizeof reply);
+}
+
+// The regions are there again, so that the client can try again.
+static void put_back(struct vfu_dma *dma)
+{
+    for (uint32_t i = 0; i < dma->removed.count; i++) {
+        if (sdc_region_table_add(&dma->table, &dma->removed.regions[i]) == 0)
+            dma->changed = true;
+    }
 }
 
 // The card has taken the new map over and the older ones are gone: nothing touches the memory any more.
@@ -210,17 +219,14 @@ static bool unmap_finished(struct vfu_session *session)
     if (!drained && !session->impatient)
         return false;
     if (drained) {
-        reply_unmap(session, &dma->removed);
+        reply_unmap(session);
     } else {
-        // The region stays, so that the client can try again.
         sdc_log_peer("%s: DMA_UNMAP of %#" PRIx64 " + %#" PRIx64 ": I/O on it does not end", session->options->name,
-                     dma->removed.iova, dma->removed.size);
-        if (sdc_region_table_add(&dma->table, &dma->removed) == 0)
-            dma->changed = true;
+                     dma->unmap.address, dma->unmap.size);
+        put_back(dma);
         vfu_reply_error(session, &session->command, -EBUSY, sizeof(struct sdc_vfu_dma_unmap));
     }
-    sdc_mapping_unref(dma->removed.mapping);
-    dma->removed = (struct sdc_region){0};
+    sdc_region_table_clear(&dma->removed);
     return true;
 }
 
@@ -240,30 +246,50 @@ static const struct sdc_region *find_exact(const struct sdc_region_table *table,
     return NULL;
 }
 
+// Moves what the command names from the table to `removed`.
+static int take_out(struct vfu_dma *dma, const struct sdc_vfu_dma_unmap *unmap)
+{
+    if (unmap->flags & SDC_VFU_UNMAP_ALL) {
+        dma->removed = dma->table;
+        dma->table = (struct sdc_region_table){.generation = dma->removed.generation};
+        return 0;
+    }
+    const struct sdc_region *region = find_exact(&dma->table, unmap->address, unmap->size);
+    if (!region)
+        return -ENOENT;
+    int rc = sdc_region_table_add(&dma->removed, region);
+    if (rc == 0)
+        sdc_region_table_remove(&dma->table, unmap->address, unmap->size);
+    return rc;
+}
+
+static int check_unmap(const struct sdc_vfu_dma_unmap *unmap)
+{
+    bool all = unmap->flags & SDC_VFU_UNMAP_ALL;
+
+    if (unmap->argsz < sizeof *unmap || unmap->flags & ~(uint32_t)(SDC_VFU_UNMAP_DIRTY_BITMAP | SDC_VFU_UNMAP_ALL))
+        return -EINVAL;
+    if (unmap->flags & SDC_VFU_UNMAP_DIRTY_BITMAP)
+        return -ENOTSUP;
+    if (all ? unmap->address != 0 || unmap->size != 0 : unmap->size == 0)
+        return -EINVAL;
+    return 0;
+}
+
 int vfu_dma_unmap(struct vfu_session *session, struct vfu_message *message)
 {
     struct vfu_dma *dma = &session->dma;
-    struct sdc_vfu_dma_unmap unmap;
 
-    memcpy(&unmap, message->payload, sizeof unmap);
-    if (unmap.argsz < sizeof unmap || unmap.size == 0)
-        return -EINVAL;
-    if (unmap.flags & (SDC_VFU_UNMAP_DIRTY_BITMAP | SDC_VFU_UNMAP_ALL))
-        return -ENOTSUP;
-    if (unmap.flags != 0)
-        return -EINVAL;
-    const struct sdc_region *region = find_exact(&dma->table, unmap.address, unmap.size);
-    if (!region)
-        return -ENOENT;
-
-    dma->removed = *region;
-    sdc_mapping_ref(dma->removed.mapping);
-    sdc_region_table_remove(&dma->table, unmap.address, unmap.size);
-    int rc = vfu_dma_publish(session);
+    memcpy(&dma->unmap, message->payload, sizeof dma->unmap);
+    int rc = check_unmap(&dma->unmap);
+    if (rc == 0)
+        rc = take_out(dma, &dma->unmap);
+    if (rc < 0)
+        return rc;
+    rc = vfu_dma_publish(session);
     if (rc < 0) {
-        sdc_region_table_add(&dma->table, &dma->removed);
-        sdc_mapping_unref(dma->removed.mapping);
-        dma->removed = (struct sdc_region){0};
+        put_back(dma);
+        sdc_region_table_clear(&dma->removed);
         return rc;
     }
     return vfu_session_wait(session, &message->header, unmap_finished);

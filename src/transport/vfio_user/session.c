@@ -98,7 +98,7 @@ int vfu_reset(struct vfu_session *session, struct vfu_message *message)
 
 static bool is_access(uint16_t command)
 {
-    return command == SDC_VFU_REGION_READ || command == SDC_VFU_REGION_WRITE;
+    return command == SDC_VFU_REGION_READ || command == SDC_VFU_REGION_WRITE || command == SDC_VFU_REGION_WRITE_MULTI;
 }
 
 // Whether something that was begun has to end before the next message. have: a message is there.

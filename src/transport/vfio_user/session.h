@@ -111,7 +111,8 @@ struct vfu_dma {
     uint32_t maps_alive;       // published and not freed; one: nobody uses an older one than the current
     bool changed;              // the table is ahead of map
     bool holding;              // replies to DMA_MAPs wait until the card has taken the maps over
-    struct sdc_region removed; // by the DMA_UNMAP under way; holds its mapping
+    struct sdc_region_table removed; // by the DMA_UNMAP under way: put back if I/O on it does not end
+    struct sdc_vfu_dma_unmap unmap;  // that command
 };
 
 struct vfu_session {
@@ -133,6 +134,7 @@ struct vfu_session {
     bool (*waiting)(struct vfu_session *session);
     struct sdc_vfu_header command;  // its header
     uint32_t access_done;           // bytes of a region access that were served before the card said not now
+    uint32_t writes_done;           // of a REGION_WRITE_MULTI, likewise
     uint8_t *access_data;           // of a region read
     uint32_t access_size;           // allocated
     bool impatient;                 // patience ran out
@@ -166,6 +168,7 @@ int vfu_dma_unmap(struct vfu_session *session, struct vfu_message *message);
 int vfu_set_irqs(struct vfu_session *session, struct vfu_message *message);      // irqs.c
 int vfu_region_read(struct vfu_session *session, struct vfu_message *message);   // access.c
 int vfu_region_write(struct vfu_session *session, struct vfu_message *message);
+int vfu_region_write_multi(struct vfu_session *session, struct vfu_message *message);
 int vfu_reset(struct vfu_session *session, struct vfu_message *message);         // session.c
 
 // Looks at once what can go on.

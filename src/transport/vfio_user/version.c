@@ -31,7 +31,7 @@ static struct sdc_vfu_capabilities answer_to(const struct sdc_vfu_capabilities *
         .max_data_xfer_size = SDC_LIMIT_DATA_XFER,
         .max_dma_maps = SDC_LIMIT_DMA_REGIONS,
         .pgsizes = 4096,
-        .write_multiple = false,
+        .write_multiple = true,
     };
 }
 
