@@ -55,8 +55,8 @@ class Guest:
         self.intx_event = None
         self._events = []
         self._options = {}
-        # False: every request has memory of its own. What a guest does between two queues isn't seen by TSan, which takes
-        # the same bytes written for two of them, by two threads, for a race.
+        # False: every request has memory of its own. TSan doesn't see how a guest orders what two queues do, and takes
+        # the same bytes used for both, by two threads, for a race.
         self.reuse = True
 
     # --- coming up -------------------------------------------------------------------------------------------
