@@ -71,13 +71,14 @@ uint64_t sdc_eventfd_take(int fd)
     return ret == (ssize_t)sizeof count ? count : 0;
 }
 
-// Whether the file system mounted as mount_id is a FUSE one. One that isn't in our mount table may be.
-static bool is_fuse(uint64_t mount_id)
+// Whether the file system mounted as mount_id is a FUSE one. One that isn't in our mount table (that of a chroot
+// lacks even its root) may be, unless a block device is under it: FUSE over one takes the machine's root to mount.
+static bool is_fuse(uint64_t mount_id, unsigned device_major)
 {
+    bool fuse = device_major == 0;
     FILE *table = fopen("/proc/self/mountinfo", "re");
     if (!table)
-        return true;
-    bool fuse = true;
+        return fuse;
     char *line = NULL;
     size_t capacity = 0;
     while (getline(&line, &capacity, table) > 0) {
@@ -126,7 +127,7 @@ int sdc_fd_identify(int fd, struct sdc_file_identity *identity)
     int seals = fcntl(fd, F_GET_SEALS);
     if (seals >= 0)
         identify_shared(fd, seals, identity);
-    else if (st.stx_mask & STATX_MNT_ID && !is_fuse(st.stx_mnt_id))
+    else if (st.stx_mask & STATX_MNT_ID && !is_fuse(st.stx_mnt_id, st.stx_dev_major))
         identity->kind = SDC_MEMORY_FILE_PLAIN;
     return 0;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 int sdc_socket_address(const char *path, struct sockaddr_un *address, struct sdc_error *err)
@@ -129,6 +130,19 @@ static int probe(const struct sockaddr_un *address, struct sdc_error *err)
     return in_use(address->sun_path, err);
 }
 
+// A killed server's process is gone before the kernel has taken its io_uring apart, and until then its socket
+// still listens: what answers is asked again for somewhat more than a second.
+static int probe_patiently(const struct sockaddr_un *address, struct sdc_error *err)
+{
+    int ret = probe(address, err);
+    for (long ms = 10; ret == -EADDRINUSE && ms <= 640; ms *= 2) {
+        struct timespec pause = {.tv_nsec = ms * 1000000};
+        nanosleep(&pause, NULL);
+        ret = probe(address, err);
+    }
+    return ret;
+}
+
 // Makes room for a new socket, if what is there is a socket that nobody listens on.
 static int clear_path(const struct sockaddr_un *address, struct sdc_error *err)
 {
@@ -144,7 +158,7 @@ static int clear_path(const struct sockaddr_un *address, struct sdc_error *err)
                              : S_ISDIR(st.st_mode) ? "a directory"
                              : S_ISREG(st.st_mode) ? "a file"
                                                    : "a special file");
-    int ret = probe(address, err);
+    int ret = probe_patiently(address, err);
     if (ret < 0)
         return ret;
     if (unlink(path) < 0 && errno != ENOENT)
