@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The split ring and its descriptor chains, over memory that a hostile driver fills. A copy of the memory follows along: nothing
-// but the used ring and the writable bytes of a chain may ever change.
+// Split and packed rings and their descriptor chains, over memory that a hostile driver fills. A copy of the memory follows along:
+// nothing but what the device writes in a ring and the writable bytes of a chain may ever change.
 #include "base/check.h"
 #include "card.h"
 #include "input.h"
 #include "ring/ring.h"
+
+#include <sidecard/virtio.h>
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,6 +15,8 @@ enum {
     SIZE_BITS_MAX = 8,
     CHAINS = 1 << SIZE_BITS_MAX,
     BYTES = FUZZ_PAGES * FUZZ_PAGE,
+    PACKED_AVAIL = 1 << 7, // flags of a packed ring's descriptors
+    PACKED_USED = 1 << 15,
 };
 
 struct course {
@@ -23,11 +27,19 @@ struct course {
     struct sdc_chain *chains[CHAINS]; // taken and not given
     unsigned chains_count;
     uint16_t next_desc;  // where the driver puts its next descriptor
-    uint16_t next_avail; // its available index
+    uint16_t next_avail; // its available index; in a packed ring the id of its next buffer
+    bool wrap;           // packed: the driver's wrap counter
+    bool packed;
 };
 
 // --- what must hold ---
 
+static bool within_area(const struct sdc_area *area, uint64_t iova)
+{
+    return iova - area->iova < area->size;
+}
+
+// Whether the device may write there: the used ring, or a packed ring's descriptors and the device's event structure.
 static bool in_device_area(const struct course *course, const uint8_t *byte)
 {
     // A host byte can be seen at several places: look from each.
@@ -36,7 +48,7 @@ static bool in_device_area(const struct course *course, const uint8_t *byte)
         if (byte < region->host || byte >= region->host + region->size)
             continue;
         uint64_t iova = region->iova + (uint64_t)(byte - region->host);
-        if (iova - course->ring.config.device < course->ring.device.size)
+        if (within_area(&course->ring.device, iova) || (course->packed && within_area(&course->ring.desc, iova)))
             return true;
     }
     return false;
@@ -74,13 +86,16 @@ static void check_ring(const struct course *course)
 
     fuzz_check(ring->in_flight == course->chains_count, "chains in flight are miscounted");
     fuzz_check(ring->in_flight <= ring->config.size, "more chains are in flight than the ring has entries");
+    fuzz_check(ring->entries_in_flight <= ring->config.size, "more entries are in flight than the ring has");
+    fuzz_check(!course->packed || (ring->avail_next < ring->config.size && ring->used_next < ring->config.size),
+               "a packed ring's position lies outside it");
 }
 
 static void check_chain(const struct course *course, const struct sdc_chain *chain)
 {
     uint64_t readable = 0, writable = 0;
 
-    fuzz_check(chain->id < course->ring.config.size, "a chain's head lies outside the ring");
+    fuzz_check(course->packed || chain->id < course->ring.config.size, "a chain's head lies outside the ring");
     fuzz_check(chain->readable_spans <= chain->spans_count && chain->spans_count <= chain->capacity, "spans are miscounted");
     for (uint32_t i = 0; i < chain->spans_count; i++) {
         const struct sdc_span *span = &chain->spans[i];
@@ -114,8 +129,9 @@ static void put_desc(struct course *course, struct fuzz_input *input, uint64_t t
 
     sdc_put64(raw, fuzz_u32(input));
     sdc_put32(raw + 8, fuzz_u16(input));
-    sdc_put16(raw + 12, flags);
-    sdc_put16(raw + 14, (uint16_t)((index + 1) % course->ring.config.size));
+    sdc_put16(raw + (course->packed ? 14 : 12), flags);
+    sdc_put16(raw + (course->packed ? 12 : 14),
+              course->packed ? course->next_avail : (uint16_t)((index + 1) % course->ring.config.size));
     poke(course, table + 16 * (uint64_t)index, raw, sizeof raw);
 }
 
@@ -137,15 +153,22 @@ static void offer(struct course *course, struct fuzz_input *input)
     uint8_t how = fuzz_u8(input);
     uint8_t writable = fuzz_u8(input);
     unsigned count = how % 8 + 1;
-    uint16_t head = (uint16_t)(course->next_desc % size);
+    uint16_t head = course->next_desc;
 
     for (unsigned i = 0; i < count; i++) {
         uint16_t flags = (uint16_t)((i + 1 < count ? SDC_DESC_F_NEXT : 0) | (writable >> i & 1 ? SDC_DESC_F_WRITE : 0));
         if (i + 1 == count && how & 0x80)
             flags |= SDC_DESC_F_INDIRECT;
-        put_desc(course, input, course->ring.config.desc, (uint16_t)(course->next_desc++ % size), flags);
+        if (course->packed)
+            flags = (uint16_t)(flags | (course->wrap ? PACKED_AVAIL : PACKED_USED));
+        put_desc(course, input, course->ring.config.desc, course->next_desc, flags);
+        course->next_desc = (uint16_t)((course->next_desc + 1) % size);
+        course->wrap ^= course->next_desc == 0;
     }
-    put_avail(course, head);
+    if (course->packed)
+        course->next_avail++;
+    else
+        put_avail(course, head);
 }
 
 static void poke_anything(struct course *course, struct fuzz_input *input)
@@ -264,7 +287,7 @@ static void do_one(struct course *course, struct fuzz_input *input)
     case 2: {
         uint8_t index = fuzz_u8(input);
         uint64_t table = fuzz_u32(input);
-        put_desc(course, input, table, index, fuzz_u8(input));
+        put_desc(course, input, table, index, fuzz_u16(input));
         break;
     }
     case 3:
@@ -326,9 +349,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_check(course.expected != NULL, "no memory");
     add_regions(&course, &input);
     uint8_t how = fuzz_u8(&input);
+    course.packed = (how & 0x20) != 0;
+    course.wrap = true;
     struct sdc_ring_config config = {
-        .size = 1U << how % (SIZE_BITS_MAX + 1),
-        .features = (uint64_t)(how >> 6) << 28, // INDIRECT_DESC, EVENT_IDX
+        // A packed ring may be of any size.
+        .size = (1U << (how & 15) % (SIZE_BITS_MAX + 1)) - (how & 0x10 && how & 15 ? 1 : 0),
+        .features = (uint64_t)(how >> 6) << 28 | (course.packed ? SDC_VIRTIO_F_RING_PACKED : 0), // INDIRECT_DESC, EVENT_IDX
         .desc = fuzz_u32(&input),
         .driver = fuzz_u32(&input),
         .device = fuzz_u32(&input),

@@ -167,9 +167,9 @@ def region(iova_page, host_page, pages, access=READ | WRITE):
     return u8(iova_page) + u8(host_page) + u8(pages | access << 6)
 
 
-def ring(regions, size_bits, features=3, desc=0, driver=0x1000, device=0x2000, position=0):
+def ring(regions, size_bits, features=3, desc=0, driver=0x1000, device=0x2000, position=0, packed=False, odd=False):
     head = u8(len(regions) - 1) + b"".join(regions)
-    return head + u8(size_bits | features << 6) + u32(desc) + u32(driver) + u32(device) + u16(position)
+    return head + u8(size_bits | features << 6 | (0x20 if packed else 0) | (0x10 if odd else 0)) + u32(desc) + u32(driver) + u32(device) + u16(position)
 
 
 def offer(buffers, writable, indirect=False):
@@ -185,7 +185,7 @@ def give(which, written):
 
 
 def desc_at(table, index, address, length, flags):
-    return u8(2) + u8(index) + u32(table) + u8(flags) + u32(address) + u16(length)
+    return u8(2) + u8(index) + u32(table) + u16(flags) + u32(address) + u16(length)
 
 
 def use(how, offset, size):
@@ -223,6 +223,18 @@ def chain():
         "same-head-twice": ring(whole, 3) + u8(4) + u8(0) + u8(1) + u8(4) + u8(0) + u8(1) + TAKE * 3,
         "misaligned": ring(whole, 3, desc=8),
         "nowhere": ring(whole, 3, device=0xffff0000),
+        "packed": ring(whole, 5, packed=True) + course + REARM,
+        "packed-no-features": ring(whole, 5, features=0, packed=True) + SUPPRESS + course + REARM,
+        "packed-odd-size": ring(whole, 3, packed=True, odd=True) + course * 9,
+        "packed-size-1": ring(whole, 0, packed=True) + (offer([(0x3000, 16)], 1) + TAKE + give(0, 16) + PUBLISH) * 3,
+        "packed-whole-ring": ring(whole, 2, packed=True) + (offer([(0x3000, 16)] * 4, 0b1000) + TAKE + give(0, 1) + PUBLISH) * 3,
+        "packed-too-long": ring(whole, 2, packed=True) + offer([(0x3000, 16)] * 5, 0) + TAKE,
+        "packed-batch": ring(pages, 5, packed=True) + request * 4 + TAKE * 5 + give(2, 1) + give(0, 1) + PUBLISH + give(0, 1) +
+                        give(0, 1) + PUBLISH + REARM + request + TAKE + stream + give(0, 513) + PUBLISH,
+        "packed-indirect": ring(whole, 3, packed=True) + desc_at(0x6000, 0, 0x3000, 16, 0) + desc_at(0x6000, 1, 0x4000, 512, 2) +
+                           offer([(0x6000, 32)], 0, indirect=True) + TAKE + give(0, 512) + PUBLISH,
+        "packed-same-id": ring(whole, 3, packed=True) + offer([(0x3000, 16)], 0) + desc_at(0, 1, 0x3000, 16, 0x80) + TAKE * 2,
+        "packed-remap": ring(pages, 3, packed=True) + request + TAKE + give(0, 1) + u8(11) + u8(1) + PUBLISH + u8(11) + u8(0) + PUBLISH,
     }
 
 
@@ -248,7 +260,7 @@ def virtio_blk():
     start = u8(1 | 2 | 4 | 8 | 16)
     seeds = {}
     for jumbled in (0, 1):
-        for features in (0, 31):
+        for features in (0, 31, 32, 63):
             seeds[f"every-{jumbled}-{features}"] = u8(jumbled) + u8(features) + every
     seeds.update({
         "indirect": u8(0) + start + request("write", 8, 4096, step=0, indirect=True) + request("read", 8, 4096, indirect=True) + KICK,
@@ -263,6 +275,8 @@ def virtio_blk():
         "many": u8(0) + start + request("write", 0, 512) * 12 + KICK + request("read", 0, 512) * 12 + KICK,
         "restart": u8(0) + start + request("write", 0, 512) + u8(9) + u8(3) + request("read", 0, 512) + KICK,
         "remap": u8(1) + start + request("write", 0, 512) + u8(7) + u8(0) + u8(4) + KICK + u8(7) + u8(1) + request("read", 0, 512) + KICK,
+        "packed-many": u8(0) + u8(33) + (request("write", 0, 512) * 5 + KICK + request("read", 8, 512, indirect=True) * 9 + KICK) * 3,
+        "packed-remap": u8(1) + u8(32) + request("write", 0, 512) + u8(7) + u8(1) + KICK + request("read", 0, 512) + KICK,
         "poke": u8(0) + start + request("write", 0, 512) + u8(6) + u16(0) + u8(16) + u64(0x1000) + u32(16) + u16(1) + u16(0) + KICK,
         "cache": u8(0) + start + u8(10) + u8(0) + request("write", 0, 512) + u8(10) + u8(1) + request("write", 0, 512) + KICK,
         "reset-under-way": u8(0) + start + request("write", 0, 4096) + u8(8) + u8(0) + u16(0x14) + u64(0) + KICK,

@@ -18,6 +18,8 @@ enum {
     HEADER_BYTES = 512, // for one request: header, ranges, status
     DATA = 0x8000,
     DATA_BYTES = 0x8000,
+    PACKED_AVAIL = 1 << 7, // flags of a packed ring's descriptors
+    PACKED_USED = 1 << 15,
     TURNS = 12, // that suffice to finish all that an honest driver offers at a time
 };
 
@@ -26,8 +28,14 @@ struct course {
     struct fuzz_memory memory;
     uint64_t features;
     bool honest;
-    uint16_t avail;      // the driver's index
+    uint16_t avail;      // the driver's index: how many requests it has made
     uint16_t desc;       // next descriptor
+    bool wrap;           // packed: the driver's wrap counter
+    // Packed: how far used descriptors were seen, and how many entries each buffer id occupies.
+    uint16_t seen;
+    uint16_t used_at;
+    bool used_wrap;
+    uint16_t entries[QUEUE_SIZE];
     unsigned desc_in_use; // since the last time that everything had come back
     unsigned table_used; // entries of the indirect table, likewise
 };
@@ -40,11 +48,38 @@ static void put(struct course *course, uint64_t iova, uint64_t value, size_t siz
     fuzz_memory_poke(&course->memory, iova, raw, size);
 }
 
-static uint16_t used_index(const struct course *course)
+static bool is_packed(const struct course *course)
 {
-    uint8_t *low = fuzz_memory_at(&course->memory, DEVICE + 2);
+    return (course->features & SDC_VIRTIO_F_RING_PACKED) != 0;
+}
 
-    return low ? sdc_get16(low) : 0;
+// Follows the used descriptors of a packed ring.
+static void look_packed(struct course *course)
+{
+    for (unsigned i = 0; i < QUEUE_SIZE; i++) {
+        const uint8_t *desc = fuzz_memory_at(&course->memory, DESC + 16 * (uint64_t)course->used_at);
+        uint16_t flags = sdc_get16(desc + 14);
+        uint16_t id = sdc_get16(desc + 12);
+        if (((flags & PACKED_AVAIL) != 0) != course->used_wrap || ((flags & PACKED_USED) != 0) != course->used_wrap)
+            return;
+        fuzz_check(id < QUEUE_SIZE && course->entries[id] > 0, "a buffer comes back that was not on its way");
+        course->used_at = (uint16_t)(course->used_at + course->entries[id]);
+        course->entries[id] = 0;
+        if (course->used_at >= QUEUE_SIZE) {
+            course->used_at = (uint16_t)(course->used_at - QUEUE_SIZE);
+            course->used_wrap = !course->used_wrap;
+        }
+        course->seen++;
+    }
+}
+
+// How many requests have come back.
+static uint16_t used_index(struct course *course)
+{
+    if (!is_packed(course))
+        return sdc_get16(fuzz_memory_at(&course->memory, DEVICE + 2));
+    look_packed(course);
+    return course->seen;
 }
 
 // --- the driver ---
@@ -80,7 +115,7 @@ static void start(struct course *course, struct fuzz_input *input)
     for (unsigned i = 0; i < HEADERS / 8; i++)
         put(course, 8 * i, 0, 8);
     course->features = SDC_VIRTIO_F_VERSION_1 | (how & 1 ? SDC_VIRTIO_F_INDIRECT_DESC : 0) |
-                       (how & 2 ? SDC_VIRTIO_F_EVENT_IDX : 0) | (how & 4 ? 0x200 : 0) | (how & 8 ? 0xa00 : 0);
+                       (how & 2 ? SDC_VIRTIO_F_EVENT_IDX : 0) | (how & 32 ? SDC_VIRTIO_F_RING_PACKED : 0) | (how & 4 ? 0x200 : 0) | (how & 8 ? 0xa00 : 0);
     common(course, 0x14, 1, SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER);
     for (unsigned i = 0; i < 2; i++) {
         common(course, 0x08, 4, i);
@@ -96,8 +131,9 @@ static void start(struct course *course, struct fuzz_input *input)
     }
     common(course, 0x1c, 2, 1);
     common(course, 0x14, 1, 0xf);
-    course->avail = 0;
-    course->desc = 0;
+    course->avail = course->desc = course->seen = course->used_at = 0;
+    course->wrap = course->used_wrap = true;
+    memset(course->entries, 0, sizeof course->entries);
     course->desc_in_use = course->table_used = 0;
     course->honest = true;
 }
@@ -140,36 +176,54 @@ static void add(struct layout *layout, uint64_t iova, uint32_t size, bool writab
     }
 }
 
+// Flags, and next or the buffer id, stand in one order in a split ring and in the other in a packed one.
 static void put_desc(struct course *course, uint64_t at, const struct piece *piece, unsigned flags, unsigned next)
 {
+    bool packed = is_packed(course);
+
     put(course, at, piece->iova, 8);
     put(course, at + 8, piece->size, 4);
-    put(course, at + 12, flags | (piece->writable ? SDC_DESC_F_WRITE : 0), 2);
-    put(course, at + 14, next, 2);
+    put(course, at + (packed ? 14 : 12), flags | (piece->writable ? SDC_DESC_F_WRITE : 0), 2);
+    put(course, at + (packed ? 12 : 14), next, 2);
+}
+
+// One descriptor of the ring itself. next is the following one's index; in a packed ring they follow one another anyway.
+static void put_ring_desc(struct course *course, const struct piece *piece, unsigned flags)
+{
+    uint64_t at = DESC + 16 * (uint64_t)course->desc;
+
+    course->desc_in_use++;
+    if (is_packed(course))
+        flags |= course->wrap ? PACKED_AVAIL : PACKED_USED;
+    course->desc = (course->desc + 1) % QUEUE_SIZE;
+    put_desc(course, at, piece, flags, is_packed(course) ? course->avail % QUEUE_SIZE : course->desc);
+    course->wrap ^= course->desc == 0;
 }
 
 // Puts the chain into the ring, or into the indirect table and one descriptor into the ring.
 static void submit(struct course *course, const struct layout *layout, bool indirect)
 {
     unsigned slots = indirect ? 1 : layout->count;
-    uint16_t head = course->desc % QUEUE_SIZE;
 
     if (course->desc_in_use + slots > QUEUE_SIZE || course->table_used + layout->count > 2 * QUEUE_SIZE)
         kick(course);
-    course->desc_in_use += slots;
+    uint16_t head = course->desc;
+    struct piece table = {TABLE + 16 * course->table_used, 16 * layout->count, false};
     for (unsigned i = 0; i < layout->count; i++) {
-        unsigned next = indirect ? i + 1 : (course->desc + i + 1) % QUEUE_SIZE;
-        uint64_t at = indirect ? TABLE + 16 * (course->table_used + i) : DESC + 16 * (uint64_t)((course->desc + i) % QUEUE_SIZE);
-        put_desc(course, at, &layout->pieces[i], i + 1 < layout->count ? SDC_DESC_F_NEXT : 0, next);
+        unsigned flags = i + 1 < layout->count ? SDC_DESC_F_NEXT : 0;
+        if (indirect)
+            put_desc(course, TABLE + 16 * course->table_used++, &layout->pieces[i], flags, i + 1);
+        else
+            put_ring_desc(course, &layout->pieces[i], flags);
     }
-    if (indirect) {
-        struct piece table = {TABLE + 16 * course->table_used, 16 * layout->count, false};
-        put_desc(course, DESC + 16 * (uint64_t)head, &table, SDC_DESC_F_INDIRECT, 0);
-        course->table_used += layout->count;
+    if (indirect)
+        put_ring_desc(course, &table, SDC_DESC_F_INDIRECT);
+    course->entries[course->avail % QUEUE_SIZE] = (uint16_t)slots;
+    if (!is_packed(course)) {
+        put(course, DRIVER + 4 + 2 * (uint64_t)(course->avail % QUEUE_SIZE), head, 2);
+        put(course, DRIVER + 2, course->avail + 1U, 2);
     }
-    course->desc = (uint16_t)(course->desc + slots);
-    put(course, DRIVER + 4 + 2 * (uint64_t)(course->avail % QUEUE_SIZE), head, 2);
-    put(course, DRIVER + 2, ++course->avail, 2);
+    course->avail++;
 }
 
 // Any type, any sector, any sizes: legal on the ring, not always for a disk.
