@@ -71,8 +71,9 @@ uint64_t sdc_eventfd_take(int fd)
     return ret == (ssize_t)sizeof count ? count : 0;
 }
 
-// Whether the file system mounted as mount_id is a FUSE one. One that isn't in our mount table (that of a chroot
-// lacks even its root) may be, unless a block device is under it: FUSE over one takes the machine's root to mount.
+// Whether the file system mounted as mount_id is a FUSE one. One that isn't in our mount table (that of a
+// chroot lacks even its root) may be, unless a block device is under it: FUSE over one takes the machine's
+// root to mount.
 static bool is_fuse(uint64_t mount_id, unsigned device_major)
 {
     bool fuse = device_major == 0;
