@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# The short names of what is mostly done here. Each target first sees to its packages (tools/install-deps says what it is
-# going to install, and does nothing when all is there), so that on a fresh Debian 12 nothing has to be typed before.
+# The short names of what is mostly done here. Each target first sees to its packages (tools/install-deps says what
+# it is going to install, and does nothing when all is there), so that on a fresh Debian 12 nothing has to be typed
+# before.
 
 PREFIX ?= /usr/local
 export PREFIX

@@ -13,12 +13,13 @@ MIB = 1 << 20
 # (name, backend, options of serve, options of bench); FILE becomes a file of 64 MiB.
 LOADS = [
     ("ram, two queues on two threads, by interrupt", "ram:64M", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
-    ("ram, two queues on two threads, polling", "ram:64M", ["--threads=2", "--queues=2"], ["--numjobs=2", "--poll"]),
+    ("ram, two queues on two threads, polling", "ram:64M", ["--threads=2", "--queues=2"],
+     ["--numjobs=2", "--poll"]),
     ("ram, four queues on two threads, no event index", "ram:64M", ["--threads=2", "--queues=4"],
      ["--numjobs=4", "--event-idx=off"]),
     ("file, two queues on two threads", "FILE", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
-    ("file without the page cache, two queues on two threads", "FILE", ["--threads=2", "--queues=2", "--direct"],
-     ["--numjobs=2"]),
+    ("file without the page cache, two queues on two threads", "FILE",
+     ["--threads=2", "--queues=2", "--direct"], ["--numjobs=2"]),
     ("file without a write cache, one queue", "FILE", ["--write-cache=off"], ["--bs=64k", "--iodepth=4"]),
 ]
 
@@ -33,8 +34,8 @@ def verified_load(binary, backend, serve_options, bench_options, seconds, wrappe
     """One load twice, by two clients one after the other; raises CommandError."""
     with Served(binary, backend, *serve_options, wrapper=wrapper, env=env) as served:
         for _ in range(2):
-            found = served.bench("--rw=randrw", "--bs=4k", "--iodepth=32", "--size=48M", f"--runtime={seconds}", "--verify",
-                                 *bench_options, timeout=seconds * 20 + 120)
+            found = served.bench("--rw=randrw", "--bs=4k", "--iodepth=32", "--size=48M", f"--runtime={seconds}",
+                                 "--verify", *bench_options, timeout=seconds * 20 + 120)
             job = found["jobs"][0]
             if job["error"] != 0 or job["write"]["total_ios"] == 0 or job["device"]["verified_blocks"] == 0:
                 raise CommandError(f"bench wrote {job['write']['total_ios']} requests and verified "

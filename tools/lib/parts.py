@@ -52,10 +52,11 @@ def meson_tests(part, log, folder, wrapper=(), slower=1, leave_out=(), env=None)
     testlog.unlink(missing_ok=True)
     names = []
     if leave_out:
-        listed = subprocess.run(["meson", "introspect", folder, "--tests"], cwd=TOP, capture_output=True, check=True)
+        listed = subprocess.run(["meson", "introspect", folder, "--tests"], cwd=TOP, capture_output=True,
+                                check=True)
         names = [test["name"] for test in json.loads(listed.stdout) if test["name"] not in leave_out]
-    status = part.command(log, *wrapper, "meson", "test", "-C", folder, "--no-rebuild", "--num-processes", "2", "-t",
-                          slower, "--print-errorlogs", *names, env=env)
+    status = part.command(log, *wrapper, "meson", "test", "-C", folder, "--no-rebuild", "--num-processes", "2",
+                          "-t", slower, "--print-errorlogs", *names, env=env)
     if testlog.exists():
         part.account(results.from_meson(testlog, "tests/unit/"), status)
     elif status is not None:
@@ -106,7 +107,8 @@ def run_asan(part, log):
 def run_tsan(part, log):
     loads.under_tsan(part, log, seconds=2)
     # This one is about one thread and the kernel, and takes most of a minute.
-    meson_tests(part, log, "build-tsan", wrapper=loads.without_randomisation(), slower=4, leave_out=["block_conformance"],
+    meson_tests(part, log, "build-tsan", wrapper=loads.without_randomisation(), slower=4,
+                leave_out=["block_conformance"],
                 env={"TSAN_OPTIONS": "halt_on_error=1:exitcode=66"})
 
 
@@ -144,8 +146,9 @@ def run_attack_repeated(part, log):
 
 
 def run_valgrind(part, log):
-    """The requests and rings under valgrind's memcheck, which sees uninitialised bytes; the deadlines of the rest would pass."""
-    files = sorted(str(path.relative_to(TOP)) for pattern in ("test_r_*.py", "test_conformance_blk.py", "test_w_registers.py")
+    """Requests and rings under memcheck, which sees uninitialised bytes; deadlines of the rest would pass."""
+    patterns = ("test_r_*.py", "test_conformance_blk.py", "test_w_registers.py")
+    files = sorted(str(path.relative_to(TOP)) for pattern in patterns
                    for path in (TOP / "tests/attack").glob(pattern))
     binary = f"valgrind -q --error-exitcode=99 --leak-check=no --track-origins=no {TOP}/build/sidecard"
     python_tests(part, log, binary, *files, timeout=3600)
@@ -178,6 +181,6 @@ def all_parts():
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
         Part("valgrind", "requests and rings under valgrind", "product", run_valgrind, long=True),
         Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
-        Part("soak", "a minute of verified load for each backend and way to wait", "product", run_soak, long=True),
+        Part("soak", "verified load, a minute each", "product", run_soak, long=True),
         Part("tsan-long", "a minute of each load under TSan", "tsan", run_tsan_long, long=True),
     ]

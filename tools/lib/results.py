@@ -81,5 +81,5 @@ def from_sum_line(text, name):
     passed, failed, skipped = found[-1]
     results.passed = int(passed)
     results.skipped = int(skipped or 0)
-    results.failed = [f"{name}: test {number + 1} of {failed} that failed; see the log" for number in range(int(failed))]
+    results.failed = [f"{name}: number {number + 1} of {failed} that failed" for number in range(int(failed))]
     return results

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -19,7 +18,7 @@ class CommandError(Exception):
 
 
 class Served:
-    """One server of a virtio-blk card in a folder of its own; `wrapper` is put before the command (setarch, strace)."""
+    """One server of a virtio-blk card in a folder of its own; `wrapper` is put before the command (setarch)."""
 
     def __init__(self, binary, backend, *options, wrapper=(), env=None, start_timeout=20):
         self.binary = str(binary)
@@ -28,15 +27,17 @@ class Served:
         self.folder = Path(tempfile.mkdtemp(prefix="sdc-"))
         self.socket = self.folder / "disk.sock"
         self.stderr = self.folder / "serve.stderr"
-        self.command = [*self.wrapper, self.binary, "serve", str(self.socket), "virtio-blk", str(backend), *options]
+        self.command = [*self.wrapper, self.binary, "serve", str(self.socket), "virtio-blk", str(backend),
+                        *options]
         self.start_timeout = start_timeout
         self.process = None
 
     def __enter__(self):
         ready, writer = os.pipe()
         with open(self.stderr, "wb") as stderr:
-            self.process = subprocess.Popen([*self.command, f"--ready-fd={writer}"], env=self.env, stderr=stderr,
-                                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[writer])
+            self.process = subprocess.Popen([*self.command, f"--ready-fd={writer}"], env=self.env,
+                                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+                                            pass_fds=[writer])
         os.close(writer)
         try:
             answered = select.select([ready], [], [], self.start_timeout)[0] and os.read(ready, 6) == b"READY\n"
@@ -77,17 +78,17 @@ class Served:
     def _terminate(self):
         self.process.send_signal(signal.SIGTERM)
 
-    def bench(self, *options, timeout=300, wrapper=None):
-        """Runs bench to its end and returns its JSON; the server may be asked for its use of the processor around it."""
-        command = [*(self.wrapper if wrapper is None else wrapper), self.binary, "bench", str(self.socket), "--json",
-                   *options]
+    def bench(self, *options, timeout=300):
+        """Runs bench to its end and returns its JSON."""
+        command = [*self.wrapper, self.binary, "bench", str(self.socket), "--json", *options]
         try:
-            done = subprocess.run(command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                                  timeout=timeout)
+            done = subprocess.run(command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True,
+                                  text=True, timeout=timeout)
         except subprocess.TimeoutExpired:
             raise CommandError(f"{' '.join(command)} did not end within {timeout} s") from None
         if done.returncode != 0:
-            raise CommandError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr.strip()}")
+            raise CommandError(f"{' '.join(command)} ended with status {done.returncode}:"
+                               f"\n{done.stderr.strip()}")
         return json.loads(done.stdout)
 
     def cpu_seconds(self):
@@ -101,12 +102,3 @@ def scratch_file(folder, size, name="disk.img"):
     with open(path, "wb") as out:
         os.posix_fallocate(out.fileno(), 0, size)
     return path
-
-
-def wait_for(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True

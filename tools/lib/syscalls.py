@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Counts system calls of running processes by the raw_syscalls:sys_enter tracepoint: exact, and far cheaper than strace."""
+"""Counts system calls of running processes by the raw_syscalls:sys_enter tracepoint: far cheaper than strace."""
 
 import ctypes
 import os
@@ -30,8 +30,9 @@ class Counter:
 
     def __init__(self, tids):
         libc = ctypes.CDLL(None, use_errno=True)
-        # perf_event_attr: type, size, config, sample period, sample type, read format, flags; zeroes to the size.
-        attr = struct.pack("=IIQQQQQ", PERF_TYPE_TRACEPOINT, ATTR_SIZE, int(TRACEPOINT.read_text()), 0, 0, 0, FLAG_INHERIT)
+        # perf_event_attr: type, size, config, sample period and type, read format, flags; zeroes to the size.
+        event = int(TRACEPOINT.read_text())
+        attr = struct.pack("=IIQQQQQ", PERF_TYPE_TRACEPOINT, ATTR_SIZE, event, 0, 0, 0, FLAG_INHERIT)
         attr = ctypes.create_string_buffer(attr.ljust(ATTR_SIZE, b"\0"), ATTR_SIZE)
         self.fds = []
         for tid in tids:
