@@ -127,16 +127,8 @@ def run_clang(part, log):
         part.results.bad("clang: build-clang/sidecard does not start")
 
 
-def run_man(part, log):
-    """Every page without a warning, and a page for every command."""
-    pages = sorted((TOP / "man").glob("*.[1-8]"))
-    if not pages:
-        part.results.bad("man: there are no pages in man/")
-    for page in pages:
-        if part.command(log, "mandoc", "-T", "lint", "-W", "warning", page) == 0:
-            part.results.good()
-        else:
-            part.results.bad(f"man/{page.name}: mandoc has something to say, see the log")
+def run_docs(part, log):
+    script(part, log, "tests/docs/run")
 
 
 def run_attack_repeated(part, log):
@@ -177,7 +169,7 @@ def all_parts():
         Part("fuzz", "the fuzz corpus again", None, run_fuzz),
         Part("clang", "no warning from clang either", "clang", run_clang),
         Part("tidy", "the rules of the source", None, run_tidy),
-        Part("man", "the manual pages", None, run_man),
+        Part("docs", "manual pages and links against the program", "product", run_docs),
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
         Part("valgrind", "requests and rings under valgrind", "product", run_valgrind, long=True),
         Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
