@@ -169,7 +169,8 @@ def region(iova_page, host_page, pages, access=READ | WRITE):
 
 def ring(regions, size_bits, features=3, desc=0, driver=0x1000, device=0x2000, position=0, packed=False, odd=False):
     head = u8(len(regions) - 1) + b"".join(regions)
-    return head + u8(size_bits | features << 6 | (0x20 if packed else 0) | (0x10 if odd else 0)) + u32(desc) + u32(driver) + u32(device) + u16(position)
+    how = size_bits | features << 6 | (0x20 if packed else 0) | (0x10 if odd else 0)
+    return head + u8(how) + u32(desc) + u32(driver) + u32(device) + u16(position)
 
 
 def offer(buffers, writable, indirect=False):

@@ -64,14 +64,31 @@ static size_t last_start(const struct vfu_stream *stream)
     return at;
 }
 
+static bool in_use(const struct vfu_arrival *arrival)
+{
+    return arrival->count > 0 || arrival->lost;
+}
+
+// Where fds of the message at position are kept: with those of it that are here already, else in a free place, or NULL.
+static struct vfu_arrival *place_for(struct vfu_stream *stream, uint64_t position)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (in_use(&stream->arrivals[i]) && stream->arrivals[i].position == position)
+            return &stream->arrivals[i];
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        if (!in_use(&stream->arrivals[i]))
+            return &stream->arrivals[i];
+    }
+    return NULL;
+}
+
 static void keep_fds(struct vfu_stream *stream, const int *fds, int count)
 {
     uint64_t position = stream->position + last_start(stream);
-    struct vfu_arrival *arrival = &stream->arrivals[0];
+    struct vfu_arrival *arrival = place_for(stream, position);
 
-    if ((arrival->count > 0 || arrival->lost) && arrival->position != position)
-        arrival = &stream->arrivals[1];
-    if (arrival->position != position && (arrival->count > 0 || arrival->lost)) {
+    if (!arrival) {
         // A third message with fds before the first was complete: no client does that. They are lost to it.
         for (int i = 0; i < count; i++)
             sdc_fd_close(&(int){fds[i]});
