@@ -81,5 +81,8 @@ def from_sum_line(text, name):
     passed, failed, skipped = found[-1]
     results.passed = int(passed)
     results.skipped = int(skipped or 0)
-    results.failed = [f"{name}: number {number + 1} of {failed} that failed" for number in range(int(failed))]
+    # Such programs say in a line of its own what failed.
+    said = [line.strip() for line in text.splitlines() if re.search(r"\bFAIL(ED)?\b", line)]
+    for number in range(int(failed)):
+        results.bad(f"{name}: {said[number] if number < len(said) else f'number {number + 1} of {failed}'}")
     return results
