@@ -111,6 +111,18 @@ def guest(server):
     return server.guest()
 
 
+@pytest.fixture(params=[False, True], ids=["split", "packed"])
+def packed(request):
+    """The format of the rings: a test that asks for it is run for both."""
+    return request.param
+
+
+@pytest.fixture
+def either(server, packed):
+    """As `guest`, with rings of each format."""
+    return server.guest(packed=packed)
+
+
 @pytest.fixture
 def image(workdir):
     """A raw image of 8 MiB whose sectors are all different."""

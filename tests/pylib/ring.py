@@ -47,7 +47,36 @@ def need_event(event, new, old):
     return (new - event - 1) & 0xFFFF < (new - old) & 0xFFFF
 
 
-class SplitQueue:
+class Queue:
+    """What tests may ask of a queue of either format: `build` writes a good chain and gives what names it (its head, or
+    its buffer id), `offer` makes it available, `add` does both; `put_chain` offers a chain that is good or not;
+    `given_back` and `take` see what the device has used."""
+
+    packed = False
+
+    def add(self, segments, *, indirect=False):
+        head = self.build(segments, indirect=indirect)
+        self.offer(head)
+        return head
+
+    def wait(self, count=1, timeout=2.0):
+        """Takes until `count` heads came back or time is up; gives what came."""
+        done = []
+        end = time.monotonic() + timeout
+        pause = 0.0
+        while len(done) < count:
+            got = self.take()
+            if got:
+                done += got
+                continue
+            if time.monotonic() >= end:
+                break
+            time.sleep(pause)
+            pause = 0.0005
+        return done
+
+
+class SplitQueue(Queue):
     def __init__(self, space, size, *, event_idx=False, desc_addr=None, avail_addr=None, used_addr=None):
         self.space = space
         self.size = size
@@ -116,7 +145,23 @@ class SplitQueue:
         at = self.used_addr + 4 + 8 * (index % self.size)
         return self.space.u32(at), self.space.u32(at + 4)
 
+    def put_chain(self, *descs):
+        """Descriptors (address, length, flags) from the table's start, each naming the one behind it, offered."""
+        for index, (addr, length, flags) in enumerate(descs):
+            self.set_desc(index, addr, length, flags, index + 1)
+        self.offer(0)
+        return 0
+
     # --- honest ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def indirect_table(segments):
+        return indirect_table(segments)
+
+    @staticmethod
+    def raw_desc(addr, length, flags):
+        """One descriptor of an indirect table, as bytes."""
+        return desc(addr, length, flags)
 
     def build(self, segments, *, indirect=False):
         """Writes a chain into free descriptors and gives its head; it isn't offered yet."""
@@ -136,10 +181,9 @@ class SplitQueue:
         self.chains[taken[0]] = taken
         return taken[0]
 
-    def add(self, segments, *, indirect=False):
-        head = self.build(segments, indirect=indirect)
-        self.offer(head)
-        return head
+    def given_back(self):
+        """Whether there is something to take."""
+        return self.used_idx() != self.last_used
 
     def take(self):
         """[(head, length)] of what the device has given back since the last call."""
@@ -150,20 +194,4 @@ class SplitQueue:
             self.last_used = (self.last_used + 1) & 0xFFFF
             self.free.extend(reversed(self.chains.pop(head, [])))
             done.append((head, length))
-        return done
-
-    def wait(self, count=1, timeout=2.0):
-        """Takes until `count` heads came back or time is up; gives what came."""
-        done = []
-        end = time.monotonic() + timeout
-        pause = 0.0
-        while len(done) < count:
-            got = self.take()
-            if got:
-                done += got
-                continue
-            if time.monotonic() >= end:
-                break
-            time.sleep(pause)
-            pause = 0.0005
         return done

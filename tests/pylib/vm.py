@@ -13,6 +13,7 @@ from . import blk, pci, virtio, wire
 from .client import Client
 from .events import EventFd, wait_until
 from .memory import AddressSpace, GuestMemory
+from .packed import PackedQueue
 from .ring import Segment, SplitQueue
 
 BASE = 0x1000_0000
@@ -78,8 +79,12 @@ class Guest:
         return guest
 
     def start(self, *, memory=4 << 20, base=BASE, seal="shrink", features=USUAL_FEATURES, queues=1, queue_size=64,
-              interrupts="msix", driver_ok=True, remote=False):
-        self._options = {"features": features, "queues": queues, "queue_size": queue_size, "interrupts": interrupts}
+              interrupts="msix", driver_ok=True, remote=False, packed=False):
+        """packed: the ring's format. The device has to offer it then."""
+        if packed:
+            features |= virtio.F_RING_PACKED
+        self._options = {"features": features, "queues": queues, "queue_size": queue_size, "interrupts": interrupts,
+                         "packed": packed}
         self.add_memory(base, memory, seal=seal, remote=remote)
         self.virtio.discover()
         self.pci.set_command(pci.COMMAND_MEMORY | pci.COMMAND_MASTER)
@@ -122,8 +127,11 @@ class Guest:
             self.virtio.set("config_msix_vector", 0)
         self.config = blk.parse_config(self.virtio.config_read(0, blk.CONFIG_SIZE))
         event_idx = bool(self.virtio.features & virtio.F_EVENT_IDX)
+        packed = bool(self.virtio.features & virtio.F_RING_PACKED)
+        assert packed == self._options["packed"], "RING_PACKED isn't offered"
         if not self.queues:
-            self.queues = [SplitQueue(self.space, self._options["queue_size"], event_idx=event_idx)
+            kind = PackedQueue if packed else SplitQueue
+            self.queues = [kind(self.space, self._options["queue_size"], event_idx=event_idx)
                            for _ in range(self._options["queues"])]
         for index, queue in enumerate(self.queues):
             queue.clear()
@@ -133,6 +141,17 @@ class Guest:
             self.virtio.driver_ok()
         for event in self._events:
             event.clear()
+
+    def reset_queue(self, index=0, timeout=2.0):
+        """VIRTIO_F_RING_RESET (virtio 1.2, 4.1.4.3.1), up to its end."""
+        self.virtio.set("queue_select", index)
+        self.virtio.set("queue_reset", 1)
+        assert wait_until(lambda: self.virtio.get("queue_reset") == 0, timeout), f"queue {index} stays in its reset"
+
+    def enable_queue(self, index=0):
+        """Starts a queue anew after its reset."""
+        self.queues[index].clear()
+        self.virtio.setup_queue(index, self.queues[index], vector=index + 1)
 
     def restart(self):
         """Device reset and the whole initialisation again."""
