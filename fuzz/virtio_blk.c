@@ -116,7 +116,7 @@ static void start(struct course *course, struct fuzz_input *input)
         put(course, 8 * i, 0, 8);
     course->features = SDC_VIRTIO_F_VERSION_1 | (how & 1 ? SDC_VIRTIO_F_INDIRECT_DESC : 0) |
                        (how & 2 ? SDC_VIRTIO_F_EVENT_IDX : 0) | (how & 32 ? SDC_VIRTIO_F_RING_PACKED : 0) |
-                       (how & 4 ? 0x200 : 0) | (how & 8 ? 0xa00 : 0);
+                       (how & 4 ? 0x200 : 0) | (how & 8 ? 0x6a00 : 0);
     common(course, 0x14, 1, SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER);
     for (unsigned i = 0; i < 2; i++) {
         common(course, 0x08, 4, i);
