@@ -131,6 +131,17 @@ def image(workdir):
 
 
 @pytest.fixture
+def stuck_guest(serve, image):
+    """stuck_guest(...) boots a guest whose requests to the image wait: for a lock that another server holds until its
+    `stop`. Gives both."""
+    def boot(*options, **kwargs):
+        owner, waiter = serve(image), serve(image, *options)
+        owner.guest().assert_works()
+        return owner, waiter.guest(**kwargs)
+    return boot
+
+
+@pytest.fixture
 def cli(workdir):
     """cli(*arguments) runs the command to its end: (status, stderr)."""
     def run(*arguments, **kwargs):
