@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Writes the seeds that the harnesses start from to fuzz/corpus/HARNESS/: for each one what an honest peer does, in the form in
 which the harness takes its input apart, and the mistakes that are worth knowing. Inputs that once found a bug are kept beside
-them; their names begin with "found-", and they are not made here."""
+them, and some of those that fuzzing came upon because they reach what no seed does; their names begin with "found-" and "learned-",
+and they are not made here."""
 
 import pathlib
 import struct
@@ -108,6 +109,10 @@ def bring_up(features, enable=True):
 def registers():
     version_1 = 1 << 32
     return {
+        "queue-reset": bring_up(version_1 | 1 << 40) + write(0x16, 2, 0) + write(0x3a, 2, 1, look=True) + register(BAR4, 0x3a, 2) +
+                       write(0x1c, 2, 1, look=True),
+        "packed": bring_up(version_1 | 1 << 34) + write(0x14, 1, 0, look=True) + write(0x18, 2, 3, look=True),
+        "read-back": b"".join(register(BAR4, offset, 4) for offset in range(0, 0x40, 4)),
         "bring-up": bring_up(version_1 | 3 << 28),
         "bring-up-and-reset": bring_up(version_1) + write(NOTIFY, 2, 0) + write(0x14, 1, 0, look=True),
         "enable-late": bring_up(version_1, enable=False) + write(0x16, 2, 0) + write(0x1c, 2, 1, look=True),
@@ -207,6 +212,15 @@ def chain():
         "many": ring(whole, 3, position=65533) + course * 9,
         "batch": ring(whole, 5) + request * 4 + TAKE * 5 + give(2, 1) + give(0, 1) + PUBLISH + give(0, 1) + give(0, 1) + PUBLISH,
         "size-1": ring(whole, 0) + offer([(0x3000, 16)], 1) + TAKE + give(0, 16) + PUBLISH,
+        "next-outside": ring(whole, 2) + desc_at(0, 3, 0x3000, 1, 1) + u8(3) + u32(14) + u8(2) + u16(9) + desc_at(0, 0, 0x3000, 1, 1) +
+                        u8(3) + u32(14) + u8(2) + u16(9) + u8(4) + u8(0) + u8(0) + TAKE,
+        "not-negotiated": ring(whole, 3, features=0) + offer([(0x6000, 16)], 0, True) + TAKE,
+        "indirect-with-next": ring(whole, 3) + desc_at(0, 0, 0x6000, 16, 5) + u8(4) + u8(0) + u8(0) + TAKE,
+        "indirect-huge": ring(whole, 3) + desc_at(0, 0, 0x6000, 16, 4) + u8(3) + u32(8) + u8(4) + u32(0xfffffff0) + u8(4) + u8(0) +
+                         u8(0) + TAKE,
+        "four-gib": ring(whole, 3) + desc_at(0, 0, 0x3000, 1, 1) + desc_at(0, 1, 0x3000, 1, 0) + u8(3) + u32(8) + u8(4) +
+                    u32(0xffffffff) + u8(4) + u8(0) + u8(0) + TAKE,
+        "across-seventeen-regions": ring(pages, 3) + offer([(0x0ff0, 0x7fff)], 1) + TAKE + stream + give(0, 1),
         "cycle": ring(whole, 2) + offer([(0x3000, 1)], 0) + desc_at(0, 0, 0x3000, 1, 1) + desc_at(0, 1, 0x3000, 1, 1) +
                  desc_at(0, 2, 0x3000, 1, 1) + desc_at(0, 3, 0x3000, 1, 1) + TAKE,
         "indirect": ring(whole, 3) + desc_at(0x6000, 0, 0x3000, 16, 1) + desc_at(0x6000, 1, 0x4000, 512, 2) +
@@ -288,14 +302,15 @@ def virtio_blk():
 # --- session: operations ---
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, RESET = 1, 2, 3, 4, 5, 7, 8, 9, 10, 13
+WRITE_MULTI = 15
 MEMORY, EVENT, FILE, SOCKET = range(4)
 TURNS = u8(6) + u8(8)
 
 
-def message(command, payload=b"", fds=None, cut=None, flags=None, size=None, late=False):
+def message(command, payload=b"", fds=None, cut=None, flags=None, size=None, late=False, heels=False):
     long = len(payload) > 255
     how = (1 if long else 0) | (2 if fds else 0) | (4 if cut is not None else 0) | (8 if flags is not None else 0)
-    how |= (16 if size is not None else 0) | (32 if late else 0)
+    how |= (16 if size is not None else 0) | (32 if late else 0) | (64 if heels else 0)
     out = u8(0) + u8(how) + u8(command) + (u16(len(payload)) if long else u8(len(payload)))
     if fds:
         out += u8(len(fds)) + u8(fds[0])
@@ -332,6 +347,14 @@ def region_read(region_index, offset, count, **more):
     return message(REGION_READ, u64(offset) + u32(region_index) + u32(count), **more)
 
 
+def write_multi(*writes):
+    """Each of them region, offset, data of at most 8 bytes."""
+    out = u64(len(writes))
+    for index, offset, data in writes:
+        out += u64(offset) + u32(index) + u32(len(data)) + data.ljust(8, b"\0")
+    return message(WRITE_MULTI, out)
+
+
 def driver(notify=True):
     """Brings a disk up in few messages and has it read its first sector."""
     def common(offset, data):
@@ -346,7 +369,7 @@ def driver(notify=True):
 
 
 def session():
-    infos = message(GET_INFO, u32(16) + bytes(12)) + message(GET_INFO, u32(16) + bytes(4000))
+    infos = message(GET_INFO, u32(16) + bytes(12)) + message(GET_INFO, u32(16) + bytes(400))
     for index in range(10):
         infos += message(REGION_INFO, u32(32) + u32(0) + u32(index) + bytes(20))
     for index in range(6):
@@ -370,6 +393,16 @@ def session():
         "disk-and-reset": hello() + memory + driver() + message(RESET) + TURNS + dma_unmap(0, 0x10000),
         "disk-and-gone": hello() + memory + event_irqs + driver(notify=False) + region_write(4, 0x3000, u16(0)),
         "disk-flr": hello() + memory + driver() + region_write(7, 0x54 + 8, u16(0x8000)) + region_read(4, 0x14, 1),
+        "multi": hello() + write_multi((4, 0x14, u8(1)), (4, 0x14, u8(3)), (7, 4, u16(6))) + write_multi() +
+                 write_multi((4, 0x14, bytes(9))) + write_multi((9, 0, u8(1))),
+        "heels": hello() + memory + driver() + region_write(4, 0x14, u8(0), heels=True) + region_write(4, 0x14, u8(1), heels=True) +
+                 region_read(4, 0x14, 1, heels=True) + dma_map(0x20000, 4096, fds=[MEMORY], heels=True) +
+                 dma_map(0x30000, 4096, fds=[MEMORY], heels=True) + message(RESET, heels=True) + region_read(4, 0x14, 1),
+        "unmap-all": hello() + memory + driver() + message(DMA_UNMAP, u32(24) + u32(2) + u64(0) + u64(0)) + TURNS + memory,
+        "unmap-mistakes": hello() + memory + dma_unmap(0, 4096) + message(DMA_UNMAP, u32(8) + u32(0) + u64(0) + u64(0x10000)) +
+                          message(DMA_UNMAP, u32(24) + u32(1) + u64(0) + u64(0x10000)) +
+                          message(DMA_UNMAP, u32(24) + u32(4) + u64(0) + u64(0x10000)) + dma_unmap(0, 0x10000, fds=[MEMORY]),
+        "bad-json": hello("{") + hello('{"capabilities":{"max_msg_fds":0}}') + hello(),
         "map-many": hello() + b"".join(dma_map(page << 12, 4096, page << 12, fds=[MEMORY]) for page in range(8)) + driver() +
                     dma_unmap(0x7000, 4096) + dma_unmap(0x7000, 4096),
         "map-mistakes": hello() + dma_map(0, 0, fds=[MEMORY]) + dma_map(1, 4096, fds=[MEMORY]) + dma_map(0, 0x20000, fds=[MEMORY]) +
@@ -402,7 +435,7 @@ def main():
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
-            if not old.name.startswith("found-"):
+            if not old.name.startswith(("found-", "learned-")):
                 old.unlink()
         for name, data in make().items():
             (folder / name).write_bytes(data)

@@ -90,8 +90,8 @@ static void take_replies(struct course *course)
 
 // --- sending ---
 
-// Sends all of it, fds with its first byte, unless the server has gone or takes nothing more.
-static void send_all(struct course *course, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count)
+// Sends all of it, fds with its first byte, unless the server has gone or takes nothing more. wait: lets the server work.
+static void send_all(struct course *course, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count, bool wait)
 {
     for (unsigned i = 0; i < TRIES && size > 0 && !course->ended; i++) {
         struct iovec iov = {(void *)(uintptr_t)bytes, size};
@@ -103,8 +103,10 @@ static void send_all(struct course *course, const uint8_t *bytes, size_t size, c
         } else if (sent != -EAGAIN) {
             return;
         }
-        fuzz_turns(3, NULL, NULL);
-        take_replies(course);
+        if (wait || sent == -EAGAIN) {
+            fuzz_turns(3, NULL, NULL);
+            take_replies(course);
+        }
     }
 }
 
@@ -118,7 +120,7 @@ static unsigned choose_fds(struct course *course, struct fuzz_input *input, int 
     return count;
 }
 
-// A message whose header is right but for what `how` says, sent in one piece or in two.
+// A message whose header is right but for what `how` says, sent in one piece or in two, perhaps on the heels of the one before.
 static void send_message(struct course *course, struct fuzz_input *input)
 {
     uint8_t message[sizeof(struct sdc_vfu_header) + PAYLOAD_MAX];
@@ -146,8 +148,8 @@ static void send_message(struct course *course, struct fuzz_input *input)
     cut = cut < size ? cut : 0;
     // fds come with the message's first byte, or with any other.
     bool late = how & 32 && cut > 0;
-    send_all(course, message, cut, fds, late ? 0 : fds_count);
-    send_all(course, message + cut, size - cut, fds, cut == 0 || late ? fds_count : 0);
+    send_all(course, message, cut, fds, late ? 0 : fds_count, true);
+    send_all(course, message + cut, size - cut, fds, cut == 0 || late ? fds_count : 0, !(how & 64));
 }
 
 // The first `cut` bytes of several headers in one piece: what comes next ends them.
@@ -158,7 +160,7 @@ static void send_raw(struct course *course, struct fuzz_input *input)
 
     fuzz_bytes(input, bytes, size);
     course->raw = true;
-    send_all(course, bytes, size, NULL, 0);
+    send_all(course, bytes, size, NULL, 0, true);
 }
 
 static void poke_memory(struct course *course, struct fuzz_input *input)

@@ -20,7 +20,7 @@ enum {
     DATA_BYTES = 0x8000,
     PACKED_AVAIL = 1 << 7, // flags of a packed ring's descriptors
     PACKED_USED = 1 << 15,
-    TURNS = 12, // that suffice to finish all that an honest driver offers at a time
+    TURNS = 40, // that suffice to finish all that an honest driver offers at a time
 };
 
 struct course {
