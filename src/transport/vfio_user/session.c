@@ -127,6 +127,12 @@ static bool must_wait(struct vfu_session *session, int have, const struct sdc_vf
     return session->dma.holding || (have > 0 && !is_access(header->cmd));
 }
 
+// The client does not read its replies: it gets no more until it does.
+static bool is_full(const struct vfu_session *session)
+{
+    return vfu_stream_unsent(&session->stream) >= SDC_LIMIT_UNSENT;
+}
+
 // Handles what is there, in order, until something must be waited for.
 static void process(struct vfu_session *session)
 {
@@ -134,7 +140,7 @@ static void process(struct vfu_session *session)
 
     while (session->state != VFU_CLOSING) {
         int have = vfu_stream_message(&session->stream, &header);
-        session->parked = must_wait(session, have, &header);
+        session->parked = must_wait(session, have, &header) || (have > 0 && is_full(session));
         if (session->parked || have == 0 || session->state == VFU_CLOSING)
             return;
         int rc = have < 0 ? VFU_DROP : vfu_dispatch(session, &header);
@@ -151,11 +157,15 @@ static void process(struct vfu_session *session)
 
 static void send_replies(struct vfu_session *session)
 {
+    bool was_full = is_full(session);
+
     if (session->dma.holding)
         return;
     int rc = vfu_stream_send(&session->stream);
     if (rc < 0)
         vfu_session_close(session, strerror(-rc));
+    else if (was_full && !is_full(session))
+        vfu_session_step(session); // for messages that waited for it
 }
 
 static void run_deadline(struct sdc_timer *timer)
@@ -186,7 +196,7 @@ static void set_wanted(struct vfu_session *session)
     size_t unsent = vfu_stream_unsent(&session->stream);
     uint32_t wanted = 0;
 
-    if (!session->parked && unsent < SDC_LIMIT_UNSENT)
+    if (!session->parked && !is_full(session))
         wanted |= SDC_READABLE;
     if (unsent > 0 && !session->dma.holding)
         wanted |= SDC_WRITABLE;
