@@ -7,11 +7,12 @@ import threading
 
 import pytest
 
-from pylib import blk, virtio
+from pylib import blk, virtio, wire
 from pylib.events import wait_until
 from pylib.packed import AT_DESC, DISABLE, ENABLE, Position
 from pylib.ring import Segment
 from pylib.vm import USUAL_FEATURES
+from pylib.wire import Cmd
 
 M = 1 << 20
 EVENT_IDX = USUAL_FEATURES | virtio.F_EVENT_IDX
@@ -350,6 +351,34 @@ def test_d06_unmap_and_map_of_the_ring_with_requests_in_flight_loses_none(serve,
         assert len(done) == len(requests), f"turn {turn}: {len(done)} of {len(requests)} requests came back"
         assert guest.queue_events[0].wait(), f"turn {turn}: no interrupt"
         guest.space.release(mark)
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_d06_completion_that_meets_the_unmap_of_its_ring_is_shown(server, packed, steps):
+    """A request of many small steps and, in the same write, kick, changes of other memory, and the unmap of the ring's: the
+    request ends somewhere among them. It is to be seen when the memory is back, without another kick."""
+    guest = server.guest(packed=packed)
+    window = guest.space.windows[0]
+    notify = guest.virtio.structures[virtio.CFG_NOTIFY]
+    body = wire.region_write(notify.bar, notify.offset + guest.virtio.notify_offsets[0] * notify.multiplier, b"\0\0")
+    for segments in range(1, min(guest.config.max_write_zeroes_seg, 9) + 1):
+        data = b"".join(blk.discard_segment(8 * i, 1) for i in range(segments))
+        request = guest.submit(guest.prepare(blk.T_WRITE_ZEROES, data=data), kick=False)
+        guest.queue_events[0].clear()
+        messages = [wire.pack(Cmd.REGION_WRITE, body, flags=wire.NO_REPLY)]
+        for step in range(steps):
+            change = wire.dma_unmap(1 << 40, 4096) if step % 2 else wire.dma_map(1 << 40, 4096)
+            messages.append(wire.pack(Cmd.DMA_UNMAP if step % 2 else Cmd.DMA_MAP, change))
+        messages.append(wire.pack(Cmd.DMA_UNMAP, wire.dma_unmap(window.iova, window.size)))
+        guest.client.send_bytes(b"".join(messages))
+        for _ in messages[1:]:
+            reply = guest.client.recv()
+            assert not reply.is_error, str(reply)
+        if steps % 2:
+            guest.client.dma_unmap(1 << 40, 4096)
+        guest.client.dma_map(window.iova, window.size, fd=window.memory.fd)
+        assert guest.finish(request).status == blk.S_OK, f"{segments} segments"
+        assert guest.queue_events[0].wait(), f"no interrupt for {segments} segments"
 
 
 def test_r11_r12_table_and_lengths_that_flip_all_the_time_never_mix(server):

@@ -136,14 +136,20 @@ void sdc_virtqueue_give(struct sdc_virtio_request *shown, uint32_t written)
     sdc_loop_defer(queue->loop, &queue->flush);
 }
 
+// Shows the driver what was given.
+static void show(struct sdc_virtqueue *queue)
+{
+    if (sdc_ring_publish(&queue->ring))
+        queue->interrupt(queue);
+}
+
 static void run_flush(struct sdc_deferred *deferred)
 {
     struct sdc_virtqueue *queue = sdc_container(deferred, struct sdc_virtqueue, flush);
 
     if (!queue->running)
         return;
-    if (sdc_ring_publish(&queue->ring))
-        queue->interrupt(queue);
+    show(queue);
     if (queue->ring.in_flight == 0 && (queue->stopping || queue->remapping))
         finish_order(queue);
 }
@@ -265,6 +271,9 @@ static void run_order(struct sdc_post *post)
     struct sdc_virtqueue *queue = sdc_container(post, struct sdc_virtqueue, order_post);
     bool idle = !queue->running || queue->ring.in_flight == 0;
 
+    // What was given in this turn is not shown yet: after the order the ring may be gone, or its memory.
+    if (queue->running)
+        show(queue);
     switch (queue->order) {
     case SDC_VIRTQUEUE_START:
         start(queue);
@@ -276,8 +285,6 @@ static void run_order(struct sdc_post *post)
                 queue->device->ops->queue_cancel(queue->device, queue);
             return;
         }
-        if (queue->running && sdc_ring_publish(&queue->ring))
-            queue->interrupt(queue);
         stop(queue);
         break;
     case SDC_VIRTQUEUE_REMAP:
