@@ -40,7 +40,7 @@ struct sdc_loop *fuzz_loop(void)
     if (loop)
         return loop;
     sdc_log_to(&sink);
-    if (sdc_loop_new(&loop, &err) < 0)
+    if (sdc_loop_new(SDC_LOOP_AUTO, &loop, &err) < 0)
         sdc_bug(err.text);
     return loop;
 }

@@ -40,6 +40,7 @@ static const char usage[] =
     "  --allow-file-memory   let the guest's memory be a plain file\n"
     "  --socket-mode=MODE    permissions of the socket, octal\n"
     "  --socket-owner=USER[:GROUP]\n"
+    "  --loop=io_uring|epoll what to wait by (io_uring, or epoll where that is not permitted)\n"
     "  --ready-fd=N          write READY to this fd when the socket is there\n"
     "  --log-level=error|warning|info|debug (warning)\n"
     "\n"
@@ -70,6 +71,21 @@ static int parse_log_level(const struct sdc_option *option, const char *text, st
 }
 
 // --- options with a form of their own ---
+
+static int parse_loop(const struct sdc_option *option, const char *text, struct sdc_error *err)
+{
+    static const char *const names[] = {
+        [SDC_LOOP_AUTO] = "auto", [SDC_LOOP_IO_URING] = "io_uring", [SDC_LOOP_EPOLL] = "epoll"};
+
+    for (unsigned i = 0; i < SDC_COUNT(names); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *(enum sdc_loop_kind *)option->value = i;
+            return 0;
+        }
+    }
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                         "--loop=%s: must be auto, io_uring or epoll; type for example %s", text, option->example);
+}
 
 static int parse_mode(const struct sdc_option *option, const char *text, struct sdc_error *err)
 {
@@ -114,6 +130,7 @@ static int parse_owner(const struct sdc_option *option, const char *text, struct
 
 struct numbers {
     uint64_t queues, queue_size, threads, block_size, seg_max, size_max, ready_fd;
+    enum sdc_loop_kind loop;
 };
 
 // Checks what a table of ranges cannot say.
@@ -148,6 +165,7 @@ static int parse(int argc, char **argv, struct sdc_serve_options *serve, struct 
         {"allow-file-memory", SDC_OPTION_FLAG, &serve->allow_file_memory, 0, 0, "--allow-file-memory", NULL},
         {"socket-mode", SDC_OPTION_CALL, &serve->listen.mode, 0, 0, "--socket-mode=0660", parse_mode},
         {"socket-owner", SDC_OPTION_CALL, &serve->listen, 0, 0, "--socket-owner=libvirt-qemu:kvm", parse_owner},
+        {"loop", SDC_OPTION_CALL, &numbers->loop, 0, 0, "--loop=epoll", parse_loop},
         {"ready-fd", SDC_OPTION_NUMBER, &numbers->ready_fd, 0, INT32_MAX, "--ready-fd=3", NULL},
         {"log-level", SDC_OPTION_CALL, &sink.level, 0, 0, "--log-level=info", parse_log_level},
         {"help", SDC_OPTION_FLAG, help, 0, 0, "--help", NULL},
@@ -175,7 +193,7 @@ static int parse(int argc, char **argv, struct sdc_serve_options *serve, struct 
 static int serve_until_end(const struct sdc_serve_options *serve, const struct numbers *numbers, struct sdc_error *err)
 {
     struct sdc_server *server = NULL;
-    int rc = sdc_server_new((unsigned)numbers->threads, &server, err);
+    int rc = sdc_server_new((unsigned)numbers->threads, numbers->loop, &server, err);
 
     if (rc == 0)
         rc = sdc_server_add(server, serve, err);

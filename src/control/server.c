@@ -182,7 +182,7 @@ int sdc_server_run(struct sdc_server *server, struct sdc_error *err)
 
 // --- life ---
 
-int sdc_server_new(unsigned threads, struct sdc_server **out, struct sdc_error *err)
+int sdc_server_new(unsigned threads, enum sdc_loop_kind kind, struct sdc_server **out, struct sdc_error *err)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
     struct sdc_server *server = calloc(1, sizeof *server);
@@ -196,11 +196,12 @@ int sdc_server_new(unsigned threads, struct sdc_server **out, struct sdc_error *
         return sdc_error_set(err, rc, SDC_FAULT_HOST, "signals cannot be read: %s", strerror(-rc));
     }
     for (unsigned i = 0; i < threads; i++) {
-        int rc = sdc_loop_new(&server->loops[i], err);
+        int rc = sdc_loop_new(kind, &server->loops[i], err);
         if (rc < 0) {
             sdc_server_free(server);
             return rc;
         }
+        kind = sdc_loop_kind(server->loops[0]);
         server->loops_count++;
     }
     server->signals = (struct sdc_watch){.fd = server->signals_fd, .wanted = SDC_READABLE, .ready = signal_arrived};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "control/card.h"
+#include "loop/loop.h"
 #include "os/socket.h"
 
 struct sdc_server;
@@ -16,9 +17,9 @@ struct sdc_serve_options {
     bool allow_file_memory;
 };
 
-// threads: loops, 1 to 64; the first, which is every card's home, is run by the caller of sdc_server_run. Blocks SIGTERM, SIGINT and
-// SIGHUP. 0 or a negative errno with err filled.
-int sdc_server_new(unsigned threads, struct sdc_server **server, struct sdc_error *err);
+// threads: loops, 1 to 64, all of one kind; the first, which is every card's home, is run by the caller of sdc_server_run. Blocks
+// SIGTERM, SIGINT and SIGHUP. 0 or a negative errno with err filled.
+int sdc_server_new(unsigned threads, enum sdc_loop_kind kind, struct sdc_server **server, struct sdc_error *err);
 // Makes a card and listens. Before sdc_server_run.
 int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err);
 // Serves until SIGTERM or SIGINT, then ends every session in order. SIGHUP looks at the backends again.

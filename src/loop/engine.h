@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Inside the loop: what a loop is made of, and what it asks of the way in which it waits. loop.c keeps posts,
-// timers and deferred functions; an engine (io_uring, or another one later) keeps watches and file I/O.
+// timers and deferred functions; an engine (io_uring or epoll) keeps watches and file I/O.
 // Nobody else includes this.
 #pragma once
 
@@ -11,7 +11,7 @@
 #define SDC_LOOP_FOREVER UINT64_MAX
 
 struct sdc_loop_engine {
-    const char *name;
+    enum sdc_loop_kind kind;
     // Makes loop->engine.
     int (*open)(struct sdc_loop *loop, struct sdc_error *err);
     void (*close)(struct sdc_loop *loop);
@@ -50,6 +50,7 @@ struct sdc_loop {
 };
 
 extern const struct sdc_loop_engine sdc_loop_uring;
+extern const struct sdc_loop_engine sdc_loop_epoll;
 
 // timers.c
 uint64_t sdc_loop_next_deadline(const struct sdc_loop *loop); // SDC_LOOP_FOREVER when no timer is set

@@ -7,18 +7,34 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 static _Thread_local struct sdc_loop *current; // the loop that this thread runs
 
-int sdc_loop_new(struct sdc_loop **loop, struct sdc_error *err)
+static bool is_refusal(int code)
+{
+    return code == -EPERM || code == -ENOSYS || code == -EACCES;
+}
+
+static int open_engine(struct sdc_loop *loop, enum sdc_loop_kind kind, struct sdc_error *err)
+{
+    loop->ops = kind == SDC_LOOP_EPOLL ? &sdc_loop_epoll : &sdc_loop_uring;
+    int ret = loop->ops->open(loop, err);
+    if (kind != SDC_LOOP_AUTO || !is_refusal(ret))
+        return ret;
+    sdc_log(SDC_LOG_INFO, "io_uring is not permitted here (%s); using epoll, with threads for file I/O",
+            strerror(-ret));
+    return open_engine(loop, SDC_LOOP_EPOLL, err);
+}
+
+int sdc_loop_new(enum sdc_loop_kind kind, struct sdc_loop **loop, struct sdc_error *err)
 {
     struct sdc_loop *made = calloc(1, sizeof *made);
     if (!made)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "out of memory for a loop");
-    made->ops = &sdc_loop_uring;
     made->deferred_end = &made->deferred;
     made->now_ns = sdc_clock_ns();
-    int ret = made->ops->open(made, err);
+    int ret = open_engine(made, kind, err);
     if (ret < 0) {
         free(made);
         return ret;
@@ -34,6 +50,11 @@ void sdc_loop_free(struct sdc_loop *loop)
     loop->ops->close(loop);
     free(loop->timers);
     free(loop);
+}
+
+enum sdc_loop_kind sdc_loop_kind(const struct sdc_loop *loop)
+{
+    return loop->ops->kind;
 }
 
 bool sdc_loop_is_mine(const struct sdc_loop *loop)

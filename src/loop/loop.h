@@ -12,8 +12,15 @@
 
 struct sdc_loop;
 
+// What a loop waits by. With epoll, which needs no permission, file I/O is done by up to four threads of the
+// loop's. AUTO: io_uring, or epoll where the host refuses that, which is said in the log at level info.
+enum sdc_loop_kind { SDC_LOOP_AUTO, SDC_LOOP_IO_URING, SDC_LOOP_EPOLL };
+
 // A new loop, run by the thread that calls sdc_loop_run. Before that, the thread that made it may use every function below.
-int sdc_loop_new(struct sdc_loop **loop, struct sdc_error *err);
+// -EPERM, -ENOSYS or -EACCES: io_uring is wanted and refused.
+int sdc_loop_new(enum sdc_loop_kind kind, struct sdc_loop **loop, struct sdc_error *err);
+// Never AUTO.
+enum sdc_loop_kind sdc_loop_kind(const struct sdc_loop *loop);
 // After sdc_loop_run returned, with nothing watched and no I/O in flight.
 void sdc_loop_free(struct sdc_loop *loop);
 // Runs until sdc_loop_stop. What was posted before the stop is run.

@@ -259,8 +259,8 @@ static int ring_error(int code, struct sdc_error *err)
     if (code == -EPERM || code == -ENOSYS || code == -EACCES)
         return sdc_error_set(
             err, code, SDC_FAULT_HOST,
-            "io_uring is not permitted here (%s); allow it in the container's seccomp profile, and set "
-            "sysctl kernel.io_uring_disabled=0",
+            "io_uring is not permitted here (%s); allow it in the container's seccomp profile and set "
+            "sysctl kernel.io_uring_disabled=0, or use --loop=epoll",
             strerror(-code));
     return sdc_error_set(err, code, SDC_FAULT_HOST, "cannot make an io_uring: %s", strerror(-code));
 }
@@ -324,7 +324,7 @@ static void finish_uring(struct sdc_loop *loop)
 }
 
 const struct sdc_loop_engine sdc_loop_uring = {
-    .name = "io_uring",
+    .kind = SDC_LOOP_IO_URING,
     .open = open_uring,
     .close = close_uring,
     .start = start_uring,

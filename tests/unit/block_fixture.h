@@ -6,6 +6,7 @@
 #include "backend/block/block.h"
 #include "base/check.h"
 #include "loop/loop.h"
+#include "loop_kinds.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -67,7 +68,7 @@ static inline void fixture_open_queue(struct fixture *f, struct sdc_block *block
 {
     struct sdc_error err = {0};
     *f = (struct fixture){.block = block, .send.run = fixture_send, .watchdog.expired = fixture_timeout};
-    if (sdc_loop_new(&f->loop, &err) < 0)
+    if (sdc_loop_new(loop_kind, &f->loop, &err) < 0)
         fail_msg("%s", err.text);
     assert_int_equal(block->ops->queue_open(block, f->loop, fixture_done, f, &f->queue), 0);
 }

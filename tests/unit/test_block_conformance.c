@@ -337,5 +337,5 @@ int main(void)
         cmocka_unit_test(a_device_that_always_has_more_leaves_room_for_timers),
         cmocka_unit_test(several_loops_share_a_disk),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    RUN_WITH_EVERY_LOOP(tests);
 }

@@ -283,5 +283,5 @@ int main(void)
         cmocka_unit_test_teardown(unsupported_discard_succeeds_and_is_not_tried_again, reset),
         cmocka_unit_test_teardown(unsupported_zeroes_are_written, reset),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    RUN_WITH_EVERY_LOOP(tests);
 }

@@ -405,5 +405,5 @@ int main(void)
         cmocka_unit_test(discard_and_unmap_give_space_back),
         cmocka_unit_test(zeroes_are_written_where_the_file_system_cannot_make_them),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    RUN_WITH_EVERY_LOOP(tests);
 }

@@ -2,6 +2,7 @@
 // Loops: posts, deferred functions, timers, watches, file I/O, and how they get along.
 #include "base/check.h"
 #include "loop/loop.h"
+#include "loop_kinds.h"
 #include "os/clock.h"
 #include "os/fd.h"
 
@@ -28,7 +29,7 @@ static struct sdc_loop *new_loop(void)
 {
     struct sdc_loop *loop;
     struct sdc_error err = {0};
-    if (sdc_loop_new(&loop, &err) < 0)
+    if (sdc_loop_new(loop_kind, &loop, &err) < 0)
         fail_msg("%s", err.text);
     return loop;
 }
@@ -528,8 +529,6 @@ static void a_closed_socket_is_let_go_of(void **state)
     close(pair[1]);
 }
 
-// --- file I/O ---
-
 static int temporary_file(void)
 {
     int fd = open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -538,6 +537,98 @@ static int temporary_file(void)
     assert_true(fd >= 0);
     return fd;
 }
+
+static void pause_after_three(struct sdc_watch *watch, uint32_t events)
+{
+    struct watched *watched = sdc_container(watch, struct watched, watch);
+    assert_int_equal(events, SDC_READABLE);
+    if (++watched->calls == 3) {
+        sdc_loop_rewatch(watched->loop, watch, 0);
+        sdc_loop_timer_set(watched->loop, &watched->timer, 10 * MS);
+    }
+}
+
+static void a_file_is_always_ready_until_it_is_paused_or_unwatched(void **state)
+{
+    (void)state;
+    struct watched w = {.loop = new_loop(),
+                        .timer.expired = stop_timer,
+                        .watch = {.fd = temporary_file(), .wanted = SDC_READABLE, .ready = pause_after_three}};
+    assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
+    run(w.loop);
+    assert_int_equal(w.calls, 3);
+    w.watch.ready = note_and_stop;
+    sdc_loop_rewatch(w.loop, &w.watch, SDC_READABLE | SDC_WRITABLE);
+    run(w.loop);
+    assert_int_equal(w.calls, 4);
+    assert_int_equal(w.events, SDC_READABLE | SDC_WRITABLE);
+    sdc_loop_unwatch(w.loop, &w.watch);
+    sdc_loop_timer_set(w.loop, &w.timer, 10 * MS);
+    run(w.loop);
+    assert_int_equal(w.calls, 4);
+    sdc_loop_free(w.loop);
+    close(w.watch.fd);
+}
+
+static void a_number_that_is_no_fd_hangs_up(void **state)
+{
+    (void)state;
+    struct watched w = {.loop = new_loop(),
+                        .watch = {.fd = dup(0), .wanted = SDC_READABLE, .ready = note_and_stop}};
+    close(w.watch.fd);
+    assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
+    run(w.loop);
+    assert_int_equal(w.events, SDC_HANGUP);
+    sdc_loop_unwatch(w.loop, &w.watch);
+    sdc_loop_free(w.loop);
+}
+
+static void pause_when_called(struct sdc_watch *watch, uint32_t events)
+{
+    struct watched *watched = sdc_container(watch, struct watched, watch);
+    watched->calls++;
+    watched->events = events;
+    sdc_loop_rewatch(watched->loop, watch, 0);
+    if (watched->victim->calls > 0)
+        sdc_loop_stop(watched->loop);
+}
+
+static void one_fd_can_be_watched_twice(void **state)
+{
+    (void)state;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_int_equal(send(pair[1], "x", 1, 0), 1);
+    struct watched w[2];
+    struct sdc_loop *loop = new_loop();
+    for (int i = 0; i < 2; i++)
+        w[i] = (struct watched){.loop = loop,
+                                .victim = &w[1 - i],
+                                .timer.expired = stop_timer,
+                                .watch = {.fd = pair[0], .ready = pause_when_called}};
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 2; i++) {
+            w[i].calls = 0;
+            w[i].watch.wanted = i == 0 ? SDC_READABLE : SDC_WRITABLE;
+            assert_int_equal(sdc_loop_watch(loop, &w[i].watch), 0);
+        }
+        run(loop);
+        assert_int_equal(w[0].events, SDC_READABLE);
+        assert_int_equal(w[1].events, SDC_WRITABLE);
+        for (int i = 0; i < 2; i++)
+            sdc_loop_unwatch(loop, &w[i].watch);
+    }
+    char byte; // without the byte in the way, the other end sees that the last reference is gone
+    assert_int_equal(recv(pair[0], &byte, 1, MSG_DONTWAIT), 1);
+    close(pair[0]);
+    sdc_loop_timer_set(loop, &w[0].timer, 5 * MS);
+    run(loop);
+    assert_int_equal(recv(pair[1], &byte, 1, MSG_DONTWAIT), 0);
+    sdc_loop_free(loop);
+    close(pair[1]);
+}
+
+// --- file I/O ---
 
 enum { IOS = 10000, IO_BYTES = 512 };
 
@@ -756,6 +847,57 @@ static void an_idle_loop_sleeps(void **state)
     close(w.watch.fd);
 }
 
+static void do_nothing(struct sdc_post *post)
+{
+    (void)post;
+}
+
+struct waking {
+    struct sdc_loop *loop;
+    struct sdc_post post;
+};
+
+static void *wake_then_stop(void *context)
+{
+    struct waking *waking = context;
+    nanosleep(&(struct timespec){0, 20 * 1000 * 1000}, NULL);
+    sdc_loop_post(waking->loop, &waking->post);
+    stop_from_elsewhere(waking->loop);
+    return NULL;
+}
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000 * MS + (uint64_t)time.tv_nsec;
+}
+
+static void a_loop_that_was_woken_sleeps_again_whatever_a_paused_watch_has_to_say(void **state)
+{
+    (void)state;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    struct waking waking = {.loop = new_loop(), .post.run = do_nothing};
+    struct watched w = {.loop = waking.loop,
+                        .peer = pair[1],
+                        .timer.expired = pause_and_hang_up,
+                        .watch = {.fd = pair[0], .wanted = SDC_READABLE, .ready = note_and_stop}};
+    assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
+    sdc_loop_timer_set(w.loop, &w.timer, 5 * MS);
+    run(w.loop); // it is paused now, and the other end is gone
+    pthread_t thread;
+    pthread_create(&thread, NULL, wake_then_stop, &waking);
+    uint64_t before = cpu_ns();
+    run(w.loop);
+    assert_in_range(cpu_ns() - before, 0, 50 * MS); // of 200 ms
+    pthread_join(thread, NULL);
+    assert_int_equal(w.calls, 0);
+    sdc_loop_unwatch(w.loop, &w.watch);
+    sdc_loop_free(w.loop);
+    close(pair[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -771,12 +913,16 @@ int main(void)
         cmocka_unit_test(a_watch_can_be_widened_while_it_waits),
         cmocka_unit_test(a_paused_watch_hears_of_no_hangup),
         cmocka_unit_test(a_closed_socket_is_let_go_of),
+        cmocka_unit_test(a_file_is_always_ready_until_it_is_paused_or_unwatched),
+        cmocka_unit_test(a_number_that_is_no_fd_hangs_up),
+        cmocka_unit_test(one_fd_can_be_watched_twice),
         cmocka_unit_test(more_io_than_the_rings_hold_is_done),
         cmocka_unit_test(io_asked_for_before_the_run_is_done),
         cmocka_unit_test(every_kind_of_io_works_and_errors_come_as_results),
         cmocka_unit_test(files_are_numbered_until_there_are_no_more),
         cmocka_unit_test(io_works_without_registered_files),
         cmocka_unit_test(an_idle_loop_sleeps),
+        cmocka_unit_test(a_loop_that_was_woken_sleeps_again_whatever_a_paused_watch_has_to_say),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    RUN_WITH_EVERY_LOOP(tests);
 }

@@ -87,7 +87,7 @@ static void open_session(struct fixture *f)
     int ends[2];
 
     *f = (struct fixture){.card = {.ops = &card_ops}};
-    assert_int_equal(sdc_loop_new(&f->loop, NULL), 0);
+    assert_int_equal(sdc_loop_new(SDC_LOOP_AUTO, &f->loop, NULL), 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
     f->client = ends[0];
     f->session = vfu_session_new(f->loop, ends[1], &f->card, &options, session_ended, f);

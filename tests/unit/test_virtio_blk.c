@@ -36,7 +36,7 @@ static void open_disk(uint32_t block_size, bool read_only, bool jumbled)
     struct sdc_block *block;
 
     f = (struct core_fixture){0};
-    assert_int_equal(sdc_loop_new(&f.loop, NULL), 0);
+    assert_int_equal(sdc_loop_new(SDC_LOOP_AUTO, &f.loop, NULL), 0);
     assert_int_equal(sdc_block_open("ram:64k", &how, &block, NULL), 0);
     assert_int_equal(sdc_virtio_blk_new(block, &options, &device, NULL), 0);
     core_open(&f, device, jumbled);

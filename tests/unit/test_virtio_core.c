@@ -120,7 +120,7 @@ static void open_core(uint16_t queues, bool jumbled)
     memset(&dev, 0, sizeof dev);
     memset(&f, 0, sizeof f);
     dev.device = (struct sdc_virtio_device){.ops = &dev_ops, .queues_count = queues, .queue_size_max = CORE_SIZE};
-    assert_int_equal(sdc_loop_new(&f.loop, NULL), 0);
+    assert_int_equal(sdc_loop_new(SDC_LOOP_AUTO, &f.loop, NULL), 0);
     core_open(&f, &dev.device, jumbled);
 }
 
