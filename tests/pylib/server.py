@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Starts the real `sidecard serve`, and at the end insists that it left in good order.
 
+SIDECARD is the binary under test, SIDECARD_SERVE_ARGS are arguments that every server gets: with --loop=epoll all
+tests are run over the other kind of loop.
+
 `Server.finish` is where every test's last checks are: all fds that a client lent are back, a fresh client can write and
 read, SIGTERM ends the process with status 0, no sanitizer has spoken, the socket file is gone.
 """
@@ -88,7 +91,8 @@ class Server:
         self.logs.chmod(0o777)
         self.stderr_path = self.logs / "stderr"
         self.backend = str(backend)
-        self.options = [str(option) for option in options]
+        # Before the test's own options, which count where both say something.
+        self.options = shlex.split(os.environ.get("SIDECARD_SERVE_ARGS", "")) + [str(option) for option in options]
         self.pass_fds = tuple(pass_fds)
         self.user = user
         self.device = device
