@@ -21,6 +21,13 @@ int sdc_signals_open(const int *signals)
     return fd < 0 ? -errno : fd;
 }
 
+void sdc_signal_catch_once(int signal, void (*caught)(int signal))
+{
+    struct sigaction action = {.sa_handler = caught, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+
+    sigaction(signal, &action, NULL);
+}
+
 int sdc_signals_take(int fd)
 {
     struct signalfd_siginfo info;

@@ -7,3 +7,7 @@
 int sdc_signals_open(const int *signals);
 // The next signal that has arrived, or 0.
 int sdc_signals_take(int fd);
+
+// For programs without a loop: calls `caught` when the signal arrives, in a signal handler; only the first time, then the signal has
+// its usual effect again. System calls that it interrupts go on.
+void sdc_signal_catch_once(int signal, void (*caught)(int signal));
