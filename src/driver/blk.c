@@ -38,7 +38,8 @@ enum {
 #define F_WRITE_ZEROES (UINT64_C(1) << 14)
 #define WANTED                                                                                             \
     (F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ | F_DISCARD | \
-     F_WRITE_ZEROES | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_ACCESS_PLATFORM)
+     F_WRITE_ZEROES | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_ACCESS_PLATFORM | \
+     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_RING_RESET)
 
 struct sdc_driver_blk {
     struct sdc_driver_device device;
@@ -123,6 +124,7 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
         .discard_max = values[MAX_DISCARD] * SECTOR,
         .write_zeroes_max = values[MAX_ZEROES] * SECTOR,
         .features = features,
+        .packed = features & SDC_VIRTIO_F_RING_PACKED,
     };
     return 0;
 }
@@ -257,6 +259,14 @@ int sdc_driver_blk_map(struct sdc_driver_blk *blk, const struct sdc_client_memor
                              "memory for data at iova 0x%" PRIx64 ": it begins at 4 GiB or above",
                              memory->iova);
     return blk->device.transport->ops->map(blk->device.transport, memory, err);
+}
+
+int sdc_driver_blk_reset_queue(struct sdc_driver_blk *blk, uint16_t index, struct sdc_error *err)
+{
+    int ret = sdc_driver_device_reset_queue(&blk->device, index, err);
+    if (ret == 0)
+        sdc_driver_blk_queue_restart(blk->queues[index]);
+    return ret;
 }
 
 int sdc_driver_blk_check(struct sdc_driver_blk *blk, struct sdc_error *err)

@@ -26,12 +26,13 @@ struct sdc_driver_blk_info {
     uint64_t discard_max; // bytes of one request
     uint64_t write_zeroes_max;
     uint64_t features; // negotiated
+    bool packed;       // the queues are packed rings
 };
 
 // How to use it.
 struct sdc_driver_blk_options {
     uint16_t queues;      // to set up; 0: 1
-    uint16_t queue_size;  // entries; 0: as many as the device allows
+    uint16_t queue_size;  // entries; 0: as many as the device allows. Packed rings take any number
     uint32_t depth;       // requests in flight on each queue; 0: 128, or as many as it holds
     uint64_t request_max; // bytes of data in one request; 0: 128 KiB, or what the device takes
     bool poll;            // no interrupts
@@ -73,6 +74,9 @@ const struct sdc_driver_blk_info *sdc_driver_blk_info(const struct sdc_driver_bl
 // Memory for data. It has to outlive blk. Its iova is not in [0, 4 GiB), where blk has its own.
 int sdc_driver_blk_map(struct sdc_driver_blk *blk, const struct sdc_client_memory *memory,
                        struct sdc_error *err);
+// Resets one queue and sets it up again. Requests that were in flight on it are the caller's again; whether
+// the device has done them is not known. Otherwise as sdc_driver_device_reset_queue.
+int sdc_driver_blk_reset_queue(struct sdc_driver_blk *blk, uint16_t index, struct sdc_error *err);
 // Whether the device is alive. Any thread.
 int sdc_driver_blk_check(struct sdc_driver_blk *blk, struct sdc_error *err);
 struct sdc_driver_blk_queue *sdc_driver_blk_queue(struct sdc_driver_blk *blk, uint16_t index);

@@ -49,6 +49,7 @@ struct sdc_driver_blk_queue {
     bool armed;            // interrupts are asked for
     uint8_t *slots;
     uint64_t slots_iova;
+    uint32_t depth; // slots
     uint32_t free_count;
     uint32_t *free_slots;
     struct sdc_driver_segment *segments; // room for one request: header, data, status
@@ -68,6 +69,7 @@ int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_
         made->device = device;
         made->ring = device->queues[index];
         made->index = index;
+        made->depth = depth;
         made->size_max = info->size_max;
         made->segments_max = segments_max;
         made->slots = sdc_client_memory_take(&device->memory, (uint64_t)depth * SLOT_BYTES, SLOT_BYTES,
@@ -80,11 +82,17 @@ int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for queue %u with %" PRIu32 " requests",
                              index, depth);
     }
-    // The first to be taken is slot 0.
-    for (uint32_t i = 0; i < depth; i++)
-        made->free_slots[made->free_count++] = depth - 1 - i;
+    sdc_driver_blk_queue_restart(made);
     *queue = made;
     return 0;
+}
+
+void sdc_driver_blk_queue_restart(struct sdc_driver_blk_queue *queue)
+{
+    // The first to be taken is slot 0.
+    for (uint32_t i = 0; i < queue->depth; i++)
+        queue->free_slots[i] = queue->depth - 1 - i;
+    queue->free_count = queue->depth;
 }
 
 void sdc_driver_blk_queue_free(struct sdc_driver_blk_queue *queue)

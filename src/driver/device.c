@@ -3,6 +3,7 @@
 #include "driver/device.h"
 
 #include "base/check.h"
+#include "base/limits.h"
 #include "os/clock.h"
 #include "os/fd.h"
 #include "os/wait.h"
@@ -84,7 +85,7 @@ int sdc_driver_device_open(struct sdc_driver_device *device, struct sdc_driver_t
 
 // --- queues ---
 
-// The size that queue `index` is to have. A power of two; the device's own limit may be none.
+// The size that queue `index` is to have. In a split ring a power of two; the device's own limit may be none.
 static int choose_size(struct sdc_driver_device *device, uint16_t index, uint16_t wanted, uint16_t *size,
                        struct sdc_error *err)
 {
@@ -98,7 +99,12 @@ static int choose_size(struct sdc_driver_device *device, uint16_t index, uint16_
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "a queue of %u entries: the device's queue %u has at most %u", wanted, index,
                              max);
-    *size = wanted > 0 ? wanted : max;
+    *size = wanted > 0 ? wanted : (uint16_t)sdc_min(max, SDC_LIMIT_QUEUE_SIZE);
+    if (device->features & SDC_VIRTIO_F_RING_PACKED)
+        return 0;
+    if (wanted > 0 && !sdc_is_power_of_two(wanted))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "a queue of %u entries: with split rings, it takes a power of two", wanted);
     while (!sdc_is_power_of_two(*size))
         *size &= (uint16_t)(*size - 1);
     return 0;
@@ -130,24 +136,28 @@ static int make_waiter(struct sdc_driver_device *device, uint16_t index, struct 
     return 0;
 }
 
+// Tells the device of a queue.
+static int show_queue(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err)
+{
+    struct sdc_driver_queue *queue = device->queues[index];
+    struct sdc_driver_queue_place place = {
+        .index = index,
+        .size = queue->config.size,
+        .desc = queue->desc,
+        .driver = queue->driver,
+        .device = queue->device,
+        .call_fd = device->call_fds[index],
+    };
+    return device->transport->ops->queue_setup(device->transport, &place, err);
+}
+
 static int setup_queue(struct sdc_driver_device *device, const struct sdc_driver_queue_config *config,
                        bool interrupts, struct sdc_error *err)
 {
     int ret = sdc_driver_queue_new(config, &device->memory, &device->queues[config->index], err);
     if (ret == 0 && interrupts)
         ret = make_waiter(device, config->index, err);
-    if (ret < 0)
-        return ret;
-    struct sdc_driver_queue *queue = device->queues[config->index];
-    struct sdc_driver_queue_place place = {
-        .index = config->index,
-        .size = config->size,
-        .desc = queue->desc,
-        .driver = queue->driver,
-        .device = queue->device,
-        .call_fd = device->call_fds[config->index],
-    };
-    return device->transport->ops->queue_setup(device->transport, &place, err);
+    return ret < 0 ? ret : show_queue(device, config->index, err);
 }
 
 static int setup_queues(struct sdc_driver_device *device, const struct sdc_driver_device_options *options,
@@ -214,6 +224,30 @@ int sdc_driver_device_start(struct sdc_driver_device *device, const struct sdc_d
                                   SDC_VIRTIO_S_DRIVER_OK,
                               err);
     return ret;
+}
+
+int sdc_driver_device_reset_queue(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err)
+{
+    const struct sdc_driver_transport_ops *ops = device->transport->ops;
+    uint64_t deadline_ns = sdc_clock_ns() + RESET_NS;
+    bool resetting = true;
+    if (!(device->features & SDC_VIRTIO_F_RING_RESET))
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
+                             "queue %u: the device cannot reset a single queue (VIRTIO_F_RING_RESET)", index);
+    int ret = ops->queue_reset(device->transport, index, err);
+    while (ret == 0) {
+        ret = ops->queue_resetting(device->transport, index, &resetting, err);
+        if (ret < 0 || !resetting)
+            break;
+        if (sdc_clock_ns() > deadline_ns)
+            return sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER,
+                                 "the device did not finish the reset of queue %u within 5 s", index);
+        sdc_wait_fd(ops->hangup_fd(device->transport), SDC_WAIT_HANGUP, 1);
+    }
+    if (ret < 0)
+        return ret;
+    sdc_driver_queue_restart(device->queues[index]);
+    return show_queue(device, index, err);
 }
 
 void sdc_driver_device_close(struct sdc_driver_device *device)

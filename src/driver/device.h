@@ -29,7 +29,7 @@ int sdc_driver_device_open(struct sdc_driver_device *device, struct sdc_driver_t
 
 struct sdc_driver_device_options {
     uint16_t queues;       // 1 to what the device has
-    uint16_t queue_size;   // entries; 0: as many as the device allows
+    uint16_t queue_size;   // entries; 0: as many as the device allows. Packed rings take any number
     uint16_t indirect_max; // segments of a chain in an indirect table, if that feature is negotiated
     uint64_t iova;         // where the queues' memory begins; a multiple of 4096
     uint64_t extra;        // bytes of that memory that the caller takes for itself, from device->memory
@@ -38,6 +38,12 @@ struct sdc_driver_device_options {
 // Sets the queues up and lets the device go (DRIVER_OK).
 int sdc_driver_device_start(struct sdc_driver_device *device, const struct sdc_driver_device_options *options,
                             struct sdc_error *err);
+
+// Resets one queue and sets it up again as it was, empty: what was in flight on it is forgotten, and the
+// device does not touch it any more. Other queues go on. Called by the thread that started the device; the
+// queue's own thread leaves the queue alone meanwhile. -ENOTSUP: VIRTIO_F_RING_RESET was not negotiated.
+// After any other error the queue is not to be used.
+int sdc_driver_device_reset_queue(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err);
 
 // Resets the device, so that it does not reach our memory any more, and frees all. A zeroed device does no
 // harm.

@@ -18,6 +18,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     DESC_NEXT = 1,
@@ -283,6 +284,22 @@ uint64_t sdc_driver_split_memory(const struct sdc_driver_queue_config *config)
            part(used_size(config->size)) + part(tables_size(config));
 }
 
+static void split_restart(struct sdc_driver_queue *queue)
+{
+    struct split *split = split_of(queue);
+    uint16_t size = queue->config.size;
+    memset(split->avail, 0, avail_size(size));
+    memset(split->used, 0, used_size(size));
+    split->avail_next = split->avail_shown = split->used_next = 0;
+    split->free_head = 0;
+    split->free_count = size;
+    for (uint16_t i = 0; i < size; i++)
+        split->slots[i] = (struct slot){.next = (uint16_t)(i + 1)};
+    queue->in_flight = 0;
+    queue->broken = NULL;
+    split_disarm(queue);
+}
+
 static void split_free(struct sdc_driver_queue *queue)
 {
     free(split_of(queue));
@@ -294,6 +311,7 @@ static const struct sdc_driver_queue_ops split_ops = {
     .take = split_take,
     .arm = split_arm,
     .disarm = split_disarm,
+    .restart = split_restart,
     .free = split_free,
 };
 
@@ -317,9 +335,6 @@ struct sdc_driver_queue *sdc_driver_split_new(const struct sdc_driver_queue_conf
     }
     split->mask = (uint16_t)(config->size - 1);
     split->event_idx = config->features & SDC_VIRTIO_F_EVENT_IDX;
-    split->free_count = config->size;
-    for (uint16_t i = 0; i < config->size; i++)
-        split->slots[i].next = (uint16_t)(i + 1);
-    split_disarm(queue);
+    split_restart(queue);
     return queue;
 }

@@ -49,6 +49,11 @@ struct sdc_driver_transport_ops {
                       struct sdc_error *err);
     int (*queue_setup)(struct sdc_driver_transport *transport, const struct sdc_driver_queue_place *place,
                        struct sdc_error *err);
+    // Begins the reset of one queue, and asks whether it is still under way; then the queue may be set up
+    // again (virtio 1.2, 2.6.1). VIRTIO_F_RING_RESET was negotiated. -ENOTSUP: there is no way to say so.
+    int (*queue_reset)(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err);
+    int (*queue_resetting)(struct sdc_driver_transport *transport, uint16_t index, bool *resetting,
+                           struct sdc_error *err);
     // Tells the device that a queue has something new. Any thread; does not wait for the device.
     int (*notify)(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err);
     // An fd that hangs up when the device goes away.

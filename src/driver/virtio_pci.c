@@ -52,6 +52,7 @@ enum {
     QUEUE_DRIVER = 0x28,
     QUEUE_DEVICE = 0x30,
     COMMON_BYTES = 0x38,
+    QUEUE_RESET = 0x3a, // with VIRTIO_F_RING_RESET; the structure is longer then
 };
 
 // Where a structure lies.
@@ -294,6 +295,20 @@ static int find_notify(struct virtio_pci *card, uint16_t index, struct sdc_error
     return 0;
 }
 
+// A device that does not take the size keeps the one it had, and would go on at other places than we do.
+static int set_size(struct virtio_pci *card, uint16_t index, uint16_t size, struct sdc_error *err)
+{
+    uint32_t back = 0;
+    int ret = common_write(card, QUEUE_SIZE, 2, size, err);
+    if (ret == 0)
+        ret = common_read(card, QUEUE_SIZE, 2, &back, err);
+    if (ret == 0 && back != size)
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
+                             "queue %u: the device did not take %u entries but keeps %" PRIu32, index, size,
+                             back);
+    return ret;
+}
+
 static int queue_setup(struct sdc_driver_transport *transport, const struct sdc_driver_queue_place *place,
                        struct sdc_error *err)
 {
@@ -302,7 +317,7 @@ static int queue_setup(struct sdc_driver_transport *transport, const struct sdc_
     if (ret == 0)
         ret = find_notify(card, place->index, err);
     if (ret == 0)
-        ret = common_write(card, QUEUE_SIZE, 2, place->size, err);
+        ret = set_size(card, place->index, place->size, err);
     if (ret == 0)
         ret = common_write64(card, QUEUE_DESC, place->desc, err);
     if (ret == 0)
@@ -315,6 +330,37 @@ static int queue_setup(struct sdc_driver_transport *transport, const struct sdc_
         ret = common_write(card, QUEUE_VECTOR, 2, NO_VECTOR, err);
     if (ret == 0)
         ret = common_write(card, QUEUE_ENABLE, 2, 1, err);
+    return ret;
+}
+
+// Selects a queue whose reset register is to be used.
+static int select_for_reset(struct virtio_pci *card, uint16_t index, struct sdc_error *err)
+{
+    if (card->places[COMMON].size < QUEUE_RESET + 2)
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
+                             "the device's common configuration has %" PRIu64
+                             " bytes, and no register that resets a queue",
+                             card->places[COMMON].size);
+    return common_write(card, QUEUE_SELECT, 2, index, err);
+}
+
+static int queue_reset(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err)
+{
+    struct virtio_pci *card = of(transport);
+    int ret = select_for_reset(card, index, err);
+    return ret < 0 ? ret : common_write(card, QUEUE_RESET, 2, 1, err);
+}
+
+// 4.1.4.3.2: the register reads 1 while the reset is under way, then 0.
+static int queue_resetting(struct sdc_driver_transport *transport, uint16_t index, bool *resetting,
+                           struct sdc_error *err)
+{
+    struct virtio_pci *card = of(transport);
+    uint32_t value = 0;
+    int ret = select_for_reset(card, index, err);
+    if (ret == 0)
+        ret = common_read(card, QUEUE_RESET, 2, &value, err);
+    *resetting = value != 0;
     return ret;
 }
 
@@ -368,6 +414,8 @@ static const struct sdc_driver_transport_ops virtio_pci_ops = {
     .queues_count = queues_count,
     .queue_size = queue_size,
     .queue_setup = queue_setup,
+    .queue_reset = queue_reset,
+    .queue_resetting = queue_resetting,
     .notify = notify,
     .hangup_fd = hangup_fd,
     .check = check,

@@ -4,27 +4,37 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "driver/packed.h"
 #include "driver/split.h"
+
+#include <sidecard/virtio.h>
 
 #include <errno.h>
 #include <inttypes.h>
 
+static bool is_packed(const struct sdc_driver_queue_config *config)
+{
+    return (config->features & SDC_VIRTIO_F_RING_PACKED) != 0;
+}
+
 uint64_t sdc_driver_queue_memory(const struct sdc_driver_queue_config *config)
 {
-    return sdc_driver_split_memory(config);
+    return is_packed(config) ? sdc_driver_packed_memory(config) : sdc_driver_split_memory(config);
 }
 
 int sdc_driver_queue_new(const struct sdc_driver_queue_config *config, struct sdc_client_memory *memory,
                          struct sdc_driver_queue **queue, struct sdc_error *err)
 {
-    if (!sdc_is_power_of_two(config->size) || config->size > SDC_LIMIT_QUEUE_SIZE)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "queue %u: %u entries; it takes a power of two up to %d", config->index,
-                             config->size, SDC_LIMIT_QUEUE_SIZE);
+    bool packed = is_packed(config);
+    if (config->size == 0 || config->size > SDC_LIMIT_QUEUE_SIZE ||
+        (!packed && !sdc_is_power_of_two(config->size)))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "queue %u: %u entries; it takes %s up to %d",
+                             config->index, config->size, packed ? "any number" : "a power of two",
+                             SDC_LIMIT_QUEUE_SIZE);
     if (config->indirect_max > SDC_LIMIT_INDIRECT)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "queue %u: %u segments in a table, at most %d",
                              config->index, config->indirect_max, SDC_LIMIT_INDIRECT);
-    *queue = sdc_driver_split_new(config, memory);
+    *queue = packed ? sdc_driver_packed_new(config, memory) : sdc_driver_split_new(config, memory);
     if (!*queue)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "queue %u: no memory for %u entries",
                              config->index, config->size);

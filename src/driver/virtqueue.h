@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A virtqueue, the driver's half: makes chains of buffers available, takes back those that the device has
-// used, and negotiates who notifies whom. One thread at a time. The split ring is the one format; a packed
-// ring joins as another struct of ops.
+// used, and negotiates who notifies whom. One thread at a time. Split and packed rings are a struct of ops
+// each; the negotiated features say which one it is.
 //
 // The device is not trusted: it names chains by numbers that are checked against what is in flight. A queue
 // whose device has broken the rules is broken for good (-EPROTO), and `broken` says how.
@@ -16,8 +16,8 @@ struct sdc_driver_queue;
 
 struct sdc_driver_queue_config {
     uint16_t index;
-    uint16_t size;         // entries, a power of two (split)
-    uint64_t features;     // as negotiated
+    uint16_t size;         // entries; in a split ring a power of two
+    uint64_t features;     // as negotiated; VIRTIO_F_RING_PACKED: a packed ring
     uint16_t indirect_max; // segments of a chain that are put into a table of their own; 0: never
 };
 
@@ -40,6 +40,7 @@ struct sdc_driver_queue_ops {
     int (*take)(struct sdc_driver_queue *queue, struct sdc_driver_used *used, unsigned max);
     bool (*arm)(struct sdc_driver_queue *queue);
     void (*disarm)(struct sdc_driver_queue *queue);
+    void (*restart)(struct sdc_driver_queue *queue);
     void (*free)(struct sdc_driver_queue *queue);
 };
 
@@ -94,4 +95,12 @@ static inline bool sdc_driver_queue_arm(struct sdc_driver_queue *queue)
 static inline void sdc_driver_queue_disarm(struct sdc_driver_queue *queue)
 {
     queue->ops->disarm(queue);
+}
+
+// Makes the queue what it was when it was new, in the same memory: nothing is in flight, no interrupts are
+// asked for, and it is not broken. What was in flight is forgotten. The device was reset, or this queue of
+// it was.
+static inline void sdc_driver_queue_restart(struct sdc_driver_queue *queue)
+{
+    queue->ops->restart(queue);
 }

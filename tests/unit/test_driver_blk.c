@@ -52,6 +52,7 @@ struct card {
     uint16_t queue_size;
     uint8_t answer; // the status byte of the next requests
     bool asleep;    // does nothing when it is notified
+    unsigned resetting; // looks at a queue that still find it resetting
     int sockets[2];
     struct sdc_map *map;
     struct sdc_driver_queue_place places[QUEUES];
@@ -174,6 +175,23 @@ static int card_queue_setup(struct sdc_driver_transport *transport,
     return ret;
 }
 
+static int card_queue_reset(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err)
+{
+    (void)err;
+    sdc_ring_stop(&card_of(transport)->rings[index]);
+    return 0;
+}
+
+static int card_queue_resetting(struct sdc_driver_transport *transport, uint16_t index, bool *resetting,
+                                struct sdc_error *err)
+{
+    struct card *card = card_of(transport);
+    (void)index, (void)err;
+    *resetting = card->resetting > 0;
+    card->resetting -= *resetting;
+    return 0;
+}
+
 static uint32_t serve(struct card *card, struct sdc_chain *chain, const struct seen *seen)
 {
     uint64_t offset = seen->sector * 512,
@@ -251,6 +269,8 @@ static const struct sdc_driver_transport_ops card_ops = {
     .queues_count = card_queues_count,
     .queue_size = card_queue_size,
     .queue_setup = card_queue_setup,
+    .queue_reset = card_queue_reset,
+    .queue_resetting = card_queue_resetting,
     .notify = card_notify,
     .hangup_fd = card_hangup_fd,
     .check = card_check,
@@ -357,8 +377,16 @@ static void features_that_nobody_wants_are_left_alone(void **state)
     struct card *card = new_card(UINT64_MAX);
     struct sdc_driver_blk *blk;
     assert_int_equal(sdc_driver_blk_open(&card->transport, SDC_VIRTIO_F_EVENT_IDX, &blk, NULL), 0);
-    assert_false(card->accepted & (SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_RING_PACKED | 1));
+    assert_false(card->accepted & (SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_IN_ORDER | 1));
     assert_true(card->accepted & SDC_VIRTIO_F_INDIRECT_DESC);
+    assert_true(card->accepted & SDC_VIRTIO_F_RING_PACKED);
+    assert_true(sdc_driver_blk_info(blk)->packed);
+    sdc_driver_blk_close(blk);
+    free_card(card);
+    card = new_card(UINT64_MAX);
+    assert_int_equal(sdc_driver_blk_open(&card->transport, SDC_VIRTIO_F_RING_PACKED, &blk, NULL), 0);
+    assert_false(card->accepted & SDC_VIRTIO_F_RING_PACKED);
+    assert_false(sdc_driver_blk_info(blk)->packed);
     sdc_driver_blk_close(blk);
     free_card(card);
 }
@@ -406,6 +434,10 @@ static void what_cannot_be_is_refused_with_its_reason(void **state)
     open_fails(new_card(F_MQ), &options, -EINVAL, "3 queues: the device has 2");
     options = (struct sdc_driver_blk_options){.queue_size = 128};
     open_fails(new_card(0), &options, -EINVAL, "at most 64");
+    options = (struct sdc_driver_blk_options){.queue_size = 48};
+    open_fails(new_card(0), &options, -EINVAL, "power of two");
+    options = (struct sdc_driver_blk_options){.queue_size = 48, .depth = 17};
+    open_fails(new_card(SDC_VIRTIO_F_RING_PACKED), &options, -E2BIG, "hold 16");
     options = (struct sdc_driver_blk_options){.depth = 22};
     open_fails(new_card(0), &options, -E2BIG, "hold 21");
     options = (struct sdc_driver_blk_options){.depth = 65};
@@ -422,8 +454,11 @@ static void data_comes_back_as_it_was_written(void **state)
     static const uint64_t sets[] = {0, SDC_VIRTIO_F_INDIRECT_DESC,
                                     SDC_VIRTIO_F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX,
                                     SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | F_SIZE_MAX |
-                                        F_SEG_MAX};
-    for (unsigned set = 0; set < 4; set++) {
+                                        F_SEG_MAX,
+                                    SDC_VIRTIO_F_RING_PACKED,
+                                    SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_INDIRECT_DESC |
+                                        SDC_VIRTIO_F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX};
+    for (unsigned set = 0; set < SDC_COUNT(sets); set++) {
         struct setup setup;
         struct sdc_driver_blk_options options = {.request_max = 200 * 512, .depth = 8, .poll = set & 1};
         open_setup(&setup, sets[set], &options);
@@ -536,6 +571,78 @@ static void batches_are_kicked_once_and_the_queue_fills(void **state)
     close_setup(&setup);
 }
 
+static void the_queues_have_the_size_that_was_asked_for(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t format;
+        uint16_t wanted;
+        uint16_t size; // the device allows 100
+    } cases[] = {
+        {0, 0, 64},
+        {0, 32, 32},
+        {SDC_VIRTIO_F_RING_PACKED, 0, 100},
+        {SDC_VIRTIO_F_RING_PACKED, 37, 37},
+        {SDC_VIRTIO_F_RING_PACKED, 3, 3},
+    };
+    for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
+        struct setup setup = {.card = new_card(cases[i].format | SDC_VIRTIO_F_EVENT_IDX)};
+        struct sdc_driver_blk_options options = {.queue_size = cases[i].wanted, .depth = 1};
+        setup.card->queue_size = 100;
+        assert_int_equal(sdc_driver_blk_open(&setup.card->transport, 0, &setup.blk, NULL), 0);
+        assert_int_equal(sdc_driver_blk_start(setup.blk, &options, NULL), 0);
+        assert_int_equal(sdc_driver_blk_info(setup.blk)->queue_size, cases[i].size);
+        assert_int_equal(setup.card->places[0].size, cases[i].size);
+        assert_int_equal(sdc_client_memory_new(&setup.data, DATA_IOVA, DISK, NULL), 0);
+        assert_int_equal(sdc_driver_blk_map(setup.blk, &setup.data, NULL), 0);
+        setup.queue = sdc_driver_blk_queue(setup.blk, 0);
+        for (unsigned round = 0; round < 250; round++)
+            assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_WRITE, 512 * round, 512), 0);
+        close_setup(&setup);
+    }
+}
+
+static void a_queue_that_was_reset_goes_on_empty(void **state)
+{
+    (void)state;
+    static const uint64_t sets[] = {0, SDC_VIRTIO_F_RING_PACKED};
+    for (unsigned set = 0; set < SDC_COUNT(sets); set++) {
+        struct setup setup;
+        struct sdc_driver_blk_options options = {.depth = 4};
+        struct sdc_driver_blk_request request = {.op = SDC_DRIVER_BLK_READ, .size = 512, .data = DATA_IOVA},
+                                      *list[] = {&request, &request, &request, &request};
+        open_setup(&setup, sets[set] | SDC_VIRTIO_F_RING_RESET | SDC_VIRTIO_F_EVENT_IDX, &options);
+        for (unsigned round = 0; round < 10; round++) {
+            setup.card->asleep = true;
+            assert_int_equal(sdc_driver_blk_submit(setup.queue, list, 4), 4);
+            assert_int_equal(sdc_driver_blk_submit(setup.queue, list, 1), 0); // full
+            assert_int_equal(sdc_driver_blk_kick(setup.queue, NULL), 1);
+            setup.card->asleep = false;
+            setup.card->resetting = 3;
+            struct sdc_driver_queue_place before = setup.card->places[0];
+            setup.card->places[0] = (struct sdc_driver_queue_place){0};
+            assert_int_equal(sdc_driver_blk_reset_queue(setup.blk, 0, &setup.err), 0);
+            assert_int_equal(setup.card->resetting, 0);
+            const struct sdc_driver_queue_place *after = &setup.card->places[0];
+            assert_int_equal(after->size, before.size);
+            assert_int_equal(after->call_fd, before.call_fd);
+            assert_true(after->desc == before.desc && after->driver == before.driver &&
+                        after->device == before.device);
+            assert_int_equal(sdc_driver_blk_submit(setup.queue, list, 4), 4);
+            assert_int_equal(sdc_driver_blk_kick(setup.queue, NULL), 1);
+            assert_int_equal(sdc_driver_blk_take(setup.queue, list, 4, NULL), 4);
+            for (unsigned i = 0; i < round; i++) // so that it is reset at other places
+                assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_WRITE, 0, 512), 0);
+        }
+        close_setup(&setup);
+        open_setup(&setup, sets[set], NULL);
+        assert_int_equal(sdc_driver_blk_reset_queue(setup.blk, 0, &setup.err), -ENOTSUP);
+        assert_non_null(strstr(setup.err.text, "RING_RESET"));
+        assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_WRITE, 0, 512), 0);
+        close_setup(&setup);
+    }
+}
+
 static void a_device_that_does_nothing_or_goes_away_is_noticed(void **state)
 {
     (void)state;
@@ -563,6 +670,8 @@ int main(void)
         cmocka_unit_test(statuses_become_results),
         cmocka_unit_test(requests_that_are_not_whole_sectors_are_refused),
         cmocka_unit_test(batches_are_kicked_once_and_the_queue_fills),
+        cmocka_unit_test(the_queues_have_the_size_that_was_asked_for),
+        cmocka_unit_test(a_queue_that_was_reset_goes_on_empty),
         cmocka_unit_test(a_device_that_does_nothing_or_goes_away_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,11 @@ struct card {
     uint64_t accepted;
     unsigned generations; // reads of the generation that still change it
     uint16_t bad_vector;  // reads back as NO_VECTOR
+    uint16_t queues;
+    uint16_t sizes[4];    // of each
+    bool keeps_sizes;     // whatever is written
+    unsigned resetting;   // reads of the queue's reset register that still say so
+    unsigned resets[4];   // of each queue
     int fds[VECTORS];     // eventfds that were set
     unsigned notified;    // writes to the notification register
     uint16_t notified_value;
@@ -96,6 +101,9 @@ static struct card *new_card(void)
     put_capability(card, CAP_SECOND_COMMON, 0, 1, 0x1000, 0x38); // the first one counts
     card->features = UINT64_C(0x1234567890abcdef);
     card->bad_vector = 0xffff;
+    card->queues = 2;
+    for (unsigned i = 0; i < 4; i++)
+        card->sizes[i] = 256;
     for (unsigned i = 0; i < VECTORS; i++)
         card->fds[i] = -1;
     return card;
@@ -110,26 +118,34 @@ static void free_card(struct card *card)
 
 static void bar_read(struct card *card, uint64_t offset, uint8_t *to, uint32_t size)
 {
+    unsigned queue = sdc_get16(card->bar + 0x16);
     if (offset == COMMON + 0x04)
         sdc_put32(card->bar + 0x04, (uint32_t)(card->features >> (32 * (sdc_get32(card->bar) & 1))));
     if (offset == COMMON + 0x12)
-        sdc_put16(card->bar + 0x12, 2); // queues
+        sdc_put16(card->bar + 0x12, card->queues);
     if (offset == COMMON + 0x15 && card->generations > 0) {
         card->generations--;
         card->bar[0x15]++;
     }
     if (offset == COMMON + 0x18)
-        sdc_put16(card->bar + 0x18, sdc_get16(card->bar + 0x16) < 2 ? 256 : 0);
+        sdc_put16(card->bar + 0x18, queue < card->queues ? card->sizes[queue] : 0);
     if (offset == COMMON + 0x1a && sdc_get16(card->bar + 0x1a) == card->bad_vector)
         sdc_put16(card->bar + 0x1a, 0xffff);
     if (offset == COMMON + 0x1e)
         sdc_put16(card->bar + 0x1e, NOTIFY_OFF);
+    if (offset == COMMON + 0x3a)
+        sdc_put16(card->bar + 0x3a, card->resetting > 0 && card->resetting-- > 0);
     memcpy(to, card->bar + offset, size);
 }
 
 static void bar_write(struct card *card, uint64_t offset, const uint8_t *from, uint32_t size, bool posted)
 {
+    unsigned queue = sdc_get16(card->bar + 0x16);
     memcpy(card->bar + offset, from, size);
+    if (offset == COMMON + 0x18 && queue < card->queues && !card->keeps_sizes)
+        card->sizes[queue] = sdc_get16(from);
+    if (offset == COMMON + 0x3a && queue < card->queues && sdc_get16(from) == 1)
+        card->resets[queue]++;
     if (offset == COMMON + 0x0c) {
         unsigned shift = 32 * (sdc_get32(card->bar + 8) & 1);
         card->accepted = (card->accepted & ~(UINT64_C(0xffffffff) << shift)) | (uint64_t)sdc_get32(from)
@@ -441,6 +457,7 @@ static void vectors_that_the_card_does_not_take_are_noticed(void **state)
     int call = sdc_eventfd_new();
     struct sdc_driver_queue_place place = {.index = 1, .size = 64, .call_fd = call};
     OPEN(card);
+    card->queues = 3;
     card->bad_vector = 2;
     assert_int_equal(ops->queue_setup(transport, &place, &err), -EBUSY);
     place.index = 2;
@@ -450,6 +467,57 @@ static void vectors_that_the_card_does_not_take_are_noticed(void **state)
     assert_int_equal(ops->queue_setup(transport, &place, &err), 0);
     assert_int_equal(sdc_get16(card->bar + 0x1a), 0xffff);
     close(call);
+    CLOSE(card);
+}
+
+static void a_size_that_the_card_does_not_take_is_noticed(void **state)
+{
+    (void)state;
+    struct card *card = new_card();
+    struct sdc_driver_queue_place place = {.index = 1, .size = 100, .call_fd = -1};
+    OPEN(card);
+    assert_int_equal(ops->queue_setup(transport, &place, &err), 0);
+    assert_int_equal(card->sizes[1], 100);
+    card->keeps_sizes = true;
+    place.size = 3;
+    sdc_put16(card->bar + 0x1c, 0);
+    assert_int_equal(ops->queue_setup(transport, &place, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "did not take 3 entries but keeps 100"));
+    assert_int_equal(sdc_get16(card->bar + 0x1c), 0); // it is not enabled
+    CLOSE(card);
+}
+
+static void one_queue_is_reset(void **state)
+{
+    (void)state;
+    struct card *card = new_card();
+    bool resetting;
+    sdc_put32(card->config + CAP_COMMON + 12, 0x3c);
+    OPEN(card);
+    assert_int_equal(ops->queue_reset(transport, 1, &err), 0);
+    assert_int_equal(sdc_get16(card->bar + 0x3a), 1);
+    assert_int_equal(card->resets[0], 0);
+    assert_int_equal(card->resets[1], 1);
+    card->resetting = 2;
+    for (unsigned i = 0; i < 3; i++) {
+        sdc_put16(card->bar + 0x16, 0); // somebody has selected another one
+        assert_int_equal(ops->queue_resetting(transport, 1, &resetting, &err), 0);
+        assert_int_equal(resetting, i < 2);
+        assert_int_equal(sdc_get16(card->bar + 0x16), 1);
+    }
+    CLOSE(card);
+}
+
+static void a_card_without_the_reset_register_says_so(void **state)
+{
+    (void)state;
+    struct card *card = new_card();
+    bool resetting;
+    sdc_put32(card->config + CAP_COMMON + 12, 0x3b);
+    OPEN(card);
+    assert_int_equal(ops->queue_reset(transport, 0, &err), -ENOTSUP);
+    assert_non_null(strstr(err.text, "59 bytes"));
+    assert_int_equal(ops->queue_resetting(transport, 0, &resetting, &err), -ENOTSUP);
     CLOSE(card);
 }
 
@@ -475,6 +543,9 @@ int main(void)
         cmocka_unit_test(configuration_is_read_in_one_generation),
         cmocka_unit_test(a_queue_is_set_up_and_notified),
         cmocka_unit_test(vectors_that_the_card_does_not_take_are_noticed),
+        cmocka_unit_test(a_size_that_the_card_does_not_take_is_noticed),
+        cmocka_unit_test(one_queue_is_reset),
+        cmocka_unit_test(a_card_without_the_reset_register_says_so),
         cmocka_unit_test(a_notification_outside_its_structure_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The driver against the server, in a process of its own: the whole way over vfio-user and virtio over PCI to
+// a disk of memory and back, over split and packed rings of many sizes, and with queues that are reset while
+// others go on.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/check.h"
+#include "control/server.h"
+#include "driver/blk.h"
+#include "driver/virtio_pci.h"
+
+#include <sidecard/virtio.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DATA_IOVA (UINT64_C(1) << 32)
+
+enum { BLOCK = 4096, BLOCKS = 256, DEPTH = 64 }; // of the disk; requests at most
+
+// Each test is run with rings of both formats; this is its state: what is left alone.
+static uint64_t formats[] = {SDC_VIRTIO_F_RING_PACKED, 0};
+
+static bool is_packed(void **state)
+{
+    return *(uint64_t *)*state == 0;
+}
+
+// --- the server ---
+
+struct server {
+    char folder[32];
+    char path[64];
+    pid_t pid;
+};
+
+// In the child: serves a disk with two queues on two threads at the listening socket until SIGTERM.
+static int serve(int listener)
+{
+    char name[16];
+    struct sdc_server *server;
+    struct sdc_serve_options options = {
+        .socket = name,
+        .device = "virtio-blk",
+        .backend = "ram:1M",
+        .card = {.queues = 2, .queue_size = 256, .write_cache = true, .packed = true},
+        .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
+    };
+    snprintf(name, sizeof name, "fd:%d", listener);
+    int ret = sdc_server_new(2, SDC_LOOP_AUTO, &server, NULL);
+    if (ret == 0)
+        ret = sdc_server_add(server, &options, NULL);
+    if (ret == 0)
+        ret = sdc_server_run(server, NULL);
+    sdc_server_free(server);
+    return ret == 0 ? 0 : 1;
+}
+
+// The socket listens before there is a server: who connects waits for it.
+static void start_server(struct server *server)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(server->folder, "/tmp/sidecard-live.XXXXXX");
+    assert_non_null(mkdtemp(server->folder));
+    snprintf(server->path, sizeof server->path, "%s/s", server->folder);
+    strcpy(address.sun_path, server->path);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_true(listener >= 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 4), 0);
+    server->pid = fork();
+    assert_true(server->pid >= 0);
+    if (server->pid == 0)
+        _exit(serve(listener));
+    close(listener);
+}
+
+static void stop_server(struct server *server)
+{
+    int status;
+    kill(server->pid, SIGTERM);
+    assert_int_equal(waitpid(server->pid, &status, 0), server->pid);
+    assert_int_equal(status, 0);
+    unlink(server->path);
+    rmdir(server->folder);
+}
+
+// --- a disk of it ---
+
+struct disk {
+    struct sdc_driver_blk *blk;
+    struct sdc_client_memory data; // the disk as it should be, then as it is
+    uint8_t *wanted;
+    uint8_t *found;
+};
+
+static void open_disk(struct disk *disk, const struct server *server, uint64_t without,
+                      const struct sdc_driver_blk_options *options)
+{
+    struct sdc_vfio_client *client;
+    struct sdc_driver_transport *transport;
+    struct sdc_error err = {0};
+    int ret = sdc_vfio_client_open(server->path, NULL, &client, &err);
+    if (ret == 0)
+        ret = sdc_driver_virtio_pci_open(client, &transport, &err);
+    if (ret == 0)
+        ret = sdc_driver_blk_open(transport, without, &disk->blk, &err);
+    if (ret == 0)
+        ret = sdc_driver_blk_start(disk->blk, options, &err);
+    if (ret == 0)
+        ret = sdc_client_memory_new(&disk->data, DATA_IOVA, 2 * BLOCK * BLOCKS, &err);
+    if (ret == 0)
+        ret = sdc_driver_blk_map(disk->blk, &disk->data, &err);
+    if (ret < 0)
+        fail_msg("%s", err.text);
+    disk->wanted = disk->data.base;
+    disk->found = disk->data.base + BLOCK * BLOCKS;
+}
+
+static void close_disk(struct disk *disk)
+{
+    sdc_driver_blk_close(disk->blk);
+    sdc_client_memory_free(&disk->data);
+}
+
+static struct sdc_driver_blk_request block_request(bool write, unsigned block)
+{
+    uint64_t offset = (uint64_t)block * BLOCK;
+    return (struct sdc_driver_blk_request){.op = write ? SDC_DRIVER_BLK_WRITE : SDC_DRIVER_BLK_READ,
+                                           .offset = offset,
+                                           .size = BLOCK,
+                                           .data = DATA_IOVA + offset + (write ? 0 : BLOCK * BLOCKS)};
+}
+
+// Takes back all that are in flight.
+static void take_all(struct disk *disk, uint16_t index, bool poll, unsigned in_flight)
+{
+    struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk->blk, index);
+    struct sdc_driver_blk_request *finished[DEPTH];
+    struct sdc_error err = {0};
+    while (in_flight > 0) {
+        int count = sdc_driver_blk_take(queue, finished, DEPTH, &err);
+        if (count < 0)
+            fail_msg("%s", err.text);
+        for (int i = 0; i < count; i++)
+            assert_int_equal(finished[i]->result, 0);
+        in_flight -= (unsigned)count;
+        if (count == 0 && !poll)
+            assert_int_equal(sdc_driver_blk_wait(queue, 10000, &err), 1);
+    }
+}
+
+// Writes or reads all blocks, as many at a time as the queue takes.
+static void do_all(struct disk *disk, uint16_t index, bool poll, bool write)
+{
+    struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk->blk, index);
+    struct sdc_driver_blk_request requests[BLOCKS], *list[BLOCKS];
+    for (unsigned done = 0; done < BLOCKS;) {
+        for (unsigned i = done; i < BLOCKS; i++) {
+            requests[i] = block_request(write, i);
+            list[i] = &requests[i];
+        }
+        int taken = sdc_driver_blk_submit(queue, list + done, BLOCKS - done);
+        assert_true(taken > 0);
+        assert_true(sdc_driver_blk_kick(queue, NULL) >= 0);
+        take_all(disk, index, poll, (unsigned)taken);
+        done += (unsigned)taken;
+    }
+}
+
+static void write_and_compare(struct disk *disk, uint16_t index, bool poll, uint8_t seed)
+{
+    for (unsigned i = 0; i < BLOCK * BLOCKS; i++)
+        disk->wanted[i] = (uint8_t)(i * 7 + i / BLOCK * 13 + seed);
+    memset(disk->found, 0, BLOCK * BLOCKS);
+    do_all(disk, index, poll, true);
+    do_all(disk, index, poll, false);
+    assert_memory_equal(disk->wanted, disk->found, BLOCK * BLOCKS);
+}
+
+static void data_comes_back_over_rings_of_any_size(void **state)
+{
+    static const struct {
+        uint16_t size;
+        uint64_t without; // with indirect tables, no chain may be longer than the ring
+    } cases[] = {
+        {4, 0},
+        {16, SDC_VIRTIO_F_INDIRECT_DESC},
+        {256, SDC_VIRTIO_F_EVENT_IDX},
+        {0, 0},
+        {3, 0}, // from here on packed rings alone
+        {3, SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX},
+        {7, SDC_VIRTIO_F_INDIRECT_DESC},
+        {100, 0},
+        {255, SDC_VIRTIO_F_INDIRECT_DESC},
+    };
+    struct server server;
+    start_server(&server);
+    for (unsigned i = 0; i < (is_packed(state) ? SDC_COUNT(cases) : 4); i++) {
+        struct disk disk;
+        struct sdc_driver_blk_options options = {.queue_size = cases[i].size,
+                                                 .queues = 2,
+                                                 .request_max = BLOCK,
+                                                 .poll = i % 3 == 1};
+        open_disk(&disk, &server, *(uint64_t *)*state | cases[i].without, &options);
+        const struct sdc_driver_blk_info *info = sdc_driver_blk_info(disk.blk);
+        assert_int_equal(info->packed, is_packed(state));
+        assert_int_equal(info->queue_size, cases[i].size ? cases[i].size : 256);
+        for (uint16_t index = 0; index < 2; index++)
+            write_and_compare(&disk, index, options.poll, (uint8_t)(i + 100 * index));
+        assert_int_equal(sdc_driver_blk_check(disk.blk, NULL), 0);
+        close_disk(&disk);
+    }
+    stop_server(&server);
+}
+
+static void a_queue_is_reset_while_the_other_goes_on(void **state)
+{
+    struct server server;
+    start_server(&server);
+    for (unsigned poll = 0; poll < 2; poll++) {
+        struct disk disk;
+        struct sdc_driver_blk_options options = {
+            .queues = 2, .depth = DEPTH, .request_max = BLOCK, .poll = poll};
+        struct sdc_driver_blk_request requests[2][DEPTH], *list[2][DEPTH];
+        open_disk(&disk, &server, *(uint64_t *)*state, &options);
+        for (unsigned round = 0; round < 40; round++) {
+            // Both have requests in flight; those of the first are given up wherever they are.
+            for (uint16_t index = 0; index < 2; index++) {
+                for (unsigned i = 0; i < DEPTH; i++) {
+                    requests[index][i] = block_request(false, i);
+                    list[index][i] = &requests[index][i];
+                }
+                struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk.blk, index);
+                assert_int_equal(sdc_driver_blk_submit(queue, list[index], DEPTH), DEPTH);
+                assert_true(sdc_driver_blk_kick(queue, NULL) >= 0);
+            }
+            struct sdc_error err = {0};
+            if (sdc_driver_blk_reset_queue(disk.blk, 0, &err) < 0)
+                fail_msg("%s", err.text);
+            take_all(&disk, 1, poll, DEPTH);
+            for (uint16_t index = 0; index < 2 && round % 8 == 0; index++)
+                write_and_compare(&disk, index, poll, (uint8_t)(round + index));
+        }
+        assert_int_equal(sdc_driver_blk_check(disk.blk, NULL), 0);
+        close_disk(&disk);
+    }
+    stop_server(&server);
+}
+
+#define BOTH(test)                                        \
+    {#test " (split)", test, NULL, NULL, &formats[0]},    \
+    {                                                     \
+        #test " (packed)", test, NULL, NULL, &formats[1]  \
+    }
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        BOTH(data_comes_back_over_rings_of_any_size),
+        BOTH(a_queue_is_reset_while_the_other_goes_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
