@@ -7,6 +7,8 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "driver/virtio_pci.h"
+#include "os/clock.h"
+#include "os/signals.h"
 
 #include <sidecard/virtio.h>
 
@@ -14,7 +16,6 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define DATA_IOVA (UINT64_C(1) << 32)
 #define DATA_MAX (UINT64_C(16) << 30)         // bytes of all requests' data
@@ -42,9 +43,8 @@ static void note_signal(int number)
 // The first one ends the run in good order; the next one has its usual effect.
 static void catch_signals(void)
 {
-    struct sigaction action = {.sa_handler = note_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    sdc_signal_catch_once(SIGINT, note_signal);
+    sdc_signal_catch_once(SIGTERM, note_signal);
 }
 
 // --- what was asked against what the disk is ---
@@ -120,7 +120,8 @@ static int open_disk(struct bench *bench, struct sdc_error *err)
     const struct sdc_bench_options *options = &bench->options;
     struct sdc_vfio_client *client;
     struct sdc_driver_transport *transport;
-    uint64_t without = (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) |
+    uint64_t without = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) |
+                       (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) |
                        (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
     struct sdc_vfio_client_options connect = {.timeout_ms =
                                                   (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
@@ -187,19 +188,15 @@ static int make_jobs(struct bench *bench, struct sdc_error *err)
 
 // --- running ---
 
-static void pause_ms(long ms)
-{
-    struct timespec time = {.tv_nsec = ms * 1000000};
-    nanosleep(&time, NULL);
-}
+#define MILLISECOND UINT64_C(1000000)
 
 static void watch_jobs(struct bench *bench)
 {
     struct sdc_bench_live live;
     sdc_bench_live_begin(&live, &bench->options);
     // The first looks are close together: short runs end at once.
-    for (long ms = 1; atomic_load(&bench->shared.running) > 0; ms = ms < 50 ? ms * 2 : 50) {
-        pause_ms(ms);
+    for (uint64_t ms = 1; atomic_load(&bench->shared.running) > 0; ms = ms < 50 ? ms * 2 : 50) {
+        sdc_clock_pause(ms * MILLISECOND);
         if (atomic_load(&interrupted))
             atomic_store(&bench->shared.stop, true);
         sdc_bench_live_update(&live, &bench->options, bench->jobs, bench->jobs_ready);
@@ -238,7 +235,7 @@ static int report(struct bench *bench, struct sdc_error *err)
     if (bench->options.json)
         ret = sdc_bench_print_json(stdout, &bench->options, sdc_driver_blk_info(bench->blk), totals);
     else
-        sdc_bench_print(stdout, &bench->options, totals);
+        sdc_bench_print(stdout, &bench->options, sdc_driver_blk_info(bench->blk), totals);
     if (ret < 0 || fflush(stdout) != 0)
         ret = sdc_error_set(err, -EIO, SDC_FAULT_HOST, "cannot write the results");
     if (ret == 0 && totals->error) {

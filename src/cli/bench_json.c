@@ -2,10 +2,10 @@
 // Results in the form of fio's JSON (fio --output-format=json --group_reporting), so that what reads that
 // reads this.
 #include "cli/bench_report.h"
+#include "os/clock.h"
 
 #include <errno.h>
 #include <jansson.h>
-#include <time.h>
 
 static json_t *integer(uint64_t value)
 {
@@ -91,6 +91,7 @@ static json_t *device_object(const struct sdc_driver_blk_info *info, const struc
     json_object_set_new(object, "block_size", integer(info->block_size));
     json_object_set_new(object, "queues", integer(info->queues));
     json_object_set_new(object, "queue_size", integer(info->queue_size));
+    json_object_set_new(object, "ring", json_string(info->packed ? "packed" : "split"));
     json_object_set_new(object, "features", json_sprintf("0x%llx", (unsigned long long)info->features));
     json_object_set_new(object, "notifications", integer(totals->kicks));
     json_object_set_new(object, "waits", integer(totals->waits));
@@ -126,13 +127,11 @@ static json_t *job_object(const struct sdc_bench_options *options, const struct 
 int sdc_bench_print_json(FILE *to, const struct sdc_bench_options *options,
                          const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now_ms = sdc_clock_wall_ns() / 1000000;
     json_t *root = json_object(), *jobs = json_array();
     json_object_set_new(root, "sidecard version", json_string("sidecard-" SDC_VERSION));
-    json_object_set_new(root, "timestamp", integer((uint64_t)now.tv_sec));
-    json_object_set_new(root, "timestamp_ms",
-                        integer((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000));
+    json_object_set_new(root, "timestamp", integer(now_ms / 1000));
+    json_object_set_new(root, "timestamp_ms", integer(now_ms));
     json_array_append_new(jobs, job_object(options, info, totals));
     int ret = json_object_set_new(root, "jobs", jobs);
     if (ret == 0)

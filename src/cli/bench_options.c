@@ -40,6 +40,7 @@ const char sdc_bench_usage[] =
     "  --poll                look all the time\n"
     "  --timeout=SECONDS     give up when it finishes nothing for so long (30)\n"
     "  --queue-size=N        entries of a queue (what the device has)\n"
+    "  --packed=on|off       use packed rings if the device offers them (on)\n"
     "  --event-idx=on|off    use event indices if the device offers them (on)\n"
     "  --indirect=on|off     use indirect descriptors if the device offers them (on)\n"
     "\n"
@@ -144,10 +145,10 @@ static int check(const struct sdc_bench_options *options, bool interrupt, struct
     if (options->poll && interrupt)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--poll and --interrupt exclude each other; give one of them");
-    if (options->queue_size != 0 && !sdc_is_power_of_two(options->queue_size))
+    if (options->queue_size != 0 && !options->packed && !sdc_is_power_of_two(options->queue_size))
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--queue-size=%" PRIu64
-                             ": must be a power of two; type for example --queue-size=256",
+                             ": must be a power of two with --packed=off; type for example --queue-size=256",
                              options->queue_size);
     if (options->ramp_s > 0 && options->runtime_s == 0)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
@@ -183,6 +184,7 @@ int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *opt
         .numjobs = 1,
         .seed = 1,
         .timeout_s = 30,
+        .packed = true,
         .event_idx = true,
         .indirect = true,
     };
@@ -212,6 +214,7 @@ int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *opt
         {"json", SDC_OPTION_FLAG, &options->json, 0, 0, "--json", NULL},
         {"poll", SDC_OPTION_FLAG, &options->poll, 0, 0, "--poll", NULL},
         {"interrupt", SDC_OPTION_FLAG, &interrupt, 0, 0, "--interrupt", NULL},
+        {"packed", SDC_OPTION_BOOL, &options->packed, 0, 0, "--packed=off", NULL},
         {"event-idx", SDC_OPTION_BOOL, &options->event_idx, 0, 0, "--event-idx=off", NULL},
         {"indirect", SDC_OPTION_BOOL, &options->indirect, 0, 0, "--indirect=off", NULL},
         {"eta", SDC_OPTION_CALL, &options->quiet, 0, 0, "--eta=never", parse_eta},

@@ -30,6 +30,7 @@ struct sdc_bench_options {
     bool json;
     bool poll;
     bool quiet; // no live line
+    bool packed;
     bool event_idx;
     bool indirect;
     bool help;

@@ -124,13 +124,15 @@ static void print_cpu(FILE *to, const struct sdc_bench_totals *totals)
                 (double)totals->kicks / (double)ios, (double)totals->waits / (double)ios);
 }
 
-void sdc_bench_print(FILE *to, const struct sdc_bench_options *options, const struct sdc_bench_totals *totals)
+void sdc_bench_print(FILE *to, const struct sdc_bench_options *options,
+                     const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals)
 {
     static const char *const names[] = {"read", "write"};
     char size[32];
-    fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s: err=%d\n", options->rw,
+    fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s rings: err=%d\n", options->rw,
             sdc_format_size(options->block_size, size), options->iodepth, totals->jobs,
-            options->poll ? "polling" : "by interrupt", totals->error ? -totals->error->code : 0);
+            options->poll ? "polling" : "by interrupt", info->packed ? "packed" : "split",
+            totals->error ? -totals->error->code : 0);
     for (unsigned i = 0; i < SDC_BENCH_DIRECTIONS; i++)
         if (totals->stats[i].ios > 0)
             print_direction(to, names[i], &totals->stats[i]);
