@@ -77,8 +77,6 @@ static int serve(struct vfu_session *session, const struct sdc_vfu_region_access
         return -EINVAL;
     if (access->count == 0)
         return 0; // reads and writes nothing: no register hears of it
-    if (access->count == 0)
-        return 0;
     int rc = access->region == SDC_PCI_CONFIG ? access_config(session, access, data, write)
                                               : access_bar(session, access, data, write);
     if (rc == -EAGAIN)
