@@ -128,7 +128,7 @@ class Guest:
         self.config = blk.parse_config(self.virtio.config_read(0, blk.CONFIG_SIZE))
         event_idx = bool(self.virtio.features & virtio.F_EVENT_IDX)
         packed = bool(self.virtio.features & virtio.F_RING_PACKED)
-        assert packed == self._options["packed"], "RING_PACKED isn't offered"
+        assert packed == self._options.get("packed", False), "RING_PACKED isn't offered"
         if not self.queues:
             kind = PackedQueue if packed else SplitQueue
             self.queues = [kind(self.space, self._options["queue_size"], event_idx=event_idx)
