@@ -188,6 +188,13 @@ uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size)
 {
     size_t wanted = stream->out_used + size;
 
+    // A client that always leaves something unread: what it has read makes room first.
+    if (wanted > stream->out_size && stream->out_sent > 0) {
+        stream->out_used -= stream->out_sent;
+        memmove(stream->out, stream->out + stream->out_sent, stream->out_used);
+        stream->out_sent = 0;
+        wanted = stream->out_used + size;
+    }
     if (wanted > stream->out_size) {
         wanted = sdc_max(wanted, STREAM_SMALL);
         uint8_t *out = realloc(stream->out, wanted);
