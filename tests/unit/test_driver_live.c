@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The driver against the server, in a process of its own: the whole way over vfio-user and virtio over PCI to
-// a disk of memory and back, over split and packed rings of many sizes, and with queues that are reset while
-// others go on.
+// a disk and back, over split and packed rings of many sizes, and with queues that are reset while others go
+// on.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,7 +15,7 @@
 
 #include <sidecard/virtio.h>
 
-#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +27,9 @@
 
 #define DATA_IOVA (UINT64_C(1) << 32)
 
-enum { BLOCK = 4096, BLOCKS = 256, DEPTH = 64 }; // of the disk; requests at most
+// Each queue has blocks and memory of its own: that one queue's request is over before the other one's
+// begins, only this process knows, not what watches the server for races.
+enum { QUEUES = 2, BLOCK = 4096, BLOCKS = 128, PART = BLOCK * BLOCKS, DISK = QUEUES * PART, DEPTH = 64 };
 
 // Each test is run with rings of both formats; this is its state: what is left alone.
 static uint64_t formats[] = {SDC_VIRTIO_F_RING_PACKED, 0};
@@ -42,19 +44,20 @@ static bool is_packed(void **state)
 struct server {
     char folder[32];
     char path[64];
+    char image[64];
     pid_t pid;
 };
 
 // In the child: serves a disk with two queues on two threads at the listening socket until SIGTERM.
-static int serve(int listener)
+static int serve(int listener, const char *backend)
 {
     char name[16];
     struct sdc_server *server;
     struct sdc_serve_options options = {
         .socket = name,
         .device = "virtio-blk",
-        .backend = "ram:1M",
-        .card = {.queues = 2, .queue_size = 256, .write_cache = true, .packed = true},
+        .backend = backend,
+        .card = {.queues = QUEUES, .queue_size = 256, .write_cache = true, .packed = true},
         .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
     };
     snprintf(name, sizeof name, "fd:%d", listener);
@@ -67,14 +70,20 @@ static int serve(int listener)
     return ret == 0 ? 0 : 1;
 }
 
-// The socket listens before there is a server: who connects waits for it.
-static void start_server(struct server *server)
+// A disk of memory, or in a file, whose requests take their time. The socket listens before there is a
+// server: who connects waits for it.
+static void start_server(struct server *server, bool file)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strcpy(server->folder, "/tmp/sidecard-live.XXXXXX");
     assert_non_null(mkdtemp(server->folder));
     snprintf(server->path, sizeof server->path, "%s/s", server->folder);
     strcpy(address.sun_path, server->path);
+    snprintf(server->image, sizeof server->image, "%s/image", server->folder);
+    int image = open(server->image, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    assert_true(image >= 0);
+    assert_int_equal(ftruncate(image, DISK), 0);
+    close(image);
     int listener = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_true(listener >= 0);
     assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
@@ -82,7 +91,7 @@ static void start_server(struct server *server)
     server->pid = fork();
     assert_true(server->pid >= 0);
     if (server->pid == 0)
-        _exit(serve(listener));
+        _exit(serve(listener, file ? server->image : "ram:1M"));
     close(listener);
 }
 
@@ -93,6 +102,7 @@ static void stop_server(struct server *server)
     assert_int_equal(waitpid(server->pid, &status, 0), server->pid);
     assert_int_equal(status, 0);
     unlink(server->path);
+    unlink(server->image);
     rmdir(server->folder);
 }
 
@@ -101,8 +111,6 @@ static void stop_server(struct server *server)
 struct disk {
     struct sdc_driver_blk *blk;
     struct sdc_client_memory data; // the disk as it should be, then as it is
-    uint8_t *wanted;
-    uint8_t *found;
 };
 
 static void open_disk(struct disk *disk, const struct server *server, uint64_t without,
@@ -119,13 +127,11 @@ static void open_disk(struct disk *disk, const struct server *server, uint64_t w
     if (ret == 0)
         ret = sdc_driver_blk_start(disk->blk, options, &err);
     if (ret == 0)
-        ret = sdc_client_memory_new(&disk->data, DATA_IOVA, 2 * BLOCK * BLOCKS, &err);
+        ret = sdc_client_memory_new(&disk->data, DATA_IOVA, 2 * DISK, &err);
     if (ret == 0)
         ret = sdc_driver_blk_map(disk->blk, &disk->data, &err);
     if (ret < 0)
         fail_msg("%s", err.text);
-    disk->wanted = disk->data.base;
-    disk->found = disk->data.base + BLOCK * BLOCKS;
 }
 
 static void close_disk(struct disk *disk)
@@ -134,13 +140,13 @@ static void close_disk(struct disk *disk)
     sdc_client_memory_free(&disk->data);
 }
 
-static struct sdc_driver_blk_request block_request(bool write, unsigned block)
+static struct sdc_driver_blk_request block_request(uint16_t queue, bool write, unsigned block)
 {
-    uint64_t offset = (uint64_t)block * BLOCK;
+    uint64_t offset = (uint64_t)queue * PART + (uint64_t)block * BLOCK;
     return (struct sdc_driver_blk_request){.op = write ? SDC_DRIVER_BLK_WRITE : SDC_DRIVER_BLK_READ,
                                            .offset = offset,
                                            .size = BLOCK,
-                                           .data = DATA_IOVA + offset + (write ? 0 : BLOCK * BLOCKS)};
+                                           .data = DATA_IOVA + offset + (write ? 0 : DISK)};
 }
 
 // Takes back all that are in flight.
@@ -161,14 +167,14 @@ static void take_all(struct disk *disk, uint16_t index, bool poll, unsigned in_f
     }
 }
 
-// Writes or reads all blocks, as many at a time as the queue takes.
+// Writes or reads all blocks of a queue, as many at a time as the queue takes.
 static void do_all(struct disk *disk, uint16_t index, bool poll, bool write)
 {
     struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk->blk, index);
     struct sdc_driver_blk_request requests[BLOCKS], *list[BLOCKS];
     for (unsigned done = 0; done < BLOCKS;) {
         for (unsigned i = done; i < BLOCKS; i++) {
-            requests[i] = block_request(write, i);
+            requests[i] = block_request(index, write, i);
             list[i] = &requests[i];
         }
         int taken = sdc_driver_blk_submit(queue, list + done, BLOCKS - done);
@@ -181,12 +187,13 @@ static void do_all(struct disk *disk, uint16_t index, bool poll, bool write)
 
 static void write_and_compare(struct disk *disk, uint16_t index, bool poll, uint8_t seed)
 {
-    for (unsigned i = 0; i < BLOCK * BLOCKS; i++)
-        disk->wanted[i] = (uint8_t)(i * 7 + i / BLOCK * 13 + seed);
-    memset(disk->found, 0, BLOCK * BLOCKS);
+    uint8_t *wanted = disk->data.base + (size_t)index * PART, *found = wanted + DISK;
+    for (unsigned i = 0; i < PART; i++)
+        wanted[i] = (uint8_t)(i * 7 + i / BLOCK * 13 + seed);
+    memset(found, 0, PART);
     do_all(disk, index, poll, true);
     do_all(disk, index, poll, false);
-    assert_memory_equal(disk->wanted, disk->found, BLOCK * BLOCKS);
+    assert_memory_equal(wanted, found, PART);
 }
 
 static void data_comes_back_over_rings_of_any_size(void **state)
@@ -206,18 +213,18 @@ static void data_comes_back_over_rings_of_any_size(void **state)
         {255, SDC_VIRTIO_F_INDIRECT_DESC},
     };
     struct server server;
-    start_server(&server);
+    start_server(&server, false);
     for (unsigned i = 0; i < (is_packed(state) ? SDC_COUNT(cases) : 4); i++) {
         struct disk disk;
         struct sdc_driver_blk_options options = {.queue_size = cases[i].size,
-                                                 .queues = 2,
+                                                 .queues = QUEUES,
                                                  .request_max = BLOCK,
                                                  .poll = i % 3 == 1};
         open_disk(&disk, &server, *(uint64_t *)*state | cases[i].without, &options);
         const struct sdc_driver_blk_info *info = sdc_driver_blk_info(disk.blk);
         assert_int_equal(info->packed, is_packed(state));
         assert_int_equal(info->queue_size, cases[i].size ? cases[i].size : 256);
-        for (uint16_t index = 0; index < 2; index++)
+        for (uint16_t index = 0; index < QUEUES; index++)
             write_and_compare(&disk, index, options.poll, (uint8_t)(i + 100 * index));
         assert_int_equal(sdc_driver_blk_check(disk.blk, NULL), 0);
         close_disk(&disk);
@@ -228,18 +235,18 @@ static void data_comes_back_over_rings_of_any_size(void **state)
 static void a_queue_is_reset_while_the_other_goes_on(void **state)
 {
     struct server server;
-    start_server(&server);
+    start_server(&server, true);
     for (unsigned poll = 0; poll < 2; poll++) {
         struct disk disk;
         struct sdc_driver_blk_options options = {
-            .queues = 2, .depth = DEPTH, .request_max = BLOCK, .poll = poll};
-        struct sdc_driver_blk_request requests[2][DEPTH], *list[2][DEPTH];
+            .queues = QUEUES, .depth = DEPTH, .request_max = BLOCK, .poll = poll};
+        struct sdc_driver_blk_request requests[QUEUES][DEPTH], *list[QUEUES][DEPTH];
         open_disk(&disk, &server, *(uint64_t *)*state, &options);
         for (unsigned round = 0; round < 40; round++) {
             // Both have requests in flight; those of the first are given up wherever they are.
-            for (uint16_t index = 0; index < 2; index++) {
+            for (uint16_t index = 0; index < QUEUES; index++) {
                 for (unsigned i = 0; i < DEPTH; i++) {
-                    requests[index][i] = block_request(false, i);
+                    requests[index][i] = block_request(index, false, i);
                     list[index][i] = &requests[index][i];
                 }
                 struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk.blk, index);
@@ -250,7 +257,7 @@ static void a_queue_is_reset_while_the_other_goes_on(void **state)
             if (sdc_driver_blk_reset_queue(disk.blk, 0, &err) < 0)
                 fail_msg("%s", err.text);
             take_all(&disk, 1, poll, DEPTH);
-            for (uint16_t index = 0; index < 2 && round % 8 == 0; index++)
+            for (uint16_t index = 0; index < QUEUES && round % 8 == 0; index++)
                 write_and_compare(&disk, index, poll, (uint8_t)(round + index));
         }
         assert_int_equal(sdc_driver_blk_check(disk.blk, NULL), 0);
