@@ -65,12 +65,12 @@ def test_w08_request_into_memory_without_an_fd_ends_with_a_status(remote):
         assert status in (blk.S_IOERR, blk.S_UNSUPP)
 
 
-def test_w08_rings_in_memory_without_an_fd_work_or_break_the_device(server):
+def test_w08_rings_in_memory_without_an_fd_work_or_break_the_device(server, packed):
     """QEMU with memory-backend-ram maps all of its memory like this."""
     guest = Guest(server.client())  # set up by hand: the rings' memory has no fd
     server.handed_out.append(guest)
     responder = DmaResponder(guest.client, guest.space)
-    guest.start(remote=True)
+    guest.start(remote=True, packed=packed)
     request = guest.prepare(blk.T_IN, 0, length=512)
     guest.submit(request, kick=False)
     guest.kick(posted=True)
