@@ -150,35 +150,26 @@ def device_spans(tree):
             yield path, line_at(text, match.start()), "a device takes a pointer into guest memory"
 
 
-# Files that every request goes through, and the functions in them that run once for a queue, a backend or a map of memory, or that
-# keep what they took for the requests that follow.
-HOT = {
-    "src/ring/ring.c": {"sdc_ring_start"},
-    "src/ring/split.c": set(),
-    "src/ring/area.c": set(),
-    "src/ring/chain.c": {"reserve"},
-    "src/transport/common/virtqueue.c": {"grow", "use_map"},
-    "src/device/virtio_blk/request.c": {"virtio_blk_queue_start"},
-    "src/backend/block/common.c": set(),
-    "src/backend/block/null.c": {"open_queue", "sdc_block_open_null"},
-    "src/backend/block/ram.c": {"open_queue", "sdc_block_open_ram"},
-    "src/backend/block/file_io.c": set(),
-    "src/backend/block/file_transfer.c": set(),
-    "src/loop/loop.c": {"sdc_loop_new"},
-    "src/os/clock.c": set(),
+# The folders that every request goes through. Memory is taken there only by what makes something that lives long, which its name
+# says, and by the functions below, which keep what they took for the requests that follow.
+HOT = ("src/ring/", "src/device/", "src/transport/common/", "src/backend/", "src/loop/")
+MAKES = re.compile(r"_new$|_open$|^open_|_open_|_start$|^(sdc_uring_watch|watch_fd)$")
+KEEPS = {
+    ("src/ring/chain.c", "reserve"),                # spans, for chains of more than a few buffers
+    ("src/transport/common/virtqueue.c", "grow"),   # requests, up to as many as the driver has had in flight
+    ("src/transport/common/virtqueue.c", "use_map"), # once for each map of memory
+    ("src/loop/timers.c", "make_room"),             # up to as many as were set
 }
 ALLOCATIONS = ["malloc", "calloc", "realloc", "reallocarray", "strdup", "aligned_alloc", "posix_memalign"]
 
 
 def hot_allocations(tree):
     """No memory is taken for a request."""
-    for path, allowed in HOT.items():
-        if path not in tree:
-            continue
-        bodies = list(functions(tree[path]))
-        for line, name in calls(tree[path], ALLOCATIONS):
+    for path, text in c_files(tree, *HOT):
+        bodies = list(functions(text))
+        for line, name in calls(text, ALLOCATIONS):
             inside = next((function for function, begin, end in bodies if begin <= line <= end), "?")
-            if inside not in allowed:
+            if not MAKES.search(inside) and (path, inside) not in KEEPS:
                 yield path, line, f"{name} in {inside}, which runs for every request"
 
 
