@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Rows R1 to R4, R9, R10, R13, R15, R16, R18, R19 for packed rings: what they may do that split ones cannot, and lies in them.
+"""Rows R1 to R4, R9, R10, R13, R15, R16, R18, R19 for packed rings: what they may do that split ones cannot, and lies
+in them.
 
 Requests of every layout, indirect tables and lengths are in test_r_requests.py and test_r_rings.py, for both formats.
 """
@@ -70,7 +71,8 @@ def test_r01_id_of_a_chain_is_its_last_descriptors(guest):
 def test_r01_id_of_an_indirect_chain_is_its_descriptors_in_the_ring(guest):
     _, descs = read_chain(guest)
     table = guest.space.alloc(48, 16)
-    guest.space.write(table, b"".join(guest.queue.raw_desc(addr, length, flags & WRITE) for addr, length, flags in descs))
+    guest.space.write(table, b"".join(guest.queue.raw_desc(addr, length, flags & WRITE)
+                                      for addr, length, flags in descs))
     guest.queue.put_chain((table, 48, INDIRECT), buffer_id=0x1234)
     guest.kick()
     assert guest.queue.wait(1) == [(0x1234, 513)]

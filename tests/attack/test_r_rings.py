@@ -286,7 +286,8 @@ def test_r07_lengths_that_sum_above_four_gigabytes_break_the_device(either, kind
     header, status = either.space.alloc(16), either.space.alloc(1, 1)
     either.space.write(header, blk.header(kind, 0))
     flags = WRITE if kind == blk.T_IN else 0
-    put_and_break(either, (header, 16, NEXT), *((1 << 40, length, NEXT | flags) for length in lengths), (status, 1, WRITE))
+    put_and_break(either, (header, 16, NEXT), *((1 << 40, length, NEXT | flags) for length in lengths),
+                  (status, 1, WRITE))
 
 
 # --- R9, R10 ------------------------------------------------------------------------------------------------
