@@ -481,6 +481,25 @@ static void a_ring_stays_if_its_own_memory_does(void **state)
     close_ring(&f);
 }
 
+static void a_ring_moves_if_one_of_its_areas_does(void **state)
+{
+    struct sdc_ring_config config = {.size = 8, .desc = 1 * GUEST_PAGE, .driver = 2 * GUEST_PAGE, .device = 3 * GUEST_PAGE};
+    struct sdc_ring ring;
+    struct guest guest;
+
+    (void)state;
+    guest_open(&guest, true);
+    assert_int_equal(sdc_ring_start(&ring, &config, guest.map, NULL), 0);
+    for (unsigned page = 1; page <= 4; page++) {
+        struct sdc_map *other = guest_map(&guest, true, UINT32_MAX);
+        other->regions[page].host = guest.bytes;
+        assert_int_equal(sdc_ring_stays(&ring, other), page == 4); // the fourth is not the ring's
+        sdc_map_unref(other);
+    }
+    sdc_ring_stop(&ring);
+    guest_close(&guest);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -497,6 +516,7 @@ int main(void)
         cmocka_unit_test(rearming_tells_the_driver_and_looks_again),
         cmocka_unit_test(a_ring_sleeps_while_its_memory_is_away),
         cmocka_unit_test(a_ring_stays_if_its_own_memory_does),
+        cmocka_unit_test(a_ring_moves_if_one_of_its_areas_does),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

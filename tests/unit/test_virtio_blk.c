@@ -29,7 +29,7 @@ enum {
 static struct core_fixture f;
 static struct sdc_virtio_device *device;
 
-static void open_disk(uint32_t block_size, bool read_only, bool jumbled)
+static void open_backend(const char *backend, uint32_t block_size, bool read_only, bool jumbled)
 {
     struct sdc_virtio_blk_options options = {.queues = 1, .queue_size = CORE_SIZE, .write_cache = true, .serial = "SERIAL-NUMBER-OF-20C"};
     struct sdc_block_open_options how = {.block_size = block_size, .read_only = read_only};
@@ -37,9 +37,14 @@ static void open_disk(uint32_t block_size, bool read_only, bool jumbled)
 
     f = (struct core_fixture){0};
     assert_int_equal(sdc_loop_new(SDC_LOOP_AUTO, &f.loop, NULL), 0);
-    assert_int_equal(sdc_block_open("ram:64k", &how, &block, NULL), 0);
+    assert_int_equal(sdc_block_open(backend, &how, &block, NULL), 0);
     assert_int_equal(sdc_virtio_blk_new(block, &options, &device, NULL), 0);
     core_open(&f, device, jumbled);
+}
+
+static void open_disk(uint32_t block_size, bool read_only, bool jumbled)
+{
+    open_backend("ram:64k", block_size, read_only, jumbled);
 }
 
 static void put_header(uint32_t type, uint64_t sector)
@@ -188,6 +193,26 @@ static void segments_are_checked_one_by_one(void **state)
         unsigned status = request(cases[i].type, 0, 16 * cases[i].count);
         if (status != cases[i].status)
             fail_msg("case %zu: status %u instead of %u", i, status, cases[i].status);
+    }
+    core_close(&f);
+}
+
+// What the configuration space offers is what is taken, on a disk with room for more.
+static void segments_have_a_largest_size(void **state)
+{
+    static const struct {
+        uint32_t sectors;
+        unsigned status;
+    } cases[] = {{1 << 22, OK}, {(1 << 22) + 1, IOERR}, {1 << 23, IOERR}};
+
+    (void)state;
+    open_backend("null:8G", 512, false, false);
+    driver_start(&f, F_RANGES);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        guest_put(&f.guest, DATA, 0, 8);
+        guest_put(&f.guest, DATA + 8, cases[i].sectors, 8);
+        assert_int_equal(request(DISCARD, 0, 16), cases[i].status);
+        assert_int_equal(request(ZEROES, 0, 16), cases[i].status);
     }
     core_close(&f);
 }
@@ -432,6 +457,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_request_ends_with_its_status),
         cmocka_unit_test(segments_are_checked_one_by_one),
+        cmocka_unit_test(segments_have_a_largest_size),
         cmocka_unit_test(odd_chains_come_back),
         cmocka_unit_test(any_layout_carries_the_same_data),
         cmocka_unit_test(buffers_may_be_shared),
