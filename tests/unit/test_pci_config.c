@@ -153,7 +153,7 @@ static void a_function_level_reset_is_heard(void **state)
         uint32_t offset, value, size; // offset from the capability's
         bool reset;
     } cases[] = {
-        {8, 0x8000, 2, true},     {9, 0x80, 1, true},   {8, 0x7fff, 2, false}, {8, 0x80, 1, false},
+        {8, 0x8000, 2, true},     {9, 0x80, 1, true},   {8, 0x7fff, 2, false}, {8, 0x8080, 1, false},
         {4, 0xffffffff, 4, false}, {8, 0x12348000, 4, true}, {10, 0x8000, 2, false},
     };
     uint8_t everything[SDC_PCI_CONFIG_SIZE] = {0};
