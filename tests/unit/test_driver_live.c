@@ -12,6 +12,7 @@
 #include "control/server.h"
 #include "driver/blk.h"
 #include "driver/virtio_pci.h"
+#include "os/clock.h"
 
 #include <sidecard/virtio.h>
 
@@ -20,12 +21,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define DATA_IOVA (UINT64_C(1) << 32)
+#define TIMEOUT_NS (UINT64_C(20) * 1000 * 1000 * 1000)
 
 // Each queue has blocks and memory of its own: that one queue's request is over before the other one's
 // begins, only this process knows, not what watches the server for races.
@@ -90,8 +93,10 @@ static void start_server(struct server *server, bool file)
     assert_int_equal(listen(listener, 4), 0);
     server->pid = fork();
     assert_true(server->pid >= 0);
-    if (server->pid == 0)
+    if (server->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); // it does not outlive a test that failed
         _exit(serve(listener, file ? server->image : "ram:1M"));
+    }
     close(listener);
 }
 
@@ -155,7 +160,9 @@ static void take_all(struct disk *disk, uint16_t index, bool poll, unsigned in_f
     struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk->blk, index);
     struct sdc_driver_blk_request *finished[DEPTH];
     struct sdc_error err = {0};
+    uint64_t deadline_ns = sdc_clock_ns() + TIMEOUT_NS;
     while (in_flight > 0) {
+        assert_true(sdc_clock_ns() < deadline_ns);
         int count = sdc_driver_blk_take(queue, finished, DEPTH, &err);
         if (count < 0)
             fail_msg("%s", err.text);
