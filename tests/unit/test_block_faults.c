@@ -123,7 +123,7 @@ static void noisy(const struct sdc_block_open_options *options, unsigned step)
     fault.seed = 5;
     short_step = step;
     random_operations(&f, 60, 23);
-    assert_true(fault.hits > 500);
+    assert_true(fault.hits > 250); // of some 500 with direct I/O; chance decides
     fixture_close(&f);
     drop_image(image);
 }
