@@ -45,12 +45,27 @@ struct sdc_server {
 static const char prefix[] = "vfio-user:";
 static const char fd_prefix[] = "fd:";
 
+// What stands before a colon in what the user calls the socket is a transport, unless a slash says that it is part of a path.
+static int check_transport(const char *socket, struct sdc_error *err)
+{
+    size_t word = strcspn(socket, ":/");
+
+    if (socket[word] != ':' || strncmp(socket, prefix, sizeof prefix - 1) == 0 ||
+        strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0)
+        return 0;
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': there is no transport '%.*s'; type PATH, vfio-user:PATH or fd:N, "
+                         "and ./ before a path with a colon in it", socket, (int)word, socket);
+}
+
 // Opens what the user calls the socket.
 static int open_socket(struct outlet *outlet, const struct sdc_serve_options *options, struct sdc_error *err)
 {
     const char *socket = options->socket;
     uint64_t number;
+    int rc = check_transport(socket, err);
 
+    if (rc < 0)
+        return rc;
     if (strncmp(socket, prefix, sizeof prefix - 1) == 0)
         socket += sizeof prefix - 1;
     if (strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0) {

@@ -33,6 +33,13 @@ struct sdc_loop_engine {
     void (*io)(struct sdc_loop *loop, struct sdc_io *io);
 };
 
+// A file that an engine has registered; the engine's numbers are below SDC_LOOP_FILES.
+enum { SDC_LOOP_FILES = 256 };
+struct sdc_loop_file {
+    int fd;
+    unsigned users; // who added it and did not remove it; zero: it is not registered
+};
+
 struct sdc_loop {
     const struct sdc_loop_engine *ops;
     void *engine;
@@ -44,6 +51,8 @@ struct sdc_loop {
     atomic_bool sleeping;             // the owner is about to sleep or asleep: who clears it wakes it
 
     struct sdc_deferred *deferred, **deferred_end;
+
+    struct sdc_loop_file files[SDC_LOOP_FILES];
 
     struct sdc_timer **timers; // a binary heap; the timer at [i] has place i + 1
     uint32_t timers_count, timers_capacity;

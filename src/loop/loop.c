@@ -218,14 +218,25 @@ void sdc_loop_unwatch(struct sdc_loop *loop, struct sdc_watch *watch)
         loop->ops->unwatch(loop, watch);
 }
 
+// A disk's queues all add the same fd: it is registered once.
 int sdc_loop_file_add(struct sdc_loop *loop, int fd)
 {
-    return loop->ops->file_add(loop, fd);
+    for (int i = 0; i < SDC_LOOP_FILES; i++) {
+        if (loop->files[i].users > 0 && loop->files[i].fd == fd) {
+            loop->files[i].users++;
+            return i;
+        }
+    }
+    int file = loop->ops->file_add(loop, fd);
+    if (file >= 0)
+        loop->files[file] = (struct sdc_loop_file){.fd = fd, .users = 1};
+    return file;
 }
 
 void sdc_loop_file_remove(struct sdc_loop *loop, int file)
 {
-    loop->ops->file_remove(loop, file);
+    if (--loop->files[file].users == 0)
+        loop->ops->file_remove(loop, file);
 }
 
 void sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io)

@@ -6,7 +6,7 @@
 
 #include <liburing.h>
 
-enum { SDC_URING_FILES = 256 };
+enum { SDC_URING_FILES = SDC_LOOP_FILES };
 
 // The low bits of user_data say what the rest points to.
 enum {

@@ -190,6 +190,11 @@ def test_device_that_is_like_nothing_says_what_there_is(cli, sock, disk):
     said(cli("serve", sock, "zzz", disk), USAGE, "zzz", "virtio-blk")
 
 
+@pytest.mark.parametrize("word", ["vhost-user", "vfio-usr", "x"])
+def test_unknown_transport_is_not_taken_for_a_path(cli, workdir, disk, word):
+    said(cli("serve", f"{word}:vm0.sock", "virtio-blk", disk), USAGE, word, "vfio-user:", "./")
+
+
 @pytest.mark.parametrize("typed, meant", [("serv", "serve"), ("bnch", "bench"), ("server", "serve")])
 def test_unknown_command_names_the_nearest(cli, typed, meant):
     said(cli(typed), USAGE, typed, meant)

@@ -419,3 +419,10 @@ def test_unaligned_spans_of_every_kind_work_with_direct_io(serve, image):
         assert guest.finish(request).status == blk.S_OK
         assert guest.read(40, 32) == data
     assert guest.config.capacity * 512 == wire.MAX_DATA_XFER * 8
+
+
+def test_a_thread_serves_more_queues_than_it_can_register_files(serve, image):
+    guest = serve(image, "--queues=400").guest(queues=400, queue_size=2, memory=16 << 20)
+    for index in (0, 255, 256, 399):
+        guest.write(index, bytes([index & 0xff]) * 512, queue=index)
+        assert guest.read(index, 1, queue=index) == bytes([index & 0xff]) * 512

@@ -788,15 +788,38 @@ static void files_are_numbered_until_there_are_no_more(void **state)
 {
     (void)state;
     struct sdc_loop *loop = new_loop();
-    int fd = temporary_file();
+    int fds[300];
     int count = 0, file;
-    while ((file = sdc_loop_file_add(loop, fd)) >= 0)
+    fds[0] = temporary_file();
+    while ((file = sdc_loop_file_add(loop, fds[count])) >= 0) {
+        fds[count + 1] = dup(fds[0]);
         count++;
+    }
     assert_int_equal(file, -EMFILE);
     assert_true(count >= 64);
     sdc_loop_file_remove(loop, 17);
-    assert_int_equal(sdc_loop_file_add(loop, fd), 17);
+    assert_int_equal(sdc_loop_file_add(loop, fds[count]), 17);
     sdc_loop_free(loop);
+    for (int i = 0; i <= count; i++)
+        close(fds[i]);
+}
+
+// A disk of a thousand queues adds its file a thousand times.
+static void a_file_that_is_added_again_keeps_its_number(void **state)
+{
+    (void)state;
+    struct sdc_loop *loop = new_loop();
+    int fd = temporary_file();
+    int file = sdc_loop_file_add(loop, fd);
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(sdc_loop_file_add(loop, fd), file);
+    for (int i = 0; i < 1000; i++)
+        sdc_loop_file_remove(loop, file);
+    int other = dup(fd);
+    assert_int_not_equal(sdc_loop_file_add(loop, other), file);
+    sdc_loop_file_remove(loop, file);
+    sdc_loop_free(loop);
+    close(other);
     close(fd);
 }
 
@@ -920,6 +943,7 @@ int main(void)
         cmocka_unit_test(io_asked_for_before_the_run_is_done),
         cmocka_unit_test(every_kind_of_io_works_and_errors_come_as_results),
         cmocka_unit_test(files_are_numbered_until_there_are_no_more),
+        cmocka_unit_test(a_file_that_is_added_again_keeps_its_number),
         cmocka_unit_test(io_works_without_registered_files),
         cmocka_unit_test(an_idle_loop_sleeps),
         cmocka_unit_test(a_loop_that_was_woken_sleeps_again_whatever_a_paused_watch_has_to_say),
