@@ -143,7 +143,8 @@ def run_valgrind(part, log):
     files = sorted(str(path.relative_to(TOP)) for pattern in patterns
                    for path in (TOP / "tests/attack").glob(pattern))
     binary = f"valgrind -q --error-exitcode=99 --leak-check=no --track-origins=no {TOP}/build/sidecard"
-    python_tests(part, log, binary, *files, timeout=3600)
+    # This valgrind runs no other thread while one waits in io_uring_enter: servers with several loops would hang.
+    python_tests(part, log, binary, "-k", "not threads and not quick_resets", *files, timeout=3600)
 
 
 def run_fuzz_long(part, log):
