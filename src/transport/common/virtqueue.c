@@ -14,6 +14,7 @@ struct request {
     struct sdc_virtio_request shown;
     struct request *next; // while it is free
     struct sdc_map_use *use;
+    uint32_t spans; // that the queue counts for it
     struct sdc_chain chain;
     alignas(16) unsigned char private_memory[];
 };
@@ -96,6 +97,10 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
     if (!queue->running || queue->stopping || queue->remapping)
         return 0;
     while (count < max && queue->budget > 0) {
+        // One request may have any number of buffers, but not many such at a time.
+        queue->crowded = queue->spans > SDC_LIMIT_QUEUE_SPANS;
+        if (queue->crowded)
+            return count;
         struct request *request = queue->free_requests ? queue->free_requests : grow(queue);
         int rc = request ? sdc_ring_take(&queue->ring, &request->chain) : -ENOMEM;
         if (rc <= 0) {
@@ -108,6 +113,8 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
         queue->free_requests = request->next;
         request->use = queue->use;
         request->use->in_flight++;
+        request->spans = request->chain.spans_count;
+        queue->spans += request->spans;
         request->shown.readable_size = request->chain.readable_size;
         request->shown.writable_size = request->chain.writable_size;
         request->shown.fault = request->chain.fault;
@@ -130,6 +137,9 @@ void sdc_virtqueue_give(struct sdc_virtio_request *shown, uint32_t written)
     sdc_ring_give(&queue->ring, &request->chain, written);
     if (--use->in_flight == 0 && use != queue->use)
         drop_use(use);
+    queue->spans -= request->spans;
+    if (queue->crowded && queue->spans <= SDC_LIMIT_QUEUE_SPANS)
+        schedule(queue);
     sdc_chain_trim(&request->chain);
     request->next = queue->free_requests;
     queue->free_requests = request;
@@ -180,6 +190,8 @@ static void run_work(struct sdc_deferred *deferred)
     queue->budget = SDC_LIMIT_TURN;
     queue->again = false;
     queue->device->ops->queue_work(queue->device, queue);
+    if (queue->crowded)
+        return; // what is given back brings us here again
     bool more = queue->again || sdc_ring_rearm(&queue->ring);
     if (queue->ring.broken)
         sdc_virtqueue_break(queue, queue->ring.broken);

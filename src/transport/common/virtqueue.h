@@ -55,6 +55,8 @@ struct sdc_virtqueue {
     struct request *free_requests;
     void **slabs; // of requests
     uint32_t slabs_count;
+    uint32_t spans;  // of requests in flight
+    bool crowded;    // they are too many: nothing is taken until some are given back
     unsigned budget; // requests that may still be taken in this turn
     bool again;      // the turn's budget did not suffice
     void *context;   // the device's
