@@ -265,7 +265,7 @@ static void remap(struct course *course, uint8_t missing)
     fuzz_check(map != NULL, "no memory");
     bool stays = sdc_ring_stays(&course->ring, map);
     if (course->chains_count == 0 || stays) {
-        sdc_ring_remap(&course->ring, map);
+        sdc_ring_remap(&course->ring, &(struct sdc_memory){.map = map});
         fuzz_check(!stays || course->ring.awake, "a ring that stays falls asleep");
         sdc_map_unref(course->map);
         course->map = map;
@@ -362,7 +362,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     };
     course.next_avail = config.position;
     course.map = fuzz_memory_publish(&course.memory);
-    int rc = sdc_ring_start(&course.ring, &config, course.map, &err);
+    int rc = sdc_ring_start(&course.ring, &config, &(struct sdc_memory){.map = course.map}, &err);
     fuzz_check(rc == 0 || err.text[0] != '\0', "refused without a reason");
     for (unsigned i = 0; rc == 0 && i < 200 && fuzz_more(&input); i++)
         do_one(&course, &input);

@@ -159,6 +159,10 @@ KEEPS = {
     ("src/transport/common/virtqueue.c", "grow"),   # requests, up to as many as the driver has had in flight
     ("src/transport/common/virtqueue.c", "use_map"), # once for each map of memory
     ("src/loop/timers.c", "make_room"),             # up to as many as were set
+    # Remote memory only, where a request costs messages to the client and back.
+    ("src/ring/chain.c", "add_segment"),
+    ("src/ring/chain.c", "make_bounce"),
+    ("src/transport/common/virtqueue_remote.c", "start_op"),
 }
 ALLOCATIONS = ["malloc", "calloc", "realloc", "reallocarray", "strdup", "aligned_alloc", "posix_memalign"]
 

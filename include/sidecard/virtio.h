@@ -73,6 +73,9 @@ struct sdc_virtio_ops {
     void (*queue_cancel)(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
     // There may be requests to take. The queue's loop.
     void (*queue_work)(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
+    // What the device wrote could not be brought to the driver: turn the request into a failed one, in its writable stream. How many bytes
+    // of that are written now. The queue's loop. May be NULL: it is given back as it is.
+    uint32_t (*queue_lost)(struct sdc_virtio_device *device, struct sdc_virtio_request *request);
     // Every queue has ended; forget what the driver set. Home loop. May be NULL.
     void (*reset)(struct sdc_virtio_device *device);
     // Frees device. Home loop; no queue runs.

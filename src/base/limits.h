@@ -20,6 +20,8 @@
 #define SDC_LIMIT_QUEUES 1024
 #define SDC_LIMIT_QUEUE_SIZE 32768 // entries
 #define SDC_LIMIT_INDIRECT 32768   // descriptors in an indirect table
+#define SDC_LIMIT_BOUNCE (8 * 1024 * 1024)        // bytes of one request whose buffers are in remote memory
+#define SDC_LIMIT_QUEUE_BOUNCE (16 * 1024 * 1024) // bytes of all of a queue's; more wait
 #define SDC_LIMIT_QUEUE_SPANS 65536 // spans of a queue's requests in flight (16 bytes each); more wait
 #define SDC_LIMIT_TURN 256         // requests that a queue takes before others have their turn
 

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "memory/read_cache.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -125,6 +126,7 @@ struct sdc_map *sdc_region_table_publish(struct sdc_region_table *table, void (*
     atomic_init(&map->refs, 1);
     map->released = released;
     map->context = context;
+    map->remote = NULL;
     map->generation = ++table->generation;
     map->count = table->count;
     for (uint32_t i = 0; i < table->count; i++) {
@@ -168,66 +170,111 @@ static uint8_t *stretch(struct sdc_memory *memory, uint64_t iova, uint64_t *size
     }
     uint64_t offset = iova - region->iova;
     *size = sdc_min(*size, region->size - offset);
-    if (!region->host) {
-        memory->missing_iova = iova;
-        memory->missing_size = *size;
-        *rc = -EAGAIN;
-        return NULL;
-    }
-    return region->host + offset;
+    if (region->host)
+        return region->host + offset;
+    memory->missing_iova = iova;
+    memory->missing_size = *size;
+    *rc = -EAGAIN;
+    return NULL;
 }
 
-// Whether all of [iova, iova + size) may be accessed, so that a copy is whole or not begun.
-static int check_all(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access)
+int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access)
 {
     uint64_t end;
+    int remote = 0;
+
     if (!sdc_add(iova, size, &end))
         return -EFAULT;
     while (iova < end) {
-        uint64_t length = end - iova;
-        int rc = 0;
-        if (!stretch(memory, iova, &length, access, &rc))
-            return rc;
-        iova += length;
+        const struct sdc_region *region = find(memory, iova);
+        if (!region)
+            return -EFAULT;
+        if (!(region->access & (uint32_t)access))
+            return -EACCES;
+        remote |= !region->host;
+        iova += sdc_min(end - iova, region->size - (iova - region->iova));
+    }
+    return remote;
+}
+
+// The bytes at iova, in memory or in the cache: at most *size, which becomes how many.
+static const uint8_t *readable(struct sdc_memory *memory, uint64_t iova, uint64_t *size, int *rc)
+{
+    const uint8_t *host = stretch(memory, iova, size, SDC_ACCESS_READ, rc);
+
+    if (!host && *rc == -EAGAIN && memory->cache)
+        host = sdc_read_cache_find(memory->cache, iova, size);
+    return host;
+}
+
+// In pieces: looked at as a whole before any is copied.
+static int read_pieces(struct sdc_memory *memory, uint64_t iova, uint8_t *local, uint64_t size)
+{
+    const uint8_t *host;
+    int rc = 0;
+
+    for (int copying = 0; copying <= 1; copying++) {
+        for (uint64_t done = 0; done < size;) {
+            uint64_t length = size - done, at;
+            if (!sdc_add(iova, done, &at))
+                return -EFAULT;
+            host = readable(memory, at, &length, &rc);
+            if (!host)
+                return rc;
+            if (copying)
+                memcpy(local + done, host, length);
+            done += length;
+        }
     }
     return 0;
 }
 
-static int copy(struct sdc_memory *memory, uint64_t iova, uint8_t *local, uint64_t size, enum sdc_access access)
-{
-    uint64_t length = size;
-    int rc;
-    uint8_t *host = stretch(memory, iova, &length, access, &rc);
-    if (!host)
-        return rc;
-    if (length < size) {
-        rc = check_all(memory, iova, size, access);
-        if (rc < 0)
-            return rc;
-    }
-    for (;;) {
-        if (access == SDC_ACCESS_READ)
-            memcpy(local, host, length);
-        else
-            memcpy(host, local, length);
-        local += length;
-        iova += length;
-        size -= length;
-        if (size == 0)
-            return 0;
-        length = size;
-        host = stretch(memory, iova, &length, access, &rc);
-    }
-}
-
 int sdc_memory_read(struct sdc_memory *memory, uint64_t iova, void *local, size_t size)
 {
-    return size ? copy(memory, iova, local, size, SDC_ACCESS_READ) : 0;
+    uint64_t length = size;
+    int rc = 0;
+
+    if (size == 0)
+        return 0;
+    const uint8_t *host = stretch(memory, iova, &length, SDC_ACCESS_READ, &rc);
+    if (!host || length < size)
+        return read_pieces(memory, iova, local, size);
+    memcpy(local, host, size);
+    return 0;
+}
+
+static int write_pieces(struct sdc_memory *memory, uint64_t iova, const uint8_t *local, uint64_t size)
+{
+    int rc = sdc_memory_check(memory, iova, size, SDC_ACCESS_WRITE);
+    if (rc < 0)
+        return rc;
+    if (rc == 1 && !memory->write_remote)
+        return -EAGAIN;
+
+    for (uint64_t done = 0; done < size;) {
+        uint64_t length = size - done;
+        uint8_t *host = stretch(memory, iova + done, &length, SDC_ACCESS_WRITE, &rc);
+        if (host)
+            memcpy(host, local + done, length);
+        else if ((rc = memory->write_remote(memory, iova + done, local + done, length)) < 0)
+            return rc;
+        done += length;
+    }
+    return 0;
 }
 
 int sdc_memory_write(struct sdc_memory *memory, uint64_t iova, const void *local, size_t size)
 {
-    return size ? copy(memory, iova, (uint8_t *)(uintptr_t)local, size, SDC_ACCESS_WRITE) : 0;
+    uint64_t length = size;
+    int rc = 0;
+
+    if (size == 0)
+        return 0;
+    uint8_t *host = stretch(memory, iova, &length, SDC_ACCESS_WRITE, &rc);
+    if (!host || length < size)
+        return write_pieces(memory, iova, local, size);
+    memcpy(host, local, size);
+    return 0;
 }
 
 int sdc_memory_spans(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access,

@@ -28,12 +28,15 @@ struct sdc_region {
     struct sdc_mapping *mapping; // that host lies in
 };
 
+struct sdc_remote;
+
 struct sdc_map {
     // Readers (queues, the session) that may look addresses up in it or hold spans from it; zero: released is called.
     atomic_uint refs;
     void (*released)(struct sdc_map *map); // on the thread of the last unref; it ends in sdc_map_free
     void *context;                         // released's
     uint64_t generation;                   // counts up with each one published
+    struct sdc_remote *remote;             // the way to its remote regions, or NULL
     uint32_t count;
     struct sdc_region regions[]; // sorted by iova, disjoint
 };
@@ -41,13 +44,28 @@ struct sdc_map *sdc_map_ref(struct sdc_map *map);
 void sdc_map_unref(struct sdc_map *map); // NULL is fine
 void sdc_map_free(struct sdc_map *map);  // drops the mappings
 
+// What a reader has fetched from remote memory for what it parses just now. It lasts for one attempt after another until the
+// parse succeeds; then it is cleared, so that nothing old is taken for new.
+struct sdc_read_cache {
+    struct sdc_cached *first;
+};
+// Copies the bytes in. -ENOMEM.
+int sdc_read_cache_add(struct sdc_read_cache *cache, uint64_t iova, const void *data, size_t size);
+void sdc_read_cache_clear(struct sdc_read_cache *cache);
+
 // A view of a map, for one thread at a time. Starts zeroed; does not count as a reference.
 struct sdc_memory {
     const struct sdc_map *map; // NULL: no memory at all
     uint32_t last;             // index of the last hit
     uint64_t missing_iova;     // after -EAGAIN: what has to be fetched
     size_t missing_size;
+    // A reader that can reach remote memory has both; else such memory is not there for it.
+    struct sdc_read_cache *cache;
+    int (*write_remote)(struct sdc_memory *memory, uint64_t iova, const void *data, size_t size);
 };
+
+// Whether all of [iova, iova + size) may be accessed: 0; 1 if a part of it is remote; -EFAULT, -EACCES.
+int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access);
 
 // The owner's table: sorted, mutable, one thread.
 struct sdc_region_table {

@@ -8,13 +8,17 @@ int sdc_area_resolve(struct sdc_area *area, struct sdc_memory *memory, enum sdc_
     struct sdc_span span;
 
     area->host = NULL;
+    area->remote = false;
     if (area->iova % align != 0)
         return -EINVAL;
     int count = sdc_memory_spans(memory, area->iova, area->size, access, &span, 1);
-    if (count == -E2BIG)
-        return 0; // all there, in several pieces
+    if (count == -E2BIG || count == -EAGAIN) { // in several pieces, or remote
+        int rc = sdc_memory_check(memory, area->iova, area->size, access);
+        area->remote = rc == 1;
+        return rc == 1 && !memory->cache ? -EFAULT : rc < 0 ? rc : 0;
+    }
     if (count < 0)
-        return count == -EAGAIN ? -EFAULT : count; // a ring in remote memory cannot be served
+        return count;
     if ((uintptr_t)span.base % sizeof(uint16_t) == 0)
         area->host = span.base;
     return 0;

@@ -10,6 +10,7 @@ struct sdc_area {
     uint64_t iova;
     uint64_t size; // bytes
     uint8_t *host; // NULL: through the door
+    bool remote;   // a part of it is in remote memory
 };
 
 // Looks the whole area up. 0, -EFAULT, -EACCES, or -EINVAL when its address is not a multiple of align.

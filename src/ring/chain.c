@@ -16,18 +16,34 @@ void sdc_chain_init(struct sdc_chain *chain)
 {
     chain->spans = chain->few;
     chain->capacity = SDC_CHAIN_FEW;
+    chain->bounce = NULL;
+    chain->segments = NULL;
+    chain->segments_count = chain->segments_capacity = 0;
+}
+
+static void drop_bounce(struct sdc_chain *chain)
+{
+    free(chain->bounce);
+    free(chain->segments);
+    chain->bounce = NULL;
+    chain->segments = NULL;
+    chain->segments_count = chain->segments_capacity = 0;
 }
 
 void sdc_chain_trim(struct sdc_chain *chain)
 {
+    if (chain->bounce)
+        drop_bounce(chain);
     if (chain->capacity > CHAIN_KEEP) {
         free(chain->spans);
-        sdc_chain_init(chain);
+        chain->spans = chain->few;
+        chain->capacity = SDC_CHAIN_FEW;
     }
 }
 
 void sdc_chain_destroy(struct sdc_chain *chain)
 {
+    drop_bounce(chain);
     if (chain->spans != chain->few)
         free(chain->spans);
 }
@@ -147,48 +163,109 @@ static int reserve(struct sdc_chain *chain, uint32_t more)
     return 0;
 }
 
-// Translates a buffer into spans at the end of the chain. One that cannot be reached keeps its place and length.
+enum { MUST_BOUNCE = 1 };
+
+static void count_buffer(struct sdc_chain *chain, const struct sdc_desc *desc, uint32_t spans)
+{
+    chain->spans_count += spans;
+    if (desc->flags & SDC_DESC_F_WRITE) {
+        chain->writable_size += desc->length;
+    } else {
+        chain->readable_size += desc->length;
+        chain->readable_spans += spans;
+    }
+}
+
+static enum sdc_access access_of(const struct sdc_desc *desc)
+{
+    return desc->flags & SDC_DESC_F_WRITE ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
+}
+
+// Not even an empty buffer may have a foreign address: its first byte is looked up.
+static uint64_t looked_up(const struct sdc_desc *desc)
+{
+    return desc->length ? desc->length : 1;
+}
+
+// Translates a buffer into spans at the end of the chain. One that cannot be reached keeps its place and length. MUST_BOUNCE when it is
+// remote, and the reader can reach remote memory.
 static int add_buffer(struct sdc_chain *chain, struct sdc_memory *memory, const struct sdc_desc *desc)
 {
-    bool writable = desc->flags & SDC_DESC_F_WRITE;
-    enum sdc_access access = writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
-    // Not even an empty buffer may have a foreign address: its first byte is looked up.
-    uint64_t size = desc->length ? desc->length : 1;
     int rc = reserve(chain, 1);
     if (rc < 0)
         return rc;
 
     unsigned room = chain->capacity - chain->spans_count;
-    int count = sdc_memory_spans(memory, desc->address, size, access, &chain->spans[chain->spans_count], room);
+    struct sdc_span *out = &chain->spans[chain->spans_count];
+    int count = sdc_memory_spans(memory, desc->address, looked_up(desc), access_of(desc), out, room);
     if (count == -E2BIG && room < CHAIN_SPLITS) {
         rc = reserve(chain, CHAIN_SPLITS);
         if (rc < 0)
             return rc;
-        count = sdc_memory_spans(memory, desc->address, size, access, &chain->spans[chain->spans_count], CHAIN_SPLITS);
+        out = &chain->spans[chain->spans_count];
+        count = sdc_memory_spans(memory, desc->address, looked_up(desc), access_of(desc), out, CHAIN_SPLITS);
     }
+    if (count == -EAGAIN && memory->cache)
+        return MUST_BOUNCE;
     if (count < 0) {
         chain->fault = count == -EACCES ? -EACCES : -EFAULT;
-        chain->spans[chain->spans_count] = (struct sdc_span){NULL, desc->length};
+        *out = (struct sdc_span){NULL, desc->length};
         count = 1;
     }
-    if (desc->length == 0)
-        return 0;
-    chain->spans_count += (uint32_t)count;
-    if (writable) {
-        chain->writable_size += desc->length;
-    } else {
-        chain->readable_size += desc->length;
-        chain->readable_spans += (uint32_t)count;
-    }
+    if (desc->length > 0)
+        count_buffer(chain, desc, (uint32_t)count);
     return 0;
 }
 
-int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *it)
+// Notes a buffer of a chain that is bounced. One that cannot be reached is not copied.
+static int add_segment(struct sdc_chain *chain, struct sdc_memory *memory, const struct sdc_desc *desc)
+{
+    if (chain->segments_count == chain->segments_capacity) {
+        uint32_t capacity = chain->segments_capacity ? chain->segments_capacity * 2 : SDC_CHAIN_FEW;
+        struct sdc_segment *segments = realloc(chain->segments, capacity * sizeof *segments);
+        if (!segments)
+            return -ENOMEM;
+        chain->segments = segments;
+        chain->segments_capacity = capacity;
+    }
+    int rc = sdc_memory_check(memory, desc->address, looked_up(desc), access_of(desc));
+    if (rc < 0)
+        chain->fault = rc;
+    if (desc->length == 0)
+        return 0;
+    chain->segments[chain->segments_count++] = (struct sdc_segment){
+        .iova = desc->address, .size = desc->length, .writable = desc->flags & SDC_DESC_F_WRITE, .remote = rc == 1};
+    count_buffer(chain, desc, 0);
+    return 0;
+}
+
+// Memory for the two streams of a bounced chain, zeroed: what the device leaves out is not somebody else's data.
+static int make_bounce(struct sdc_chain *chain)
+{
+    uint64_t size = chain->readable_size + chain->writable_size;
+
+    bool fits = size <= SDC_LIMIT_BOUNCE;
+    chain->bounce = calloc(1, fits ? size + 1 : 1);
+    if (!chain->bounce)
+        return -ENOMEM;
+    if (!fits)
+        chain->fault = -EFAULT;
+    uint8_t *base = fits ? chain->bounce : NULL;
+    chain->spans[0] = (struct sdc_span){base, chain->readable_size};
+    chain->spans[1] = (struct sdc_span){base ? base + chain->readable_size : NULL, chain->writable_size};
+    chain->readable_spans = 1;
+    chain->spans_count = 2;
+    return 0;
+}
+
+static int walk(struct sdc_chain *chain, struct sdc_iterator *it, bool bounce)
 {
     struct sdc_desc desc;
     bool writable_seen = false;
     bool disordered = false;
 
+    if (chain->segments)
+        drop_bounce(chain);
     chain->fault = 0;
     chain->readable_size = chain->writable_size = 0;
     chain->readable_spans = chain->spans_count = 0;
@@ -204,16 +281,32 @@ int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *it)
             writable_seen = true;
         else if (writable_seen)
             disordered = true; // virtio 1.2, 2.7.4.2
-        rc = disordered ? 0 : add_buffer(chain, it->memory, &desc);
-        if (rc < 0)
+        if (!disordered)
+            rc = bounce ? add_segment(chain, it->memory, &desc) : add_buffer(chain, it->memory, &desc);
+        if (!disordered && rc != 0)
             return rc;
     }
     if (disordered) {
         chain->fault = -EPROTO;
         chain->readable_size = chain->writable_size = 0;
         chain->readable_spans = chain->spans_count = 0;
+        return 0;
     }
-    return 0;
+    return bounce ? make_bounce(chain) : 0;
+}
+
+int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *it)
+{
+    struct sdc_iterator start = *it;
+
+    if (start.table == &it->indirect)
+        start.table = &start.indirect;
+    int rc = walk(chain, it, false);
+    if (rc != MUST_BOUNCE)
+        return rc;
+    // From its start again, now for the bounce; nothing of the first walk is kept.
+    *it = start;
+    return walk(chain, it, true);
 }
 
 // --- the streams ---

@@ -23,6 +23,14 @@ struct sdc_desc {
 
 enum { SDC_CHAIN_FEW = 8 };
 
+// A buffer of a chain that is bounced.
+struct sdc_segment {
+    uint64_t iova;
+    uint32_t size;
+    bool writable;
+    bool remote; // a part of it is
+};
+
 // A chain of one request. Reused from request to request.
 struct sdc_chain {
     uint16_t id;      // what names it when it is given back
@@ -35,10 +43,16 @@ struct sdc_chain {
     uint32_t capacity;
     struct sdc_span *spans; // few, or allocated. A span with base NULL could not be translated
     struct sdc_span few[SDC_CHAIN_FEW];
+    // A chain of which any buffer is in remote memory is bounced as a whole: its two streams are two spans of memory of ours, the
+    // readable one first, and its segments say where they come from and go to. Who takes it fills and empties it.
+    uint8_t *bounce; // NULL: not bounced
+    struct sdc_segment *segments;
+    uint32_t segments_count;
+    uint32_t segments_capacity;
     struct sdc_fetch_log fetched;
 };
 void sdc_chain_init(struct sdc_chain *chain);
-// Gives back what a large request made it allocate.
+// Gives back what a large or a bounced request made it allocate.
 void sdc_chain_trim(struct sdc_chain *chain);
 void sdc_chain_destroy(struct sdc_chain *chain);
 

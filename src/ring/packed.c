@@ -48,14 +48,15 @@ static int packed_resolve(struct sdc_ring *ring, struct sdc_memory *memory)
     return rc;
 }
 
-// Whether the next descriptor is available: 1, 0, or -EPROTO.
+// Whether the next descriptor is available: 1, 0, -EPROTO or -EAGAIN.
 static int look(struct sdc_ring *ring)
 {
     uint16_t flags;
     uint64_t offset = (uint64_t)ring->avail_next * SDC_DESC_SIZE + DESC_FLAGS;
 
-    if (sdc_area_load16(&ring->desc, &ring->memory, offset, &flags) < 0) // pair [A]
-        return sdc_ring_break(ring, "the descriptor ring is not readable");
+    int rc = sdc_area_load16(&ring->desc, &ring->memory, offset, &flags); // pair [A]
+    if (rc < 0)
+        return rc == -EAGAIN ? rc : sdc_ring_break(ring, "the descriptor ring is not readable");
     bool avail = flags & FLAG_AVAIL;
     bool used = flags & FLAG_USED;
     return avail == ring->packed.avail_wrap && used != ring->packed.avail_wrap;

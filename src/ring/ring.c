@@ -11,7 +11,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_map *map,
+static void note_remote(struct sdc_ring *ring)
+{
+    ring->remote = ring->desc.remote || ring->driver.remote || ring->device.remote;
+    ring->told = false;
+}
+
+int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_memory *memory,
                    struct sdc_error *err)
 {
     bool packed = (config->features & SDC_VIRTIO_F_RING_PACKED) != 0;
@@ -20,7 +26,7 @@ int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, 
                              packed ? "a number" : "a power of two", SDC_LIMIT_QUEUE_SIZE);
 
     *ring = (struct sdc_ring){
-        .format = packed ? &sdc_ring_packed : &sdc_ring_split, .config = *config, .memory = {.map = map}};
+        .format = packed ? &sdc_ring_packed : &sdc_ring_split, .config = *config, .memory = *memory};
     ring->format->start(ring);
     int rc = ring->format->resolve(ring, &ring->memory);
     if (rc < 0)
@@ -33,6 +39,7 @@ int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, 
     if (!ring->taken)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a queue of %" PRIu32 " entries", config->size);
     ring->awake = true;
+    note_remote(ring);
     return 0;
 }
 
@@ -45,16 +52,23 @@ void sdc_ring_stop(struct sdc_ring *ring)
 bool sdc_ring_stays(const struct sdc_ring *ring, const struct sdc_map *map)
 {
     struct sdc_ring moved = *ring;
-    struct sdc_memory memory = {.map = map};
+    struct sdc_memory memory = ring->memory;
 
+    memory.map = map;
+    memory.last = 0;
     return ring->awake && ring->format->resolve(&moved, &memory) == 0 && moved.desc.host == ring->desc.host &&
            moved.driver.host == ring->driver.host && moved.device.host == ring->device.host;
 }
 
-void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_map *map)
+void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_memory *memory)
 {
-    ring->memory = (struct sdc_memory){.map = map};
+    bool suppressed = ring->suppressed && !ring->remote;
+
+    ring->memory = *memory;
     ring->awake = ring->format->resolve(ring, &ring->memory) == 0;
+    note_remote(ring);
+    if (ring->remote && ring->awake && suppressed)
+        ring->format->rearm(ring);
 }
 
 int sdc_ring_take(struct sdc_ring *ring, struct sdc_chain *chain)
@@ -78,13 +92,29 @@ bool sdc_ring_publish(struct sdc_ring *ring)
 
 void sdc_ring_suppress(struct sdc_ring *ring)
 {
-    if (ring->awake && !ring->suppressed)
+    if (ring->awake && !ring->suppressed && !ring->remote)
         ring->format->suppress(ring);
     ring->suppressed = true;
+}
+
+// The driver of a remote ring was never told not to notify. With event indices in a split ring it notifies when it passes the one that
+// we wrote last: after that is moved the ring has to be looked at once more.
+static bool rearm_remote(struct sdc_ring *ring)
+{
+    if (ring->format != &sdc_ring_split || !sdc_ring_has(ring, SDC_VIRTIO_F_EVENT_IDX))
+        return false;
+    if (ring->told && ring->told_at == ring->avail_next)
+        return false;
+    ring->told = true;
+    ring->told_at = ring->avail_next;
+    ring->format->rearm(ring);
+    return true;
 }
 
 bool sdc_ring_rearm(struct sdc_ring *ring)
 {
     ring->suppressed = false;
+    if (ring->remote)
+        return ring->awake && !ring->broken && rearm_remote(ring);
     return ring->awake && !ring->broken && ring->format->rearm(ring);
 }

@@ -39,6 +39,9 @@ struct sdc_ring {
     struct sdc_memory memory;
     struct sdc_area desc, driver, device;
     bool awake;           // its areas are in memory
+    bool remote;          // some of them in remote memory: never polled, the driver is never told not to notify
+    bool told;            // remote, with event indices: the driver was told to notify from told_at on
+    uint16_t told_at;
     const char *broken;   // why the driver must reset, or NULL
     uint16_t avail_next;  // next entry to take
     uint16_t used_next;   // next entry to fill
@@ -61,18 +64,20 @@ struct sdc_ring {
     uint64_t *taken;      // a bit for each head or buffer id: it is in flight
 };
 
-// Starts a ring whose areas are in memory's map. 0; -EINVAL (size, alignment), -EFAULT, -EACCES, -ENOMEM, with err filled.
-int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_map *map,
+// Starts a ring whose areas are in memory's map; the ring keeps a view of its own, with what memory says about remote regions.
+// 0; -EINVAL (size, alignment), -EFAULT, -EACCES, -ENOMEM, with err filled.
+int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_memory *memory,
                    struct sdc_error *err);
 // Nothing is in flight. Idempotent; a zeroed ring is a stopped one.
 void sdc_ring_stop(struct sdc_ring *ring);
 
 // Whether the areas would lie at the same place under map, so that a remap may happen while chains are in flight.
 bool sdc_ring_stays(const struct sdc_ring *ring, const struct sdc_map *map);
-// From now on chains are looked up in map.
-void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_map *map);
+// From now on chains are looked up in memory's map.
+void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_memory *memory);
 
-// Takes the next chain. 1; 0: none is there (or the ring is asleep); -EPROTO: broken, ->broken says why; -ENOMEM: try later.
+// Takes the next chain. 1; 0: none is there (or the ring is asleep); -EPROTO: broken, ->broken says why; -ENOMEM: try later; -EAGAIN:
+// put what ->memory says is missing into its cache and call again; a cache is cleared after any other answer.
 int sdc_ring_take(struct sdc_ring *ring, struct sdc_chain *chain);
 // Puts a chain into the used ring; the driver does not see it yet.
 void sdc_ring_give(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written);

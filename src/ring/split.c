@@ -61,13 +61,14 @@ static void split_start(struct sdc_ring *ring)
     ring->used_next = ring->split.used_shown = ring->config.position;
 }
 
-// Looks whether the driver has made more available. 0 or -EPROTO.
+// Looks whether the driver has made more available. 0, -EPROTO or -EAGAIN.
 static int look(struct sdc_ring *ring)
 {
     uint16_t index;
 
-    if (sdc_area_load16(&ring->driver, &ring->memory, AVAIL_INDEX, &index) < 0) // pair [A]
-        return sdc_ring_break(ring, "the available ring is not readable");
+    int rc = sdc_area_load16(&ring->driver, &ring->memory, AVAIL_INDEX, &index); // pair [A]
+    if (rc < 0)
+        return rc == -EAGAIN ? rc : sdc_ring_break(ring, "the available ring is not readable");
     if ((uint16_t)(index - ring->avail_next) > ring->config.size)
         return sdc_ring_break(ring, "the available index is ahead by more than the queue size");
     ring->split.avail_seen = index;
@@ -88,14 +89,15 @@ static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
     uint16_t head;
 
     if (ring->avail_next == ring->split.avail_seen) {
-        int rc = look(ring);
-        if (rc < 0)
-            return rc;
+        int looked = look(ring);
+        if (looked < 0)
+            return looked;
         if (ring->avail_next == ring->split.avail_seen)
             return 0;
     }
-    if (head_at(ring, ring->avail_next, &head) < 0)
-        return sdc_ring_break(ring, "the available ring is not readable");
+    int rc = head_at(ring, ring->avail_next, &head);
+    if (rc < 0)
+        return rc == -EAGAIN ? rc : sdc_ring_break(ring, "the available ring is not readable");
     if (head >= ring->config.size)
         return sdc_ring_break(ring, "the head of a chain lies outside the queue");
     if (sdc_ring_is_taken(ring, head))
@@ -109,7 +111,7 @@ static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
         .steps_left = ring->config.size,
         .indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC),
     };
-    int rc = sdc_chain_walk(chain, &it);
+    rc = sdc_chain_walk(chain, &it);
     if (rc < 0)
         return rc == -EPROTO ? sdc_ring_break(ring, it.broken) : rc;
     chain->id = head;

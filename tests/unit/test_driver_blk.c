@@ -90,7 +90,7 @@ static int card_map(struct sdc_driver_transport *transport, const struct sdc_cli
     map->regions[count] = one->regions[0];
     for (unsigned i = 0; i < QUEUES; i++)
         if (card->rings[i].format)
-            sdc_ring_remap(&card->rings[i], map);
+            sdc_ring_remap(&card->rings[i], &(struct sdc_memory){.map = map});
     sdc_map_unref(one);
     sdc_map_unref(card->map);
     card->map = map;
@@ -169,7 +169,7 @@ static int card_queue_setup(struct sdc_driver_transport *transport,
                                      .driver = place->driver,
                                      .device = place->device};
     card->places[place->index] = *place;
-    int ret = sdc_ring_start(&card->rings[place->index], &config, card->map, err);
+    int ret = sdc_ring_start(&card->rings[place->index], &config, &(struct sdc_memory){.map = card->map}, err);
     if (ret == 0)
         sdc_ring_rearm(&card->rings[place->index]);
     return ret;

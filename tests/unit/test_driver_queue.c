@@ -54,7 +54,7 @@ static void open_pair(struct pair *pair, uint16_t size, uint64_t features, uint1
         .driver = pair->driver->driver,
         .device = pair->driver->device,
     };
-    assert_int_equal(sdc_ring_start(&pair->ring, &device, pair->map, NULL), 0);
+    assert_int_equal(sdc_ring_start(&pair->ring, &device, &(struct sdc_memory){.map = pair->map}, NULL), 0);
     sdc_chain_init(&pair->chain);
 }
 
@@ -501,7 +501,7 @@ static void a_queue_that_was_restarted_is_as_new(void **state)
             struct sdc_ring_config config = pair.ring.config;
             sdc_ring_stop(&pair.ring);
             sdc_driver_queue_restart(pair.driver);
-            assert_int_equal(sdc_ring_start(&pair.ring, &config, pair.map, NULL), 0);
+            assert_int_equal(sdc_ring_start(&pair.ring, &config, &(struct sdc_memory){.map = pair.map}, NULL), 0);
             assert_int_equal(pair.driver->in_flight, 0);
             assert_int_equal(sdc_ring_take(&pair.ring, &pair.chain), 0);
             take_back(&pair, 0);

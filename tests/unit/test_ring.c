@@ -38,7 +38,7 @@ static void open_ring(struct fixture *f, bool jumbled, uint32_t size, uint64_t f
         .size = size, .features = features, .desc = DESC, .driver = DRIVER, .device = DEVICE, .position = position};
 
     guest_open(&f->guest, jumbled);
-    assert_int_equal(sdc_ring_start(&f->ring, &config, f->guest.map, NULL), 0);
+    assert_int_equal(sdc_ring_start(&f->ring, &config, &(struct sdc_memory){.map = f->guest.map}, NULL), 0);
     for (unsigned i = 0; i < CHAINS; i++)
         sdc_chain_init(&f->chains[i]);
     f->avail = features & SDC_VIRTIO_F_RING_PACKED ? 0 : position;
@@ -129,7 +129,7 @@ static void a_ring_starts_where_it_may_lie(void **state)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             struct sdc_ring ring = {0};
             struct sdc_error err = {0};
-            int rc = sdc_ring_start(&ring, &cases[i].config, guest.map, &err);
+            int rc = sdc_ring_start(&ring, &cases[i].config, &(struct sdc_memory){.map = guest.map}, &err);
             if (rc != cases[i].rc)
                 fail_msg("%s: %d", cases[i].name, rc);
             assert_int_equal(err.text[0] != '\0', rc < 0);
@@ -168,7 +168,7 @@ static void rights_matter(void **state)
             assert_int_equal(sdc_region_table_add(&table, &region), 0);
         }
         struct sdc_map *map = sdc_region_table_publish(&table, sdc_map_free, NULL);
-        assert_int_equal(sdc_ring_start(&ring, &config, map, NULL), cases[i].rc);
+        assert_int_equal(sdc_ring_start(&ring, &config, &(struct sdc_memory){.map = map}, NULL), cases[i].rc);
         sdc_ring_stop(&ring);
         sdc_map_unref(map);
         sdc_region_table_clear(&table);
@@ -436,16 +436,16 @@ static void a_ring_sleeps_while_its_memory_is_away(void **state)
         pass(&f, 2);
         assert_true(sdc_ring_publish(&f.ring));
         offer(&f, 6);
-        sdc_ring_remap(&f.ring, without);
+        sdc_ring_remap(&f.ring, &(struct sdc_memory){.map = without});
         assert_false(f.ring.awake);
         assert_int_equal(sdc_ring_take(&f.ring, &f.chains[0]), 0);
         sdc_ring_suppress(&f.ring);
         assert_false(sdc_ring_rearm(&f.ring));
         assert_false(sdc_ring_publish(&f.ring));
-        sdc_ring_remap(&f.ring, NULL);
+        sdc_ring_remap(&f.ring, &(struct sdc_memory){.map = NULL});
         assert_int_equal(sdc_ring_take(&f.ring, &f.chains[0]), 0);
 
-        sdc_ring_remap(&f.ring, f.guest.map);
+        sdc_ring_remap(&f.ring, &(struct sdc_memory){.map = f.guest.map});
         assert_true(f.ring.awake);
         assert_int_equal(sdc_ring_take(&f.ring, &f.chains[0]), 1);
         assert_int_equal(f.chains[0].id, 6);
@@ -473,7 +473,7 @@ static void a_ring_stays_if_its_own_memory_does(void **state)
     assert_false(sdc_ring_stays(&f.ring, without));
     assert_false(sdc_ring_stays(&f.ring, moved));
     assert_false(sdc_ring_stays(&f.ring, NULL));
-    sdc_ring_remap(&f.ring, without);
+    sdc_ring_remap(&f.ring, &(struct sdc_memory){.map = without});
     assert_false(sdc_ring_stays(&f.ring, f.guest.map)); // one that is asleep does not
     sdc_map_unref(fewer);
     sdc_map_unref(without);
@@ -489,7 +489,7 @@ static void a_ring_moves_if_one_of_its_areas_does(void **state)
 
     (void)state;
     guest_open(&guest, true);
-    assert_int_equal(sdc_ring_start(&ring, &config, guest.map, NULL), 0);
+    assert_int_equal(sdc_ring_start(&ring, &config, &(struct sdc_memory){.map = guest.map}, NULL), 0);
     for (unsigned page = 1; page <= 4; page++) {
         struct sdc_map *other = guest_map(&guest, true, UINT32_MAX);
         other->regions[page].host = guest.bytes;

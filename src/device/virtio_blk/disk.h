@@ -37,5 +37,6 @@ struct virtio_blk {
 // Turns a request into I/O (request.c). Their declarations are those of struct sdc_virtio_ops.
 int virtio_blk_queue_start(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
 void virtio_blk_queue_stop(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
+uint32_t virtio_blk_queue_lost(struct sdc_virtio_device *device, struct sdc_virtio_request *request);
 void virtio_blk_queue_cancel(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
 void virtio_blk_queue_work(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);

@@ -48,15 +48,23 @@ struct blk_queue {
 
 // --- the end of a request ---
 
-// The status byte is the last one that the device may write. Where that cannot be reached nothing was written.
-static void complete(struct sdc_virtio_request *request, uint8_t status)
+// Writes the status byte, the last one that the device may write. How many bytes are written; where it cannot be reached, none.
+static uint32_t put_status(struct sdc_virtio_request *request, uint8_t status)
 {
     uint64_t size = request->writable_size;
 
-    if (size == 0 || sdc_virtio_request_write(request, size - 1, &status, 1) < 0)
-        sdc_virtqueue_give(request, 0);
-    else
-        sdc_virtqueue_give(request, (uint32_t)size);
+    return size > 0 && sdc_virtio_request_write(request, size - 1, &status, 1) == 0 ? (uint32_t)size : 0;
+}
+
+static void complete(struct sdc_virtio_request *request, uint8_t status)
+{
+    sdc_virtqueue_give(request, put_status(request, status));
+}
+
+uint32_t virtio_blk_queue_lost(struct sdc_virtio_device *device, struct sdc_virtio_request *request)
+{
+    (void)device;
+    return put_status(request, STATUS_IOERR);
 }
 
 static uint8_t status_of(int result)

@@ -147,6 +147,7 @@ static const struct sdc_virtio_ops disk_ops = {
     .config_write = disk_config_write,
     .queue_start = virtio_blk_queue_start,
     .queue_stop = virtio_blk_queue_stop,
+    .queue_lost = virtio_blk_queue_lost,
     .queue_cancel = virtio_blk_queue_cancel,
     .queue_work = virtio_blk_queue_work,
     .reset = disk_reset,

@@ -1,30 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "transport/common/virtqueue.h"
 
+#include "transport/common/request.h"
+
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
 
 #include <errno.h>
-#include <stdalign.h>
 #include <stdlib.h>
 
-// A request with all that the queue keeps about it. The device's own bytes follow.
-struct request {
-    struct sdc_virtio_request shown;
-    struct request *next; // while it is free
-    struct sdc_map_use *use;
-    uint32_t spans; // that the queue counts for it
-    struct sdc_chain chain;
-    alignas(16) unsigned char private_memory[];
-};
-
 enum { SLAB = 16 }; // requests that are made at a time, as the driver comes to need them
-
-static struct request *request_of(struct sdc_virtio_request *shown)
-{
-    return sdc_container(shown, struct request, shown);
-}
 
 // --- requests ---
 
@@ -85,9 +71,34 @@ static int use_map(struct sdc_virtqueue *queue, struct sdc_map *map)
 
 // --- taking and giving ---
 
-static void schedule(struct sdc_virtqueue *queue)
+void sdc_virtqueue_schedule(struct sdc_virtqueue *queue)
 {
     sdc_loop_defer(queue->loop, &queue->work);
+}
+
+// Takes the next chain from the ring. 1 with *out set, else as sdc_ring_take.
+static int take_one(struct sdc_virtqueue *queue, struct request **out)
+{
+    struct request *request = queue->free_requests ? queue->free_requests : grow(queue);
+    if (!request)
+        return -ENOMEM;
+    int rc = sdc_ring_take(&queue->ring, &request->chain);
+    if (rc != -EAGAIN)
+        sdc_read_cache_clear(&queue->cache);
+    if (rc != 1)
+        return rc;
+
+    queue->free_requests = request->next;
+    request->use = request->chain.bounce ? NULL : queue->use;
+    if (request->use)
+        request->use->in_flight++;
+    request->spans = request->chain.spans_count + request->chain.segments_count;
+    queue->spans += request->spans;
+    request->shown.readable_size = request->chain.readable_size;
+    request->shown.writable_size = request->chain.writable_size;
+    request->shown.fault = request->chain.fault;
+    *out = request;
+    return 1;
 }
 
 unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_request **requests, unsigned max)
@@ -97,27 +108,27 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
     if (!queue->running || queue->stopping || queue->remapping)
         return 0;
     while (count < max && queue->budget > 0) {
-        // One request may have any number of buffers, but not many such at a time.
-        queue->crowded = queue->spans > SDC_LIMIT_QUEUE_SPANS;
-        if (queue->crowded)
-            return count;
-        struct request *request = queue->free_requests ? queue->free_requests : grow(queue);
-        int rc = request ? sdc_ring_take(&queue->ring, &request->chain) : -ENOMEM;
+        struct request *request = sdc_virtqueue_arrived(queue);
+        int rc = 1;
+        if (!request) {
+            // One request may have any number of buffers, but not many such at a time.
+            queue->crowded = queue->spans > SDC_LIMIT_QUEUE_SPANS;
+            if (queue->fetching || queue->starved || queue->crowded)
+                return count;
+            rc = take_one(queue, &request);
+        }
         if (rc <= 0) {
             if (rc == -EPROTO)
                 sdc_virtqueue_break(queue, queue->ring.broken);
+            else if (rc == -EAGAIN)
+                sdc_virtqueue_fetch(queue);
             else if (rc < 0)
                 queue->again = true;
             return count;
         }
-        queue->free_requests = request->next;
-        request->use = queue->use;
-        request->use->in_flight++;
-        request->spans = request->chain.spans_count;
-        queue->spans += request->spans;
-        request->shown.readable_size = request->chain.readable_size;
-        request->shown.writable_size = request->chain.writable_size;
-        request->shown.fault = request->chain.fault;
+        if (request->state == REQUEST_TAKEN && request->chain.bounce && sdc_virtqueue_bounce(queue, request))
+            continue; // its readable bytes are on their way
+        request->state = REQUEST_DEVICE;
         requests[count++] = &request->shown;
         queue->budget--;
     }
@@ -128,28 +139,42 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
 
 static void finish_order(struct sdc_virtqueue *queue);
 
-void sdc_virtqueue_give(struct sdc_virtio_request *shown, uint32_t written)
+void sdc_virtqueue_finish(struct request *request, uint32_t written)
 {
-    struct request *request = request_of(shown);
-    struct sdc_virtqueue *queue = shown->queue;
+    struct sdc_virtqueue *queue = request->shown.queue;
     struct sdc_map_use *use = request->use;
 
     sdc_ring_give(&queue->ring, &request->chain, written);
-    if (--use->in_flight == 0 && use != queue->use)
+    if (use && --use->in_flight == 0 && use != queue->use)
         drop_use(use);
     queue->spans -= request->spans;
     if (queue->crowded && queue->spans <= SDC_LIMIT_QUEUE_SPANS)
-        schedule(queue);
+        sdc_virtqueue_schedule(queue);
     sdc_chain_trim(&request->chain);
+    request->state = REQUEST_TAKEN;
     request->next = queue->free_requests;
     queue->free_requests = request;
     sdc_loop_defer(queue->loop, &queue->flush);
 }
 
-// Shows the driver what was given.
+void sdc_virtqueue_give(struct sdc_virtio_request *shown, uint32_t written)
+{
+    struct request *request = sdc_request_of(shown);
+
+    if (request->chain.bounce)
+        sdc_virtqueue_unbounce(request, written);
+    else
+        sdc_virtqueue_finish(request, written);
+}
+
+// Shows the driver what was given. It is interrupted when it can see it: in remote memory, when that has arrived.
 static void show(struct sdc_virtqueue *queue)
 {
-    if (sdc_ring_publish(&queue->ring))
+    if (!sdc_ring_publish(&queue->ring))
+        return;
+    if (queue->ring_writes > 0)
+        queue->interrupt_due = true;
+    else
         queue->interrupt(queue);
 }
 
@@ -170,8 +195,9 @@ static void run_kick(struct sdc_post *post)
 
     // Cleared before the ring is looked at: a kick from now on posts again.
     atomic_store_explicit(&queue->kicked, false, memory_order_seq_cst);
+    queue->look_again |= queue->fetching || queue->cache.first;
     if (queue->running)
-        schedule(queue);
+        sdc_virtqueue_schedule(queue);
 }
 
 void sdc_virtqueue_kick(struct sdc_virtqueue *queue)
@@ -190,9 +216,10 @@ static void run_work(struct sdc_deferred *deferred)
     queue->budget = SDC_LIMIT_TURN;
     queue->again = false;
     queue->device->ops->queue_work(queue->device, queue);
-    if (queue->crowded)
-        return; // what is given back brings us here again
-    bool more = queue->again || sdc_ring_rearm(&queue->ring);
+    if (queue->fetching || queue->starved || queue->crowded)
+        return; // what arrives, or is given back, brings us here again
+    bool more = queue->again || queue->look_again || sdc_ring_rearm(&queue->ring);
+    queue->look_again = false;
     if (queue->ring.broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
     else if (more)
@@ -220,7 +247,8 @@ static void start(struct sdc_virtqueue *queue)
         queue->broke(queue, "no memory");
         return;
     }
-    rc = sdc_ring_start(&queue->ring, &queue->config, queue->use->map, &err);
+    struct sdc_memory memory = sdc_virtqueue_view(queue, queue->use->map);
+    rc = sdc_ring_start(&queue->ring, &queue->config, &memory, &err);
     if (rc < 0) {
         drop_use(queue->use);
         queue->use = NULL;
@@ -237,7 +265,7 @@ static void start(struct sdc_virtqueue *queue)
         queue->broke(queue, "the device could not start the queue");
         return;
     }
-    schedule(queue); // kicks that came before were for nobody
+    sdc_virtqueue_schedule(queue); // kicks that came before were for nobody
 }
 
 static void stop(struct sdc_virtqueue *queue)
@@ -249,6 +277,7 @@ static void stop(struct sdc_virtqueue *queue)
     queue->running = false;
     sdc_loop_undefer(queue->loop, &queue->work);
     sdc_loop_undefer(queue->loop, &queue->flush);
+    sdc_virtqueue_abandon(queue);
     sdc_ring_stop(&queue->ring);
     free_requests(queue);
     drop_use(queue->use);
@@ -264,8 +293,10 @@ static void remap(struct sdc_virtqueue *queue)
         sdc_virtqueue_break(queue, "no memory");
         return;
     }
-    sdc_ring_remap(&queue->ring, map);
-    schedule(queue);
+    struct sdc_memory memory = sdc_virtqueue_view(queue, map);
+    sdc_read_cache_clear(&queue->cache);
+    sdc_ring_remap(&queue->ring, &memory);
+    sdc_virtqueue_schedule(queue);
 }
 
 // What a waiting order waited for has come true.
@@ -286,6 +317,10 @@ static void run_order(struct sdc_post *post)
     // What was given in this turn is not shown yet: after the order the ring may be gone, or its memory.
     if (queue->running)
         show(queue);
+    // The client may hold the very lock that would let it answer us: no order waits for messages of our own.
+    if (!idle && queue->order == SDC_VIRTQUEUE_STOP)
+        sdc_virtqueue_abandon(queue);
+    idle = !queue->running || queue->ring.in_flight == 0;
     switch (queue->order) {
     case SDC_VIRTQUEUE_START:
         start(queue);
@@ -325,6 +360,7 @@ void sdc_virtqueue_init(struct sdc_virtqueue *queue)
     queue->kick_post.run = run_kick;
     queue->work.run = run_work;
     queue->flush.run = run_flush;
+    queue->arrived_end = &queue->arrived;
 }
 
 // --- what devices ask ---
@@ -356,7 +392,7 @@ uint64_t sdc_virtqueue_features(const struct sdc_virtqueue *queue)
 
 void *sdc_virtio_request_private(struct sdc_virtio_request *request)
 {
-    return request_of(request)->private_memory;
+    return sdc_request_of(request)->private_memory;
 }
 
 struct sdc_virtio_request *sdc_virtio_request_of(void *private_memory)
@@ -366,16 +402,16 @@ struct sdc_virtio_request *sdc_virtio_request_of(void *private_memory)
 
 int sdc_virtio_request_read(struct sdc_virtio_request *request, uint64_t offset, void *local, size_t size)
 {
-    return sdc_chain_read(&request_of(request)->chain, offset, local, size);
+    return sdc_chain_read(&sdc_request_of(request)->chain, offset, local, size);
 }
 
 int sdc_virtio_request_write(struct sdc_virtio_request *request, uint64_t offset, const void *local, size_t size)
 {
-    return sdc_chain_write(&request_of(request)->chain, offset, local, size);
+    return sdc_chain_write(&sdc_request_of(request)->chain, offset, local, size);
 }
 
 int sdc_virtio_request_spans(struct sdc_virtio_request *request, bool writable, uint64_t offset, uint64_t size,
                              const struct sdc_span **spans, uint32_t *count)
 {
-    return sdc_chain_spans(&request_of(request)->chain, writable, offset, size, spans, count);
+    return sdc_chain_spans(&sdc_request_of(request)->chain, writable, offset, size, spans, count);
 }

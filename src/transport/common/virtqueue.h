@@ -12,6 +12,7 @@
 
 struct sdc_virtqueue;
 struct request;
+struct remote_op;
 
 // A map of guest memory as this queue uses it.
 struct sdc_map_use {
@@ -53,6 +54,17 @@ struct sdc_virtqueue {
     struct sdc_ring ring;
     struct sdc_map_use *use;
     struct request *free_requests;
+    // Remote memory (virtqueue_remote.c).
+    struct sdc_read_cache cache;
+    struct remote_op *ops;       // transfers under way
+    struct request *arrived;     // their readable bytes are here: to be taken by the device
+    struct request **arrived_end;
+    bool fetching;               // for the cache: nothing is taken meanwhile
+    bool look_again;             // a kick came since something was fetched, which may be older than it
+    bool starved;                // too much is bounced: nothing is taken until some is given back
+    bool interrupt_due;          // when ring_writes is zero
+    uint32_t ring_writes;        // writes to the ring under way; zero: the driver can see what was published
+    uint64_t bounced;            // bytes of requests that are bounced
     void **slabs; // of requests
     uint32_t slabs_count;
     uint32_t spans;  // of requests in flight

@@ -141,11 +141,6 @@ int vfu_dispatch(struct vfu_session *session, const struct sdc_vfu_header *heade
         .fds_count = arrival->count,
     };
 
-    // We have asked the client nothing, so a reply means that it has lost track.
-    if ((header->flags & SDC_VFU_TYPE_MASK) == SDC_VFU_TYPE_REPLY) {
-        sdc_log_peer("%s: a reply that nobody waits for", session->options->name);
-        return VFU_DROP;
-    }
     int rc = check(session, type, &message, arrival);
     if (rc == 0)
         rc = type->handle(session, &message);

@@ -107,6 +107,8 @@ int vfu_dma_publish(struct vfu_session *session)
         return -ENOMEM;
     }
     *live = (struct vfu_live_map){.post = {.run = run_released}, .session = session, .map = map};
+    // Cloud Hypervisor takes no messages from a server.
+    map->remote = session->pads_errors ? NULL : &session->remote.base;
     sdc_map_unref(dma->map);
     dma->map = map;
     dma->maps_alive++;

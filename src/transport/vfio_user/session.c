@@ -32,6 +32,7 @@ void vfu_session_close(struct vfu_session *session, const char *reason)
     sdc_loop_timer_clear(session->loop, &session->patience);
     vfu_stream_send(&session->stream);
     vfu_stream_close(&session->stream);
+    vfu_remote_fail(session);
     vfu_session_step(session);
 }
 
@@ -138,6 +139,8 @@ static void process(struct vfu_session *session)
 {
     struct sdc_vfu_header header = {0};
 
+    if (vfu_remote_replies(session) < 0)
+        vfu_session_close(session, "a reply that answers nothing");
     while (session->state != VFU_CLOSING) {
         int have = vfu_stream_message(&session->stream, &header);
         session->parked = must_wait(session, have, &header) || (have > 0 && is_full(session));
@@ -185,8 +188,8 @@ static void set_deadline(struct vfu_session *session)
     if (!begun) {
         sdc_loop_timer_clear(session->loop, &session->deadline);
         session->begun = UINT64_MAX;
-    } else if (session->begun != session->stream.position) {
-        session->begun = session->stream.position;
+    } else if (session->begun != session->stream.messages) {
+        session->begun = session->stream.messages;
         sdc_loop_timer_set(session->loop, &session->deadline, SDC_LIMIT_MESSAGE_SECONDS * SECOND);
     }
 }
@@ -196,7 +199,9 @@ static void set_wanted(struct vfu_session *session)
     size_t unsent = vfu_stream_unsent(&session->stream);
     uint32_t wanted = 0;
 
-    if (!session->parked && !is_full(session))
+    // While a command waits, replies to questions of ours are read on.
+    bool reading = !session->parked || (session->remote.outstanding > 0 && !session->full);
+    if (reading && !is_full(session))
         wanted |= SDC_READABLE;
     if (unsent > 0 && !session->dma.holding)
         wanted |= SDC_WRITABLE;
@@ -209,6 +214,8 @@ static void run_step(struct sdc_deferred *deferred)
 
     if (session->state != VFU_CLOSING)
         process(session);
+    if (session->state != VFU_CLOSING)
+        vfu_remote_pump(session);
     if (session->state != VFU_CLOSING)
         send_replies(session);
     if (session->state == VFU_CLOSING) {
@@ -223,8 +230,9 @@ static void socket_ready(struct sdc_watch *watch, uint32_t events)
 {
     struct vfu_session *session = sdc_container(watch, struct vfu_session, watch);
 
-    if (events & (SDC_READABLE | SDC_HANGUP) && !session->parked) {
+    if (events & (SDC_READABLE | SDC_HANGUP)) {
         int rc = vfu_stream_receive(&session->stream);
+        session->full = rc == -EAGAIN;
         if (rc == 0)
             vfu_session_close(session, "the client has gone");
         else if (rc < 0 && rc != -EAGAIN)
@@ -277,6 +285,7 @@ struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pc
         .ended = ended,
         .context = context,
     };
+    vfu_remote_init(&session->remote, loop);
     int rc = vfu_stream_init(&session->stream, fd);
     if (rc == 0)
         rc = vfu_irqs_init(&session->irqs, device);

@@ -8,6 +8,7 @@
 #include "loop/loop.h"
 #include "memory/map.h"
 #include "os/socket.h"
+#include "transport/common/remote.h"
 #include "transport/vfio_user/vfio_user.h"
 #include "wire/vfio_user.h"
 #include "wire/vfio_user_version.h"
@@ -47,13 +48,19 @@ struct vfu_arrival {
     int fds[SDC_LIMIT_MESSAGE_FDS];
 };
 
+// Messages with fds that may be here at a time: while one command waits, others are read behind it.
+enum { VFU_ARRIVALS = 16 };
+
 struct vfu_stream {
     int fd;
     uint8_t *in;
     size_t in_size; // allocated
     size_t in_used;
+    size_t scanned;    // bytes of in that were searched for replies: whole messages
     uint64_t position; // in the stream, of in[0]
-    struct vfu_arrival arrivals[2]; // of the message at in[0], and of one behind it
+    uint64_t messages; // that were taken out: it moves when the peer does
+    struct vfu_arrival arrivals[VFU_ARRIVALS];
+    uint8_t *reply; // the one that was taken last
     uint8_t *out;
     size_t out_size;
     size_t out_used;
@@ -62,7 +69,8 @@ struct vfu_stream {
 
 int vfu_stream_init(struct vfu_stream *stream, int fd);
 void vfu_stream_close(struct vfu_stream *stream);
-// Receives once. >0, 0 at the end of the stream, -EAGAIN, or an error.
+// Receives once, unless there are more commands waiting than a client sends (-EAGAIN). >0, 0 at the end of the stream, -EAGAIN, or
+// an error.
 int vfu_stream_receive(struct vfu_stream *stream);
 // Whether a whole message is there: 1, 0, or -EPROTO when its size is out of bounds.
 int vfu_stream_message(const struct vfu_stream *stream, struct sdc_vfu_header *header);
@@ -75,6 +83,45 @@ uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size);
 // Sends what can be sent. 0 (look at vfu_stream_unsent) or an error.
 int vfu_stream_send(struct vfu_stream *stream);
 size_t vfu_stream_unsent(const struct vfu_stream *stream);
+
+// Takes a whole reply out of what has arrived, wherever it stands behind commands that wait: 1 with header and *payload (good until the
+// next call), or 0.
+int vfu_stream_take_reply(struct vfu_stream *stream, struct sdc_vfu_header *header, const uint8_t **payload);
+
+// --- remote.c: guest memory without an fd, reached by DMA_READ and DMA_WRITE ---
+
+enum { VFU_OUTSTANDING = 64 }; // messages of ours without a reply
+
+// How the client lays DMA messages out. An older QEMU's have a 32-bit count: it is found out before the first transfer.
+enum vfu_dma_layout { VFU_LAYOUT_UNKNOWN, VFU_LAYOUT_ASKED, VFU_LAYOUT_64, VFU_LAYOUT_32 };
+
+struct vfu_question {
+    bool asked; // a reply is owed
+    uint16_t id;
+    uint16_t cmd;
+    struct sdc_transfer *transfer; // NULL: the question for the layout
+    uint32_t offset; // of this piece in the transfer
+    uint32_t size;
+};
+
+struct vfu_remote {
+    struct sdc_remote base;
+    enum vfu_dma_layout layout;
+    struct sdc_transfer *first; // that have not been sent whole
+    struct sdc_transfer **end;
+    uint16_t next_id;
+    uint32_t outstanding;
+    uint32_t reading; // bytes of replies to DMA_READs that are owed
+    struct vfu_question questions[VFU_OUTSTANDING];
+};
+
+void vfu_remote_init(struct vfu_remote *remote, struct sdc_loop *home);
+// Sends what there is to send.
+void vfu_remote_pump(struct vfu_session *session);
+// Handles every reply that has arrived. 0, or -EPROTO when one answers nothing that was asked.
+int vfu_remote_replies(struct vfu_session *session);
+// The client has gone: every transfer fails.
+void vfu_remote_fail(struct vfu_session *session);
 
 // --- dispatch.c ---
 
@@ -139,9 +186,11 @@ struct vfu_session {
     uint32_t access_size;           // allocated
     bool impatient;                 // patience ran out
     bool parked;                    // the next message must wait: nothing is read meanwhile
-    uint64_t begun;                 // position of the message that deadline was set for
+    bool full;                      // no more can be received until a command is done
+    uint64_t begun;                 // stream.messages when the deadline was set
     struct vfu_irqs irqs;
     struct vfu_dma dma;
+    struct vfu_remote remote;
     enum { VFU_CLOSE_RESET, VFU_CLOSE_UNMAP, VFU_CLOSE_END } closing; // the next step of taking it down
     void (*ended)(struct vfu_session *session); // the last call; the session may be freed
     void *context;

@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STREAM_SMALL = 4096 };
+enum {
+    STREAM_SMALL = 4096,
+    STREAM_MOST = 2 * SDC_LIMIT_MESSAGE + 64 * 1024, // commands that wait, and a reply behind them
+};
 
 int vfu_stream_init(struct vfu_stream *stream, int fd)
 {
@@ -30,11 +33,12 @@ static void close_arrival(struct vfu_arrival *arrival)
 void vfu_stream_close(struct vfu_stream *stream)
 {
     sdc_socket_close_read_out(&stream->fd);
-    close_arrival(&stream->arrivals[0]);
-    close_arrival(&stream->arrivals[1]);
+    for (unsigned i = 0; i < VFU_ARRIVALS; i++)
+        close_arrival(&stream->arrivals[i]);
     free(stream->in);
     free(stream->out);
-    stream->in = stream->out = NULL;
+    free(stream->reply);
+    stream->in = stream->out = stream->reply = NULL;
 }
 
 static struct sdc_vfu_header header_at(const struct vfu_stream *stream, size_t offset)
@@ -72,11 +76,11 @@ static bool in_use(const struct vfu_arrival *arrival)
 // Where fds of the message at position are kept: with those of it that are here already, else in a free place, or NULL.
 static struct vfu_arrival *place_for(struct vfu_stream *stream, uint64_t position)
 {
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < VFU_ARRIVALS; i++) {
         if (in_use(&stream->arrivals[i]) && stream->arrivals[i].position == position)
             return &stream->arrivals[i];
     }
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < VFU_ARRIVALS; i++) {
         if (!in_use(&stream->arrivals[i]))
             return &stream->arrivals[i];
     }
@@ -89,7 +93,7 @@ static void keep_fds(struct vfu_stream *stream, const int *fds, int count)
     struct vfu_arrival *arrival = place_for(stream, position);
 
     if (!arrival) {
-        // A third message with fds before the first was complete: no client does that. They are lost to it.
+        // There is always a free place when something is received.
         for (int i = 0; i < count; i++)
             sdc_fd_close(&(int){fds[i]});
         return;
@@ -106,18 +110,21 @@ static void keep_fds(struct vfu_stream *stream, const int *fds, int count)
     }
 }
 
-// Makes room for the rest of the message that has begun, if it is in bounds.
+// Makes room for the rest of the last message that has begun, if it is in bounds.
 static int make_room(struct vfu_stream *stream)
 {
-    size_t wanted = STREAM_SMALL;
+    size_t begun = last_start(stream);
+    size_t wanted = begun + STREAM_SMALL;
 
-    if (stream->in_used >= sizeof(struct sdc_vfu_header)) {
-        uint32_t size = header_at(stream, 0).msg_size;
+    if (stream->in_used - begun >= sizeof(struct sdc_vfu_header)) {
+        uint32_t size = header_at(stream, begun).msg_size;
         if (size_in_bounds(size))
-            wanted = sdc_max(wanted, size);
+            wanted = sdc_max(wanted, begun + size);
     }
     bool grow = stream->in_size < wanted;
     bool shrink = stream->in_size > STREAM_SMALL && wanted == STREAM_SMALL && stream->in_used < STREAM_SMALL;
+    if (grow && wanted > STREAM_MOST)
+        return stream->in_used < stream->in_size ? 0 : -EAGAIN;
     if (grow || shrink) {
         uint8_t *in = realloc(stream->in, wanted);
         if (!in)
@@ -128,11 +135,20 @@ static int make_room(struct vfu_stream *stream)
     return stream->in_used < stream->in_size ? 0 : -EAGAIN;
 }
 
+static bool has_free_arrival(const struct vfu_stream *stream)
+{
+    for (unsigned i = 0; i < VFU_ARRIVALS; i++) {
+        if (!in_use(&stream->arrivals[i]))
+            return true;
+    }
+    return false;
+}
+
 int vfu_stream_receive(struct vfu_stream *stream)
 {
     int fds[SDC_SOCKET_FDS_MAX];
     int fds_count = 0;
-    int rc = make_room(stream);
+    int rc = has_free_arrival(stream) ? make_room(stream) : -EAGAIN;
     if (rc < 0)
         return rc;
 
@@ -161,25 +177,65 @@ int vfu_stream_message(const struct vfu_stream *stream, struct sdc_vfu_header *h
 
 struct vfu_arrival *vfu_stream_arrival(struct vfu_stream *stream)
 {
-    struct vfu_arrival *arrival = &stream->arrivals[0];
+    static struct vfu_arrival none;
 
-    // Its position is behind us if the arrival belongs to a later message.
-    if (arrival->position != stream->position)
-        arrival = &stream->arrivals[1];
-    if (arrival->position != stream->position) {
-        static struct vfu_arrival none;
-        return &none;
+    for (unsigned i = 0; i < VFU_ARRIVALS; i++) {
+        if (in_use(&stream->arrivals[i]) && stream->arrivals[i].position == stream->position)
+            return &stream->arrivals[i];
     }
-    return arrival;
+    return &none;
+}
+
+// Takes the message at offset, which is size bytes long, out of the middle; a reply has no fds that anybody wants.
+static void cut(struct vfu_stream *stream, size_t offset, uint32_t size)
+{
+    uint64_t position = stream->position + offset;
+
+    for (unsigned i = 0; i < VFU_ARRIVALS; i++) {
+        struct vfu_arrival *arrival = &stream->arrivals[i];
+        if (in_use(arrival) && arrival->position == position)
+            close_arrival(arrival);
+        else if (in_use(arrival) && arrival->position > position)
+            arrival->position -= size;
+    }
+    stream->messages++;
+    stream->in_used -= size;
+    memmove(stream->in + offset, stream->in + offset + size, stream->in_used - offset);
+}
+
+int vfu_stream_take_reply(struct vfu_stream *stream, struct sdc_vfu_header *header, const uint8_t **payload)
+{
+    for (;;) {
+        size_t left = stream->in_used - stream->scanned;
+        if (left < sizeof *header)
+            return 0;
+        *header = header_at(stream, stream->scanned);
+        if (!size_in_bounds(header->msg_size) || left < header->msg_size)
+            return 0;
+        if ((header->flags & SDC_VFU_TYPE_MASK) == SDC_VFU_TYPE_REPLY)
+            break;
+        stream->scanned += header->msg_size;
+    }
+    // Copied out of the way of what stands behind it.
+    uint8_t *copy = realloc(stream->reply, header->msg_size);
+    if (!copy)
+        return 0;
+    stream->reply = copy;
+    memcpy(copy, stream->in + stream->scanned, header->msg_size);
+    *payload = copy + sizeof *header;
+    cut(stream, stream->scanned, header->msg_size);
+    return 1;
 }
 
 void vfu_stream_consume(struct vfu_stream *stream, uint32_t size)
 {
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < VFU_ARRIVALS; i++) {
         if (stream->arrivals[i].position == stream->position)
             close_arrival(&stream->arrivals[i]);
     }
+    stream->scanned = stream->scanned > size ? stream->scanned - size : 0;
     stream->position += size;
+    stream->messages++;
     stream->in_used -= size;
     memmove(stream->in, stream->in + size, stream->in_used);
 }

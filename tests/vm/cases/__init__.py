@@ -6,4 +6,5 @@ from cases import firmware, linux_disk, restart
 ALL_CASES = [linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxFourQueuesSplit,
              linux_disk.LinuxThreads,
              linux_disk.LinuxReadOnly, linux_disk.LinuxLargeBlocks, linux_disk.LinuxWriteThrough,
-             linux_disk.LinuxPinInterrupts, restart.Restarts, firmware.SeaBios, firmware.Ovmf]
+             linux_disk.LinuxPinInterrupts,
+             linux_disk.LinuxPrivateMemory, linux_disk.LinuxPrivateMemorySplit, restart.Restarts, firmware.SeaBios, firmware.Ovmf]

@@ -355,3 +355,34 @@ class LinuxPinInterrupts(WritableCase):
     def the_host_finds_the_files_undamaged(self):
         """e2fsck and checksums."""
         power_off_and_look(self)
+
+
+class LinuxPrivateMemory(WritableCase):
+    """The server does not see the guest's memory: rings and data move in messages. Then the machine reboots."""
+
+    name = "linux-private-memory"
+    shared = False
+    fio_mib = 8
+
+    @test
+    def a_reboot_finds_the_files(self):
+        """The firmware and the kernel come up again on the same session."""
+        self.guest.run("umount /mnt")
+        self.guest.reboot()
+        self.guest.wait_for_boot()
+        self.guest.run("mkdir -p /mnt && mount /dev/vda /mnt")
+        workloads.check_files(self.guest, "/mnt/data", self.sums)
+
+    @test
+    def the_host_finds_the_files_undamaged(self):
+        """e2fsck and checksums."""
+        power_off_and_look(self)
+
+
+class LinuxPrivateMemorySplit(LinuxPrivateMemory):
+    """The same with split rings and two queues."""
+
+    name = "linux-private-memory-split"
+    short = False
+    packed = False
+    queues = 2

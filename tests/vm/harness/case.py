@@ -34,6 +34,7 @@ class Case:
     name = ""
     short = True          # part of the short run
     cpus = 2
+    shared = True               # the server sees the guest's memory
     kernel_words = ""     # appended to the guest kernel's command line
     allowed_messages = None      # a pattern of lines of the server's stderr that this case provokes
     allowed_complaints = None    # a pattern of the guest kernel's complaints that this case provokes
@@ -60,7 +61,8 @@ class Case:
         """Starts another QEMU with the case's disk."""
         number = f"-{len(self.machines) + 1}" if self.machines else ""
         arguments = [*self.server.device_arguments(boot), *arguments]
-        self.machine = Machine(self.tree, f"{self.name}{number}", arguments, cpus=self.cpus)
+        self.machine = Machine(self.tree, f"{self.name}{number}", arguments, cpus=self.cpus,
+                               shared=self.shared)
         self.machines.append(self.machine)
 
     def boot_linux(self):

@@ -34,7 +34,7 @@ def tail(path, lines=30):
 class Machine:
     """A running QEMU. Whoever starts one must end it with `kill`, whatever happened."""
 
-    def __init__(self, tree, name, arguments, memory="512M", cpus=2):
+    def __init__(self, tree, name, arguments, memory="512M", cpus=2, shared=True):
         self.name = name
         self.console = tree.logs / f"{name}.console"
         self.messages = tree.logs / f"{name}.qemu"
@@ -42,11 +42,13 @@ class Machine:
         self._monitor, monitor_end = socket.socketpair()
         self._monitor_input = b""
         self.console.unlink(missing_ok=True)
-        # Guest memory is a memfd that QEMU passes to the device's server: without share=on there would be none to pass.
+        # Guest memory is a memfd that QEMU passes to the device's server; not shared, it is reached by messages only.
+        backend = (f"memory-backend-memfd,id=memory,size={memory},share=on" if shared
+                   else f"memory-backend-ram,id=memory,size={memory}")
         fixed = ["-nodefaults", "-no-user-config", "-display", "none", "-L", str(tree.root / "usr/share/qemu"),
                  "-L", str(tree.root / "usr/share/seabios"), "-L", str(tree.root / "usr/lib/ipxe/qemu"),
                  "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus), "-m", memory,
-                 "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",
+                 "-object", backend,
                  "-machine", "q35,memory-backend=memory",
                  "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
                  "-chardev", f"socket,id=control,fd={control_end.fileno()}", "-serial", "chardev:control",

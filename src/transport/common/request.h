@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A request with all that its queue keeps about it: what virtqueue.c and virtqueue_remote.c share.
+#pragma once
+
+#include "base/check.h"
+#include "transport/common/virtqueue.h"
+
+#include <stdalign.h>
+
+enum request_state {
+    REQUEST_TAKEN,   // from the ring, or free
+    REQUEST_FETCHED, // bounced: its readable bytes are on their way, or have arrived
+    REQUEST_DEVICE,  // the device has it
+    REQUEST_STORED,  // bounced: its writable bytes are on their way
+};
+
+struct request {
+    struct sdc_virtio_request shown;
+    struct request *next; // while it is free, or has arrived
+    struct sdc_map_use *use; // NULL: bounced, nothing in it lies in a map
+    uint32_t spans;          // that the queue counts for it
+    struct sdc_chain chain;
+    enum request_state state;
+    uint32_t transfers; // of its bytes, under way; zero: it goes on
+    uint32_t written;   // what the device said
+    int result;         // of the transfers: the first error
+    bool lost;          // it was turned into a failed one
+    alignas(16) unsigned char private_memory[]; // the device's
+};
+
+static inline struct request *sdc_request_of(struct sdc_virtio_request *shown)
+{
+    return sdc_container(shown, struct request, shown);
+}
+
+// virtqueue.c
+void sdc_virtqueue_schedule(struct sdc_virtqueue *queue);
+// Puts it into the used ring; it is free again.
+void sdc_virtqueue_finish(struct request *request, uint32_t written);
+
+// virtqueue_remote.c. A view of map for the queue's ring, which reaches remote memory if the map has a way there.
+struct sdc_memory sdc_virtqueue_view(struct sdc_virtqueue *queue, struct sdc_map *map);
+// Fetches what the ring's memory misses.
+void sdc_virtqueue_fetch(struct sdc_virtqueue *queue);
+// The next request whose bytes have arrived, or NULL.
+struct request *sdc_virtqueue_arrived(struct sdc_virtqueue *queue);
+// Fills a bounced request. True if it has to wait for messages; it then arrives later.
+bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request);
+// Brings what the device wrote to the driver, then finishes the request.
+void sdc_virtqueue_unbounce(struct request *request, uint32_t written);
+// Forgets every transfer: requests that waited for one are finished or dropped.
+void sdc_virtqueue_abandon(struct sdc_virtqueue *queue);

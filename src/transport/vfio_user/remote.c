@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// DMA_READ and DMA_WRITE: transfers of the card's queues, cut into messages of the size that the client takes, sent in order, and
+// their replies, which are looked at closely: a wrong one ends the session.
+#include "transport/vfio_user/session.h"
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+    COUNT_32_SIZE = 12,            // a DMA message's head with a 32-bit count
+    UNSENT_MOST = 4 * 1024 * 1024, // bytes of ours that may wait for the socket
+    // Bytes of replies that the client may owe. QEMU loses part of a message when its socket is full (208 KiB by default), so it
+    // is not let come near.
+    READING_MOST = 64 * 1024,
+};
+
+static struct vfu_session *session_of(struct sdc_remote *remote)
+{
+    return sdc_container(remote, struct vfu_session, remote.base);
+}
+
+static uint32_t head_size(const struct vfu_remote *remote)
+{
+    return remote->layout == VFU_LAYOUT_32 ? COUNT_32_SIZE : (uint32_t)sizeof(struct sdc_vfu_dma_access);
+}
+
+// --- asking ---
+
+static struct vfu_question *free_question(struct vfu_remote *remote)
+{
+    for (unsigned i = 0; i < VFU_OUTSTANDING; i++) {
+        if (!remote->questions[i].asked)
+            return &remote->questions[i];
+    }
+    return NULL;
+}
+
+// Appends one message to what is to be sent, with `count` bytes of transfer from offset; without a transfer an empty DMA_WRITE.
+static int ask(struct vfu_session *session, struct sdc_transfer *transfer, uint64_t address, uint32_t offset, uint32_t count)
+{
+    struct vfu_remote *remote = &session->remote;
+    struct vfu_question *question = free_question(remote);
+    bool write = !transfer || transfer->write;
+    uint32_t payload = head_size(remote) + (write ? count : 0);
+    struct sdc_vfu_dma_access access = {.address = address, .count = count};
+    struct sdc_vfu_header header = {
+        .msg_id = remote->next_id++,
+        .cmd = write ? SDC_VFU_DMA_WRITE : SDC_VFU_DMA_READ,
+        .msg_size = (uint32_t)sizeof header + payload,
+        .flags = SDC_VFU_TYPE_COMMAND,
+    };
+    uint8_t *room = question ? vfu_stream_append(&session->stream, header.msg_size) : NULL;
+    if (!room)
+        return -ENOMEM;
+
+    memcpy(room, &header, sizeof header);
+    memcpy(room + sizeof header, &access, head_size(remote)); // little-endian: a 32-bit count is the lower half
+    if (write && count > 0)
+        memcpy(room + sizeof header + head_size(remote), transfer->data + offset, count);
+    *question = (struct vfu_question){
+        .asked = true, .id = header.msg_id, .cmd = header.cmd, .transfer = transfer, .offset = offset, .size = count};
+    remote->outstanding++;
+    remote->reading += write ? 0 : count;
+    return 0;
+}
+
+// How much of transfer the next message carries; 0: none now.
+static uint32_t next_piece(const struct vfu_session *session, const struct sdc_transfer *transfer)
+{
+    uint32_t count = (uint32_t)sdc_min(transfer->size - transfer->sent, session->max_data_xfer_size);
+
+    if (transfer->write)
+        return count;
+    count = (uint32_t)sdc_min(count, READING_MOST);
+    return session->remote.reading + count <= READING_MOST ? count : 0;
+}
+
+static void take_first(struct vfu_remote *remote)
+{
+    remote->first = remote->first->next;
+    if (!remote->first)
+        remote->end = &remote->first;
+}
+
+void vfu_remote_pump(struct vfu_session *session)
+{
+    struct vfu_remote *remote = &session->remote;
+
+    while (remote->first && remote->outstanding < VFU_OUTSTANDING && vfu_stream_unsent(&session->stream) < UNSENT_MOST) {
+        struct sdc_transfer *transfer = remote->first;
+        if (remote->layout == VFU_LAYOUT_UNKNOWN && ask(session, NULL, transfer->iova, 0, 0) == 0)
+            remote->layout = VFU_LAYOUT_ASKED;
+        if (remote->layout == VFU_LAYOUT_UNKNOWN || remote->layout == VFU_LAYOUT_ASKED)
+            return;
+        uint32_t count = next_piece(session, transfer);
+        if (count == 0 || ask(session, transfer, transfer->iova + transfer->sent, transfer->sent, count) < 0)
+            return;
+        transfer->sent += count;
+        transfer->outstanding++;
+        if (transfer->sent == transfer->size)
+            take_first(remote);
+    }
+}
+
+static void begin(struct sdc_remote *base, struct sdc_transfer *transfer)
+{
+    struct vfu_session *session = session_of(base);
+
+    if (session->state == VFU_CLOSING) {
+        sdc_transfer_finish(transfer, -EIO);
+        return;
+    }
+    transfer->result = 0;
+    transfer->next = NULL;
+    *session->remote.end = transfer;
+    session->remote.end = &transfer->next;
+    vfu_session_step(session);
+}
+
+void vfu_remote_init(struct vfu_remote *remote, struct sdc_loop *home)
+{
+    remote->base = (struct sdc_remote){.home = home, .begin = begin};
+    remote->end = &remote->first;
+}
+
+// --- answers ---
+
+static void answered(struct sdc_transfer *transfer, int result)
+{
+    if (result < 0)
+        transfer->result = result;
+    if (--transfer->outstanding == 0 && transfer->sent == transfer->size)
+        sdc_transfer_finish(transfer, transfer->result);
+}
+
+// An empty write is answered with a bare header by those whose count has 32 bits.
+static int learn_layout(struct vfu_session *session, const struct sdc_vfu_header *header)
+{
+    struct vfu_remote *remote = &session->remote;
+
+    if (header->flags & SDC_VFU_ERROR) {
+        // Not now (QEMU: bus mastering is off). What waited has failed; the next transfer asks again.
+        remote->layout = VFU_LAYOUT_UNKNOWN;
+        while (remote->first) {
+            struct sdc_transfer *transfer = remote->first;
+            take_first(remote);
+            sdc_transfer_finish(transfer, -EIO);
+        }
+        return 0;
+    }
+    if (header->msg_size == sizeof *header)
+        remote->layout = VFU_LAYOUT_32;
+    else if (header->msg_size == sizeof *header + sizeof(struct sdc_vfu_dma_access))
+        remote->layout = VFU_LAYOUT_64;
+    else
+        return -EPROTO;
+    return 0;
+}
+
+// What a good answer to the question is: its length, and that it repeats address and count.
+static bool fits(const struct vfu_remote *remote, const struct vfu_question *question, const struct sdc_vfu_header *header,
+                 const uint8_t *payload)
+{
+    struct sdc_vfu_dma_access access = {0};
+    bool write = question->cmd == SDC_VFU_DMA_WRITE;
+    uint32_t size = header->msg_size - (uint32_t)sizeof *header;
+
+    if (write && remote->layout == VFU_LAYOUT_32)
+        return size == 0;
+    if (size != head_size(remote) + (write ? 0 : question->size))
+        return false;
+    memcpy(&access, payload, head_size(remote));
+    return access.address == question->transfer->iova + question->offset && access.count == question->size;
+}
+
+static struct vfu_question *find_question(struct vfu_remote *remote, const struct sdc_vfu_header *header)
+{
+    for (unsigned i = 0; i < VFU_OUTSTANDING; i++) {
+        struct vfu_question *question = &remote->questions[i];
+        if (question->asked && question->id == header->msg_id && question->cmd == header->cmd)
+            return question;
+    }
+    return NULL;
+}
+
+static int take_reply(struct vfu_session *session, const struct sdc_vfu_header *header, const uint8_t *payload)
+{
+    struct vfu_remote *remote = &session->remote;
+    struct vfu_question *question = find_question(remote, header);
+    if (!question || header->flags & ~(uint32_t)(SDC_VFU_TYPE_MASK | SDC_VFU_ERROR))
+        return -EPROTO;
+
+    struct vfu_question was = *question;
+    question->asked = false;
+    remote->outstanding--;
+    remote->reading -= was.cmd == SDC_VFU_DMA_READ ? was.size : 0;
+    if (!was.transfer)
+        return learn_layout(session, header);
+    if (header->flags & SDC_VFU_ERROR) {
+        sdc_log_peer("%s: the client refuses %s of %u bytes at %#llx: error %u", session->options->name,
+                     was.cmd == SDC_VFU_DMA_WRITE ? "DMA_WRITE" : "DMA_READ", was.size,
+                     (unsigned long long)(was.transfer->iova + was.offset), header->error);
+        answered(was.transfer, -EIO);
+        return 0;
+    }
+    if (!fits(remote, &was, header, payload)) {
+        answered(was.transfer, -EIO);
+        return -EPROTO;
+    }
+    if (was.cmd == SDC_VFU_DMA_READ)
+        memcpy(was.transfer->data + was.offset, payload + head_size(remote), was.size);
+    answered(was.transfer, 0);
+    return 0;
+}
+
+int vfu_remote_replies(struct vfu_session *session)
+{
+    struct sdc_vfu_header header;
+    const uint8_t *payload;
+
+    while (vfu_stream_take_reply(&session->stream, &header, &payload)) {
+        int rc = take_reply(session, &header, payload);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+void vfu_remote_fail(struct vfu_session *session)
+{
+    struct vfu_remote *remote = &session->remote;
+
+    for (unsigned i = 0; i < VFU_OUTSTANDING; i++) {
+        struct vfu_question *question = &remote->questions[i];
+        struct sdc_transfer *transfer = question->asked ? question->transfer : NULL;
+        question->asked = false;
+        if (transfer && transfer->sent == transfer->size)
+            answered(transfer, -EIO);
+    }
+    remote->outstanding = remote->reading = 0;
+    while (remote->first) {
+        struct sdc_transfer *transfer = remote->first;
+        take_first(remote);
+        sdc_transfer_finish(transfer, -EIO);
+    }
+}
