@@ -131,6 +131,31 @@ struct sdc_vfu_mmap_area {
 };
 static_assert(sizeof(struct sdc_vfu_cap_sparse_mmap) == 16, "as on the wire");
 
+// GET_REGION_IO_FDS. `count` entries follow the reply; entry i's fd is number fd_index of those that come with the message.
+struct sdc_vfu_region_io_fds {
+    uint32_t argsz;
+    uint32_t flags; // 0
+    uint32_t index; // region
+    uint32_t count; // entries; 0 in the request
+};
+static_assert(sizeof(struct sdc_vfu_region_io_fds) == 16, "as on the wire");
+
+enum { SDC_VFU_IO_FD_IOEVENTFD = 0, SDC_VFU_IO_FD_IOREGIONFD = 1 };
+
+// Flags of an ioeventfd: those of KVM_IOEVENTFD.
+enum { SDC_VFU_IOEVENTFD_DATAMATCH = 1 << 0 };
+
+struct sdc_vfu_ioeventfd {
+    uint64_t offset; // into the region
+    uint64_t size;   // bytes of the access; 0: any
+    uint32_t fd_index;
+    uint32_t type; // SDC_VFU_IO_FD_IOEVENTFD
+    uint32_t flags;
+    uint32_t padding;
+    uint64_t datamatch;
+};
+static_assert(sizeof(struct sdc_vfu_ioeventfd) == 40, "as on the wire");
+
 enum {
     SDC_VFU_IRQ_EVENTFD = 1 << 0,
     SDC_VFU_IRQ_MASKABLE = 1 << 1,
@@ -193,3 +218,25 @@ struct sdc_vfu_dma_access {
     uint64_t count; // bytes
 };
 static_assert(sizeof(struct sdc_vfu_dma_access) == 16, "as on the wire");
+
+// DEVICE_FEATURE: data follows a SET, and the reply to a GET. flags is a feature's number and what is wanted of it.
+struct sdc_vfu_device_feature {
+    uint32_t argsz;
+    uint32_t flags;
+};
+static_assert(sizeof(struct sdc_vfu_device_feature) == 8, "as on the wire");
+
+enum {
+    SDC_VFU_FEATURE_MASK = 0xffff,
+    SDC_VFU_FEATURE_GET = 1 << 16,
+    SDC_VFU_FEATURE_SET = 1 << 17,
+    SDC_VFU_FEATURE_PROBE = 1 << 18,
+};
+
+enum sdc_vfu_feature {
+    SDC_VFU_FEATURE_MIGRATION = 1,
+    SDC_VFU_FEATURE_MIG_DEVICE_STATE = 2,
+    SDC_VFU_FEATURE_DMA_LOGGING_START = 6,
+    SDC_VFU_FEATURE_DMA_LOGGING_STOP = 7,
+    SDC_VFU_FEATURE_DMA_LOGGING_REPORT = 8,
+};

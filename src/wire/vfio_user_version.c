@@ -81,6 +81,25 @@ static int read_numbers(json_t *object, struct sdc_vfu_capabilities *caps, struc
     return 0;
 }
 
+static int read_twin(json_t *twin, struct sdc_vfu_capabilities *caps, struct sdc_error *err)
+{
+    if (!twin)
+        return 0;
+    if (!json_is_object(twin))
+        return refuse(err, "twin_socket", "an object");
+    json_t *supported = json_object_get(twin, "supported");
+    if (supported && !json_is_boolean(supported))
+        return refuse(err, "twin_socket.supported", "true or false");
+    json_t *index = json_object_get(twin, "fd_index");
+    if (index && (!json_is_integer(index) || json_integer_value(index) < 0 || json_integer_value(index) > UINT16_MAX))
+        return refuse(err, "twin_socket.fd_index", "the number of an fd");
+    caps->has_twin_socket = true;
+    caps->twin_supported = json_is_true(supported);
+    caps->has_twin_fd_index = index != NULL;
+    caps->twin_fd_index = (uint64_t)(index ? json_integer_value(index) : 0);
+    return 0;
+}
+
 static int read_capabilities(json_t *root, struct sdc_vfu_capabilities *caps, struct sdc_error *err)
 {
     if (!json_is_object(root))
@@ -105,11 +124,8 @@ static int read_capabilities(json_t *root, struct sdc_vfu_capabilities *caps, st
     json_t *pgsize = migration ? json_object_get(migration, "pgsize") : NULL;
     if (pgsize && (!json_is_integer(pgsize) || json_integer_value(pgsize) <= 0))
         return refuse(err, "migration.pgsize", "a number of bytes");
-    json_t *twin = json_object_get(object, "twin_socket");
-    if (twin && !json_is_object(twin))
-        return refuse(err, "twin_socket", "an object");
-    caps->has_twin_socket = twin != NULL;
-    return read_numbers(object, caps, err);
+    int rc = read_twin(json_object_get(object, "twin_socket"), caps, err);
+    return rc < 0 ? rc : read_numbers(object, caps, err);
 }
 
 int sdc_vfu_capabilities_parse(const char *json, size_t size, struct sdc_vfu_capabilities *caps, struct sdc_error *err)
@@ -169,8 +185,16 @@ int sdc_vfu_capabilities_print(const struct sdc_vfu_capabilities *caps, char *js
               *(const uint64_t *)(const void *)((const char *)caps + key->value));
         comma = ",";
     }
-    if (caps->has_write_multiple)
+    if (caps->has_write_multiple) {
         print(&out, "%s\"write_multiple\":%s", comma, caps->write_multiple ? "true" : "false");
+        comma = ",";
+    }
+    if (caps->has_twin_socket) {
+        print(&out, "%s\"twin_socket\":{\"supported\":%s", comma, caps->twin_supported ? "true" : "false");
+        if (caps->has_twin_fd_index)
+            print(&out, ",\"fd_index\":%" PRIu64, caps->twin_fd_index);
+        print(&out, "}");
+    }
     print(&out, "}}");
     return out.overflow ? -ENOSPC : (int)(out.at - json) + 1;
 }

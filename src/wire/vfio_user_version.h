@@ -21,6 +21,9 @@ struct sdc_vfu_capabilities {
     uint64_t max_dma_maps;       // default 65535
     uint64_t pgsizes;            // default 4096
     bool write_multiple;         // default false
+    bool twin_supported;         // twin_socket: a second socket for what the server asks; default false
+    bool has_twin_fd_index;
+    uint64_t twin_fd_index;      // in a reply: which fd that came with it is the client's end
 };
 
 // Reads size bytes of JSON, the NUL at their end included; size 0 is a peer without capabilities. Unknown keys are passed over.
