@@ -2,15 +2,13 @@
 // sidecard bench SOCKET: drives a served disk as a guest would, from user space, and measures or verifies it.
 #include "base/check.h"
 #include "base/parse.h"
+#include "cli/bench_connect.h"
 #include "cli/bench_live.h"
 #include "cli/bench_report.h"
 #include "cli/commands.h"
 #include "cli/options.h"
-#include "driver/virtio_pci.h"
 #include "os/clock.h"
 #include "os/signals.h"
-
-#include <sidecard/virtio.h>
 
 #include <errno.h>
 #include <inttypes.h>
@@ -21,7 +19,7 @@
 #define DATA_MAX (UINT64_C(16) << 30)         // bytes of all requests' data
 #define VERIFY_BLOCKS_MAX (UINT64_C(1) << 28) // whose generations are remembered
 
-enum { CONNECT_MS = 5000 }; // for each answer to a message
+enum { VHOST_QUEUE_SIZE = 256 }; // over vhost-user a device does not say what it has
 
 struct bench {
     struct sdc_bench_options options;
@@ -115,30 +113,12 @@ static int check_disk(struct sdc_bench_options *options, const struct sdc_driver
 
 // --- setting up ---
 
-static int open_disk(struct bench *bench, struct sdc_error *err)
-{
-    const struct sdc_bench_options *options = &bench->options;
-    struct sdc_vfio_client *client;
-    struct sdc_driver_transport *transport;
-    uint64_t without = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) |
-                       (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) |
-                       (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
-    struct sdc_vfio_client_options connect = {.timeout_ms =
-                                                  (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
-    int ret = sdc_vfio_client_open(options->socket, &connect, &client, err);
-    if (ret == 0)
-        ret = sdc_driver_virtio_pci_open(client, &transport, err);
-    if (ret == 0)
-        ret = sdc_driver_blk_open(transport, without, &bench->blk, err);
-    return ret;
-}
-
 static int start_disk(struct bench *bench, struct sdc_error *err)
 {
     const struct sdc_bench_options *options = &bench->options;
     struct sdc_driver_blk_options setup = {
         .queues = (uint16_t)options->numjobs,
-        .queue_size = (uint16_t)options->queue_size,
+        .queue_size = (uint16_t)(options->queue_size == 0 && options->vhost_user ? VHOST_QUEUE_SIZE : options->queue_size),
         .depth = (uint32_t)options->iodepth,
         .request_max = options->block_size,
         .poll = options->poll,
@@ -251,7 +231,7 @@ static int report(struct bench *bench, struct sdc_error *err)
 
 static int run(struct bench *bench, struct sdc_error *err)
 {
-    int ret = open_disk(bench, err);
+    int ret = sdc_bench_connect(&bench->options, &bench->blk, err);
     if (ret == 0)
         ret = check_disk(&bench->options, sdc_driver_blk_info(bench->blk), err);
     if (ret == 0)

@@ -286,6 +286,19 @@ static int reap(struct sdc_bench_job *job)
 
 // --- waiting ---
 
+// The device is not there any more: finds it again, if that is wanted, or the job has failed. What was in flight still is.
+static int find_again(struct sdc_bench_job *job, const struct sdc_error *gone)
+{
+    uint64_t reconnect_ms = job->shared->options->reconnect_ms;
+    struct sdc_error why = *gone;
+    if (gone->code == -ECONNRESET && reconnect_ms > 0 &&
+        sdc_driver_blk_recover(job->shared->blk, (uint32_t)reconnect_ms, &why) == 0) {
+        job->last_done_ns = sdc_clock_ns();
+        return 0;
+    }
+    return job_failed(job, &why);
+}
+
 // Nothing has finished for a while: is the device still there?
 static int look_around(struct sdc_bench_job *job)
 {
@@ -293,7 +306,7 @@ static int look_around(struct sdc_bench_job *job)
     struct sdc_error why = {0};
     int ret = sdc_driver_blk_check(job->shared->blk, &why);
     if (ret < 0)
-        return job_failed(job, &why);
+        return find_again(job, &why);
     if (sdc_clock_ns() - job->last_done_ns < timeout_s * SECOND_NS)
         return 0;
     sdc_error_set(&why, -ETIMEDOUT, SDC_FAULT_PEER,
@@ -328,7 +341,7 @@ static int sleep_until_done(struct sdc_bench_job *job)
     struct sdc_error why = {0};
     int ret = sdc_driver_blk_wait(job->queue, SLICE_MS, &why);
     if (ret < 0)
-        return job_failed(job, &why);
+        return find_again(job, &why);
     job->waits++;
     return ret == 0 ? look_around(job) : 0;
 }

@@ -15,7 +15,7 @@
 const char sdc_bench_usage[] =
     "usage: sidecard bench SOCKET [--option=value ...]\n"
     "\n"
-    "  SOCKET   PATH or vfio-user:PATH of a served virtio-blk card\n"
+    "  SOCKET   PATH or vfio-user:PATH of a served virtio-blk card, or vhost-user:PATH of a vhost-user-blk back end\n"
     "\n"
     "What to do (writing overwrites what is on the disk, without asking):\n"
     "  --rw=read|write|randread|randwrite|rw|randrw  (read)\n"
@@ -39,7 +39,8 @@ const char sdc_bench_usage[] =
     "  --interrupt           sleep until it interrupts (default)\n"
     "  --poll                look all the time\n"
     "  --timeout=SECONDS     give up when it finishes nothing for so long (30)\n"
-    "  --queue-size=N        entries of a queue (what the device has)\n"
+    "  --reconnect-ms=N      when a vhost-user back end goes away, try so long to find it again (0: give up)\n"
+    "  --queue-size=N        entries of a queue (what the device has; over vhost-user 256)\n"
     "  --packed=on|off       use packed rings if the device offers them (on)\n"
     "  --event-idx=on|off    use event indices if the device offers them (on)\n"
     "  --indirect=on|off     use indirect descriptors if the device offers them (on)\n"
@@ -159,16 +160,23 @@ static int check(const struct sdc_bench_options *options, bool interrupt, struct
 
 static int check_socket(struct sdc_bench_options *options, const char *socket, struct sdc_error *err)
 {
-    static const char scheme[] = "vfio-user:";
+    static const char vfio[] = "vfio-user:", vhost[] = "vhost-user:";
     if (!socket)
         return sdc_error_set(
             err, -EINVAL, SDC_FAULT_USER,
             "bench needs a socket; type for example sidecard bench vm0.sock --rw=randread --runtime=10");
-    if (strncmp(socket, scheme, sizeof scheme - 1) == 0)
-        socket += sizeof scheme - 1;
+    options->vhost_user = strncmp(socket, vhost, sizeof vhost - 1) == 0;
+    if (options->vhost_user)
+        socket += sizeof vhost - 1;
+    else if (strncmp(socket, vfio, sizeof vfio - 1) == 0)
+        socket += sizeof vfio - 1;
     if (*socket == '\0')
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "the socket's path is empty; type for example sidecard bench vm0.sock");
+    if (options->reconnect_ms > 0 && !options->vhost_user)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--reconnect-ms=%" PRIu64 ": only a vhost-user back end can be found again; type vhost-user:%s",
+                             options->reconnect_ms, socket);
     options->socket = socket;
     return 0;
 }
@@ -207,6 +215,7 @@ int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *opt
         {"count", SDC_OPTION_NUMBER, &options->number_ios, 1, INT64_MAX, "--count=1000", NULL},
         {"randseed", SDC_OPTION_NUMBER, &options->seed, 0, INT64_MAX, "--randseed=7", NULL},
         {"timeout", SDC_OPTION_CALL, &options->timeout_s, 1, year, "--timeout=30", parse_seconds},
+        {"reconnect-ms", SDC_OPTION_NUMBER, &options->reconnect_ms, 0, 3600 * 1000, "--reconnect-ms=5000", NULL},
         {"queue-size", SDC_OPTION_NUMBER, &options->queue_size, 1, SDC_LIMIT_QUEUE_SIZE, "--queue-size=256",
          NULL},
         {"verify", SDC_OPTION_FLAG, &options->verify, 0, 0, "--verify", NULL},

@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 struct sdc_bench_options {
-    const char *socket;
+    const char *socket; // its path
+    bool vhost_user;    // what is spoken there; else vfio-user
     const char *rw; // as typed
     bool reads;
     bool writes;
@@ -25,6 +26,7 @@ struct sdc_bench_options {
     uint64_t seed;
     uint64_t timeout_s;  // a request may take
     uint64_t queue_size; // entries; 0: what the device has
+    uint64_t reconnect_ms; // to find a back end again that has gone; 0: that is an error
     bool verify;
     bool readonly;
     bool json;

@@ -269,6 +269,11 @@ int sdc_driver_blk_reset_queue(struct sdc_driver_blk *blk, uint16_t index, struc
     return ret;
 }
 
+int sdc_driver_blk_recover(struct sdc_driver_blk *blk, uint32_t timeout_ms, struct sdc_error *err)
+{
+    return sdc_driver_device_recover(&blk->device, timeout_ms, err);
+}
+
 int sdc_driver_blk_check(struct sdc_driver_blk *blk, struct sdc_error *err)
 {
     return sdc_driver_device_check(&blk->device, err);

@@ -77,6 +77,8 @@ int sdc_driver_blk_map(struct sdc_driver_blk *blk, const struct sdc_client_memor
 // Resets one queue and sets it up again. Requests that were in flight on it are the caller's again; whether
 // the device has done them is not known. Otherwise as sdc_driver_device_reset_queue.
 int sdc_driver_blk_reset_queue(struct sdc_driver_blk *blk, uint16_t index, struct sdc_error *err);
+// The device is gone: as sdc_driver_device_recover. Requests in flight stay in flight.
+int sdc_driver_blk_recover(struct sdc_driver_blk *blk, uint32_t timeout_ms, struct sdc_error *err);
 // Whether the device is alive. Any thread.
 int sdc_driver_blk_check(struct sdc_driver_blk *blk, struct sdc_error *err);
 struct sdc_driver_blk_queue *sdc_driver_blk_queue(struct sdc_driver_blk *blk, uint16_t index);

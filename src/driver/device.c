@@ -71,6 +71,7 @@ int sdc_driver_device_open(struct sdc_driver_device *device, struct sdc_driver_t
 {
     const struct sdc_driver_transport_ops *ops = transport->ops;
     *device = (struct sdc_driver_device){.transport = transport, .config_fd = -1, .memory = {.fd = -1}};
+    pthread_mutex_init(&device->recovering, NULL);
     int ret = reset(device, err);
     if (ret == 0)
         ret = ops->set_status(transport, SDC_VIRTIO_S_ACKNOWLEDGE, err);
@@ -266,6 +267,7 @@ void sdc_driver_device_close(struct sdc_driver_device *device)
     free(device->waiters);
     sdc_fd_close(&device->config_fd);
     sdc_client_memory_free(&device->memory);
+    pthread_mutex_destroy(&device->recovering);
     *device = (struct sdc_driver_device){.config_fd = -1, .memory = {.fd = -1}};
 }
 
@@ -290,6 +292,26 @@ int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int
         return sdc_error_set(err, -ECONNRESET, SDC_FAULT_PEER, "the device side has closed the connection");
     }
     return woken & (UINT32_C(1) << TAG_CALL) ? 1 : 0;
+}
+
+int sdc_driver_device_recover(struct sdc_driver_device *device, uint32_t timeout_ms, struct sdc_error *err)
+{
+    struct sdc_driver_transport *transport = device->transport;
+    struct sdc_error why = {0};
+    if (!transport->ops->recover)
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "%s has no way to find a device again",
+                             transport->ops->name);
+    pthread_mutex_lock(&device->recovering);
+    bool gone = transport->ops->check(transport, &why) < 0;
+    int ret = gone ? transport->ops->recover(transport, timeout_ms, &why) : 0;
+    for (uint16_t i = 0; gone && ret == 0 && i < device->queues_count; i++)
+        if (device->waiters[i] >= 0)
+            ret = sdc_waiter_add(device->waiters[i], transport->ops->hangup_fd(transport), SDC_WAIT_HANGUP, false,
+                                 TAG_HANGUP);
+    pthread_mutex_unlock(&device->recovering);
+    if (ret < 0 && err)
+        *err = why;
+    return ret;
 }
 
 int sdc_driver_device_check(struct sdc_driver_device *device, struct sdc_error *err)

@@ -10,6 +10,8 @@
 #include "driver/transport.h"
 #include "driver/virtqueue.h"
 
+#include <pthread.h>
+
 struct sdc_driver_device {
     struct sdc_driver_transport *transport;
     uint64_t features;     // negotiated
@@ -19,6 +21,7 @@ struct sdc_driver_device {
     int *waiters;                    // each queue's, -1 likewise
     int config_fd;                   // configuration interrupts, -1: none
     struct sdc_client_memory memory; // the queues'
+    pthread_mutex_t recovering;      // held by the thread that does
 };
 
 // Resets the device, agrees on those of the wanted features that it offers, and stops before its queues: its
@@ -56,6 +59,10 @@ int sdc_driver_device_kick(struct sdc_driver_device *device, uint16_t index, str
 // error: the device is gone.
 int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int timeout_ms,
                            struct sdc_error *err);
+// The device is gone: tries for timeout_ms to find it again, as it was set up and with what was in flight. Any
+// queue's thread; those that come while another does it, or after it, wait for it and are done. 0, or an error:
+// -ENOTSUP, the transport or the device has no way to do so.
+int sdc_driver_device_recover(struct sdc_driver_device *device, uint32_t timeout_ms, struct sdc_error *err);
 // Whether the device is alive: 0, or an error (gone; -EIO: it needs a reset). A message to the device and
 // back.
 int sdc_driver_device_check(struct sdc_driver_device *device, struct sdc_error *err);

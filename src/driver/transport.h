@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// How a virtio driver reaches its device. virtio over PCI, over a vfio-user connection, is one way; a
-// vhost-user front end is to be another. The driver above it knows features, status, configuration and
+// How a virtio driver reaches its device: virtio over PCI, over a vfio-user connection, or a vhost-user front end.
+// The driver above it knows features, status, configuration and
 // queues, and nothing of how they travel.
 //
 // Set-up functions are called by one thread. All return 0 or a negative errno and fill *err (which may be
@@ -60,6 +60,10 @@ struct sdc_driver_transport_ops {
     int (*hangup_fd)(struct sdc_driver_transport *transport);
     // Takes what the device side has sent unasked; an error when it is gone. Any thread.
     int (*check)(struct sdc_driver_transport *transport, struct sdc_error *err);
+    // The device side has gone: tries for timeout_ms to find it again, with all that was set up, and what was in
+    // flight goes on; hangup_fd is another then. One thread at a time; the others may use the transport meanwhile.
+    // NULL: there is no way. -ENOTSUP: there is none with this device.
+    int (*recover)(struct sdc_driver_transport *transport, uint32_t timeout_ms, struct sdc_error *err);
     // The device was reset or is gone. Frees transport.
     void (*close)(struct sdc_driver_transport *transport);
 };

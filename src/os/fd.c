@@ -22,6 +22,12 @@ void sdc_fd_close(int *fd)
     *fd = -1;
 }
 
+int sdc_fd_duplicate(int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return copy < 0 ? -errno : copy;
+}
+
 bool sdc_fd_is_open(int fd)
 {
     return fcntl(fd, F_GETFD) >= 0;

@@ -8,6 +8,8 @@
 
 // Closes *fd if it is one and sets it to -1.
 void sdc_fd_close(int *fd);
+// A second fd for the same file, close-on-exec. The fd or a negative errno.
+int sdc_fd_duplicate(int fd);
 // Whether there is an fd of this number.
 bool sdc_fd_is_open(int fd);
 // Sets O_NONBLOCK. 0 or a negative errno.

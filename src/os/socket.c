@@ -93,6 +93,11 @@ int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err)
     return fd;
 }
 
+int sdc_socket_pair(int pair[2])
+{
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ? -errno : 0;
+}
+
 // --- accept ---
 
 // When fds have run out, a connection can neither be accepted nor refused, and the listening socket stays

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/bench_connect.h"
+
+#include "base/check.h"
+#include "driver/vhost_user.h"
+#include "driver/virtio_pci.h"
+
+#include <sidecard/virtio.h>
+
+enum {
+    CONNECT_MS = 5000, // for each answer to a message
+    DEVICE_BLK = 2,    // virtio 1.2, 5.2.1
+};
+
+static int open_vfio_user(const struct sdc_bench_options *options, struct sdc_driver_transport **transport,
+                          struct sdc_error *err)
+{
+    struct sdc_vfio_client_options connect = {.timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
+    struct sdc_vfio_client *client;
+    int ret = sdc_vfio_client_open(options->socket, &connect, &client, err);
+    return ret < 0 ? ret : sdc_driver_virtio_pci_open(client, transport, err);
+}
+
+static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_driver_transport **transport,
+                           struct sdc_error *err)
+{
+    struct sdc_vhost_client_options connect = {.timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
+    struct sdc_vhost_client *client;
+    int ret = sdc_vhost_client_open(options->socket, &connect, &client, err);
+    return ret < 0 ? ret : sdc_driver_vhost_user_open(client, DEVICE_BLK, transport, err);
+}
+
+int sdc_bench_connect(const struct sdc_bench_options *options, struct sdc_driver_blk **blk, struct sdc_error *err)
+{
+    uint64_t without = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) |
+                       (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) |
+                       (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
+    struct sdc_driver_transport *transport;
+    int ret = options->vhost_user ? open_vhost_user(options, &transport, err) : open_vfio_user(options, &transport, err);
+    return ret < 0 ? ret : sdc_driver_blk_open(transport, without, blk, err);
+}
