@@ -43,6 +43,13 @@ struct sdc_pci_access {
     uint64_t value; // in for a write, out for a read
 };
 
+// An eventfd whose signal stands for a write to a part of a region.
+struct sdc_pci_io_fd {
+    uint64_t offset; // into the region
+    uint64_t size;   // bytes of the write; 0: any
+    int fd;          // the device's
+};
+
 struct sdc_pci_ops {
     const char *name;
     // Serves a register access. Reads no guest memory: what a write sets off is posted and done after the access
@@ -63,6 +70,12 @@ struct sdc_pci_ops {
     int (*config_read)(struct sdc_pci_device *device, uint32_t offset, uint32_t size);
     // Whether INTx is asserted right now (the host asks after an unmask). Any thread. May be NULL: no INTx.
     bool (*intx_level)(struct sdc_pci_device *device);
+    // Fills in at most max eventfds for writes to a region, the most useful first, and returns how many. They are the device's,
+    // live as long as the client's session, a reset included, and are the same whenever the session asks. The device is not busy.
+    // What a client does with its copy is its affair: any number of signals, at any time. May be NULL: none, like 0.
+    uint32_t (*io_fds)(struct sdc_pci_device *device, uint32_t region, struct sdc_pci_io_fd *fds, uint32_t max);
+    // The client has gone, the device was reset and is not busy: closes what io_fds gave. NULL if io_fds is.
+    void (*close_io_fds)(struct sdc_pci_device *device);
     // Nothing is under way. Frees device.
     void (*destroy)(struct sdc_pci_device *device);
 };
@@ -79,10 +92,19 @@ struct sdc_pci_host {
     const struct sdc_pci_host_ops *ops;
 };
 
+// The part of a BAR that a client may map instead of sending an access for each register. Accesses to it come all the same.
+struct sdc_pci_mappable {
+    uint64_t offset;    // into the BAR; a multiple of 4096
+    uint64_t size;      // bytes, likewise; 0: none of it may be mapped
+    int fd;             // the device's, open as long as it lives; of a memfd whose size is sealed, since the client gets it too
+    uint64_t fd_offset; // in fd, of the BAR's first byte; a multiple of 4096
+};
+
 struct sdc_pci_bar {
     uint64_t size; // bytes, 0: absent; power of two, at least 16
     bool is_64bit;
     bool prefetchable;
+    struct sdc_pci_mappable mappable;
 };
 
 enum { SDC_PCI_CONFIG_SIZE = 4096, SDC_PCI_MSIX_MAX = 2048 };

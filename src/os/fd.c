@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -70,9 +71,11 @@ void sdc_eventfd_signal(int fd)
 uint64_t sdc_eventfd_take(int fd)
 {
     uint64_t count;
+    struct iovec iov = {&count, sizeof count};
     ssize_t ret;
+    // O_NONBLOCK alone would not do: whoever has a copy of the fd can clear it, and take the count before us.
     do
-        ret = read(fd, &count, sizeof count);
+        ret = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
     while (ret < 0 && errno == EINTR);
     return ret == (ssize_t)sizeof count ? count : 0;
 }

@@ -21,7 +21,7 @@ bool sdc_fd_is_eventfd(int fd);
 int sdc_eventfd_new(void);
 // Adds 1. Never blocks; a full counter is as good as signalled.
 void sdc_eventfd_signal(int fd);
-// Takes the count. 0 when there was none.
+// Takes the count. Never blocks, whatever the fd's flags. 0 when there was none.
 uint64_t sdc_eventfd_take(int fd);
 
 // What kind of file stands behind an fd that came as memory.

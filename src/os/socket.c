@@ -8,8 +8,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -209,6 +211,14 @@ ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, con
     while (ret < 0 && errno == EINTR);
     return ret < 0 ? -errno : ret;
 }
+
+bool sdc_socket_drained(int fd)
+{
+    int unread;
+    return ioctl(fd, SIOCOUTQ, &unread) == 0 && unread == 0;
+}
+
+// --- the end ---
 
 void sdc_socket_close_read_out(int *fd)
 {

@@ -47,5 +47,7 @@ int sdc_socket_accept(int fd);
 ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET_FDS_MAX], int *fds_count);
 // Sends once, without blocking and without SIGPIPE; fds go with the first byte. Bytes or a negative errno.
 ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, const int *fds, unsigned fds_count);
+// Whether the peer has received all that was sent.
+bool sdc_socket_drained(int fd);
 // Reads away what has arrived, then closes: QEMU aborts if it is closed with unread input.
 void sdc_socket_close_read_out(int *fd);

@@ -14,6 +14,7 @@ import time
 from collections import deque
 
 from . import wire
+from .events import EventFd
 from .wire import Cmd
 
 DEFAULT_TIMEOUT = 5.0
@@ -279,6 +280,13 @@ class Client:
 
     def irq_info(self, index):
         return wire.parse_irq_info(self.call(Cmd.GET_IRQ_INFO, wire.irq_info(index)))
+
+    def region_io_fds(self, region, *, argsz=1 << 16):
+        """The reply, and the fds that came with it, which are the caller's."""
+        reply = self.exchange(Cmd.GET_REGION_IO_FDS, wire.region_io_fds(region, argsz=argsz))
+        if reply.is_error:
+            raise Refused(reply)
+        return wire.parse_region_io_fds(reply.payload), [EventFd(fd=fd) for fd in reply.fds]
 
     def reset(self):
         self.call(Cmd.RESET)

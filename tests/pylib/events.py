@@ -9,7 +9,11 @@ import time
 class EventFd:
     """An eventfd that is closed once; `wait` consumes what has been signalled."""
 
-    def __init__(self, value=0, *, blocking=False, semaphore=False):
+    def __init__(self, value=0, *, blocking=False, semaphore=False, fd=None):
+        """fd: one that a peer sent."""
+        if fd is not None:
+            self.fd = fd
+            return
         flags = os.EFD_CLOEXEC
         if not blocking:
             flags |= os.EFD_NONBLOCK

@@ -224,6 +224,36 @@ def region_io_fds(index, *, argsz=16, flags=0, count=0):
     return struct.pack("=IIII", argsz, flags, index, count)
 
 
+IOEVENTFD = struct.Struct("=QQIIIIQ")
+
+
+@dataclass
+class IoEventFd:
+    offset: int
+    size: int
+    fd_index: int
+    type: int
+    flags: int
+    padding: int
+    datamatch: int
+
+
+@dataclass
+class RegionIoFds:
+    argsz: int
+    flags: int
+    index: int
+    count: int
+    entries: list
+
+
+def parse_region_io_fds(payload):
+    argsz, flags, index, count = struct.unpack_from("=IIII", payload)
+    assert len(payload) == 16 + count * IOEVENTFD.size, f"{count} entries in a payload of {len(payload)} bytes"
+    return RegionIoFds(argsz, flags, index, count,
+                       [IoEventFd(*IOEVENTFD.unpack_from(payload, 16 + i * IOEVENTFD.size)) for i in range(count)])
+
+
 # --- regions ------------------------------------------------------------------------------------------------
 
 def region_read(region, offset, count):

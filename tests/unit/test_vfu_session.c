@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A session whose client does not read its replies: they are kept up to a limit, and the rest of what it asked for waits.
+// A session with a card that does nothing. A client that does not read its replies: they are kept up to a limit, and the rest of what
+// it asked for waits. A card of which a client may map a part.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,8 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "os/fd.h"
+#include "os/memfd.h"
 #include "transport/common/pci_config.h"
 #include "transport/vfio_user/session.h"
 
@@ -195,11 +198,218 @@ static void a_client_that_goes_without_reading_is_noticed(void **state)
     close_session(&f);
 }
 
+// --- regions that may be mapped ---
+
+enum { BAR = 0x4000, MEMORY = 0x10000, SPARSE = sizeof(struct sdc_vfu_cap_sparse_mmap) + sizeof(struct sdc_vfu_mmap_area) };
+
+// BAR 0 may be mapped in part, BAR 2 as a whole, BAR 4 not at all.
+static int offer_regions(struct fixture *f)
+{
+    int fd = sdc_memfd_new("bars", MEMORY);
+
+    assert_true(fd >= 0);
+    f->card.bars[0] = (struct sdc_pci_bar){
+        .size = BAR, .mappable = {.offset = 0x1000, .size = 0x2000, .fd = fd, .fd_offset = 0x8000}};
+    f->card.bars[2] = (struct sdc_pci_bar){.size = BAR, .mappable = {.size = BAR, .fd = fd}};
+    f->card.bars[4] = (struct sdc_pci_bar){.size = BAR};
+    return fd;
+}
+
+static void say_version(struct fixture *f, const char *json)
+{
+    uint8_t bytes[256] = {0};
+
+    memcpy(bytes + 4, json, strlen(json) + 1);
+    send_message(f, 1, SDC_VFU_VERSION, bytes, (uint32_t)(4 + strlen(json) + 1));
+    assert_int_equal(receive_reply(f).error, 0);
+}
+
+// What came with the reply to a region info request, in one piece.
+struct region_answer {
+    struct sdc_vfu_header header;
+    struct sdc_vfu_region_info info;
+    struct sdc_vfu_cap_sparse_mmap cap;
+    struct sdc_vfu_mmap_area area;
+    int fds[SDC_SOCKET_FDS_MAX];
+    int fds_count;
+};
+
+static struct region_answer ask_region(struct fixture *f, uint32_t index, uint32_t argsz, uint32_t size)
+{
+    uint8_t payload[4096] = {0};
+    struct sdc_vfu_region_info request = {.argsz = argsz, .index = index};
+    struct sdc_vfu_header header = {.cmd = SDC_VFU_GET_REGION_INFO, .msg_size = (uint32_t)sizeof header + size};
+    struct region_answer answer = {0};
+
+    memcpy(payload, &request, sizeof request);
+    assert_int_equal(send(f->client, &header, sizeof header, MSG_DONTWAIT), sizeof header);
+    assert_int_equal(send(f->client, payload, size, MSG_DONTWAIT), size);
+    run_turns(f, 8);
+    ssize_t got = sdc_socket_receive(f->client, &answer, offsetof(struct region_answer, fds), answer.fds, &answer.fds_count);
+    assert_int_equal(got, answer.header.msg_size);
+    assert_int_equal(answer.header.error, 0);
+    assert_int_equal(answer.info.index, index);
+    return answer;
+}
+
+static void close_fds(struct region_answer *answer)
+{
+    while (answer->fds_count > 0)
+        sdc_fd_close(&answer->fds[--answer->fds_count]);
+}
+
+static void a_part_of_a_region_is_one_area_and_one_fd(void **state)
+{
+    // As SPDK asks, as QEMU and Cloud Hypervisor ask the second time, and with all that a client may say.
+    static const struct {
+        uint32_t argsz, size;
+    } cases[] = {{4064, 4064}, {32 + SPARSE, 32}, {32 + SPARSE, 32 + SPARSE}, {UINT32_MAX, 32}};
+    struct fixture f;
+
+    (void)state;
+    open_session(&f);
+    int fd = offer_regions(&f);
+    say_version(&f, "{\"capabilities\":{\"max_msg_fds\":1}}");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct region_answer answer = ask_region(&f, 0, cases[i].argsz, cases[i].size);
+        assert_int_equal(answer.header.msg_size, 48 + SPARSE);
+        assert_int_equal(answer.info.argsz, 32 + SPARSE); // Cloud Hypervisor asserts that the two agree
+        assert_int_equal(answer.info.flags, SDC_VFU_REGION_READABLE | SDC_VFU_REGION_WRITABLE | SDC_VFU_REGION_MMAP | SDC_VFU_REGION_CAPS);
+        assert_int_equal(answer.info.cap_offset, 32);
+        assert_int_equal(answer.info.size, BAR);
+        assert_int_equal(answer.info.offset, 0x8000);
+        assert_int_equal(answer.cap.header.id, SDC_VFU_CAP_SPARSE_MMAP);
+        assert_int_equal(answer.cap.header.version, 1);
+        assert_int_equal(answer.cap.header.next, 0);
+        assert_int_equal(answer.cap.nr_areas, 1);
+        assert_int_equal(answer.area.offset, 0x1000);
+        assert_int_equal(answer.area.size, 0x2000);
+        assert_int_equal(answer.fds_count, 1);
+        close_fds(&answer);
+    }
+    close_session(&f);
+    assert_true(sdc_fd_is_open(fd)); // it is the card's
+    close(fd);
+}
+
+static void a_short_argsz_learns_how_much_to_bring(void **state)
+{
+    static const uint32_t argsz[] = {32, 33, 48, 63};
+    struct fixture f;
+
+    (void)state;
+    open_session(&f);
+    int fd = offer_regions(&f);
+    say_version(&f, "{\"capabilities\":{}}");
+    for (size_t i = 0; i < sizeof argsz / sizeof argsz[0]; i++) {
+        struct region_answer answer = ask_region(&f, 0, argsz[i], 32);
+        assert_int_equal(answer.header.msg_size, 48);
+        assert_int_equal(answer.info.argsz, 32 + SPARSE);
+        assert_int_equal(answer.info.flags, SDC_VFU_REGION_READABLE | SDC_VFU_REGION_WRITABLE);
+        assert_int_equal(answer.info.cap_offset, 0);
+        assert_int_equal(answer.info.size, BAR);
+        assert_int_equal(answer.fds_count, 0);
+    }
+    close_session(&f);
+    close(fd);
+}
+
+static void a_whole_region_needs_no_capability(void **state)
+{
+    struct fixture f;
+    void *mapped;
+
+    (void)state;
+    open_session(&f);
+    int fd = offer_regions(&f);
+    say_version(&f, "{\"capabilities\":{}}");
+    struct region_answer answer = ask_region(&f, 2, 32, 32);
+    assert_int_equal(answer.header.msg_size, 48);
+    assert_int_equal(answer.info.argsz, 32);
+    assert_int_equal(answer.info.flags, SDC_VFU_REGION_READABLE | SDC_VFU_REGION_WRITABLE | SDC_VFU_REGION_MMAP);
+    assert_int_equal(answer.info.cap_offset, 0);
+    assert_int_equal(answer.info.offset, 0);
+    assert_int_equal(answer.fds_count, 1);
+    assert_int_equal(sdc_fd_map(answer.fds[0], BAR, true, &mapped), 0);
+    assert_int_equal(ftruncate(answer.fds[0], 0), -1); // the card's memory stays
+    sdc_unmap(mapped, BAR);
+    close_fds(&answer);
+
+    answer = ask_region(&f, 4, 4064, 32);
+    assert_int_equal(answer.header.msg_size, 48);
+    assert_int_equal(answer.info.argsz, 32);
+    assert_int_equal(answer.info.flags, SDC_VFU_REGION_READABLE | SDC_VFU_REGION_WRITABLE);
+    assert_int_equal(answer.fds_count, 0);
+    close_session(&f);
+    close(fd);
+}
+
+// The kernel counts fds on their way against the sender's user: what a client does not take is refused to it.
+static void fds_that_nobody_takes_are_bounded(void **state)
+{
+    struct sdc_vfu_region_info request = {.argsz = 4064, .index = 0};
+    struct fixture f;
+    unsigned refused = 0;
+
+    (void)state;
+    open_session(&f);
+    int fd = offer_regions(&f);
+    say_version(&f, "{\"capabilities\":{}}");
+    for (uint16_t id = 0; id < 200; id++) {
+        send_message(&f, id, SDC_VFU_GET_REGION_INFO, &request, sizeof request);
+        run_turns(&f, 4);
+    }
+    for (uint16_t id = 0; id < 200; id++) {
+        struct sdc_vfu_header reply = receive_reply(&f); // which leaves the fds to the kernel
+        assert_int_equal(reply.msg_id, id);
+        assert_int_equal(reply.error, id < SDC_LIMIT_UNREAD_FDS ? 0 : EBUSY);
+        refused += reply.error != 0;
+    }
+    assert_int_equal(refused, 200 - SDC_LIMIT_UNREAD_FDS);
+    struct region_answer answer = ask_region(&f, 0, 4064, 32);
+    assert_int_equal(answer.fds_count, 1);
+    close_fds(&answer);
+    close_session(&f);
+    close(fd);
+}
+
+// Several messages with fds stand in the queue at once: each takes its own along, however the bytes are cut.
+static void fds_go_with_their_own_messages(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    open_session(&f);
+    int fd = offer_regions(&f);
+    say_version(&f, "{\"capabilities\":{}}");
+    for (uint16_t id = 0; id < 12; id++) {
+        struct sdc_vfu_region_info request = {.argsz = 4064, .index = id % 3 == 0 ? 4 : 0};
+        send_message(&f, id, SDC_VFU_GET_REGION_INFO, &request, sizeof request);
+    }
+    run_turns(&f, 8);
+    for (uint16_t id = 0; id < 12; id++) {
+        struct region_answer answer = {0};
+        ssize_t got = sdc_socket_receive(f.client, &answer, sizeof answer.header, answer.fds, &answer.fds_count);
+        assert_int_equal(got, sizeof answer.header);
+        assert_int_equal(answer.header.msg_id, id);
+        assert_int_equal(answer.fds_count, id % 3 == 0 ? 0 : 1);
+        close_fds(&answer);
+        receive(&f, NULL, answer.header.msg_size - sizeof answer.header);
+    }
+    close_session(&f);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replies_that_nobody_reads_are_bounded),
         cmocka_unit_test(a_client_that_goes_without_reading_is_noticed),
+        cmocka_unit_test(a_part_of_a_region_is_one_area_and_one_fd),
+        cmocka_unit_test(a_short_argsz_learns_how_much_to_bring),
+        cmocka_unit_test(a_whole_region_needs_no_capability),
+        cmocka_unit_test(fds_that_nobody_takes_are_bounded),
+        cmocka_unit_test(fds_go_with_their_own_messages),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

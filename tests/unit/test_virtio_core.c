@@ -9,9 +9,11 @@
 
 #include "base/limits.h"
 #include "core_fixture.h"
+#include "os/fd.h"
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { HELD = 64 };
 
@@ -249,6 +251,108 @@ static void kicks_before_the_start_are_not_lost(void **state)
     sdc_virtio_core_enable(f.core, 0, &(struct sdc_ring_config){.size = 3}); // too late: ignored
     run_turns(&f, 4);
     assert_int_equal(driver_used(&f), 1);
+    core_close(&f);
+}
+
+// --- kicks by eventfd ---
+
+static void signal_kick(int fd)
+{
+    sdc_eventfd_signal(fd);
+    run_turns(&f, 8);
+}
+
+static void an_eventfd_kicks_from_start_to_stop(void **state)
+{
+    int fd = sdc_eventfd_new();
+
+    (void)state;
+    open_core(2, false);
+    sdc_virtio_core_set_kick_fd(f.core, 0, fd);
+    assert_int_equal(sdc_virtio_core_kick_fd(f.core, 0), fd);
+    assert_int_equal(sdc_virtio_core_kick_fd(f.core, 1), -1);
+    signal_kick(fd); // nobody watches
+    assert_int_equal(dev.works, 0);
+    for (uint16_t round = 1; round <= 3; round++) {
+        driver_start(&f, 0);
+        run_turns(&f, 4);
+        unsigned works = dev.works;
+        offer(2);
+        run_turns(&f, 4);
+        assert_int_equal(dev.works, works);
+        signal_kick(fd);
+        assert_int_equal(driver_used(&f), 2);
+        sdc_virtio_core_set_status(f.core, 0);
+        run_turns(&f, 4);
+        works = dev.works;
+        signal_kick(fd);
+        assert_int_equal(dev.works, works);
+        assert_int_equal(sdc_eventfd_take(fd), 1); // it was left alone
+        sdc_eventfd_signal(fd);
+    }
+    core_close(&f);
+    assert_false(sdc_fd_is_open(fd)); // it was the core's
+}
+
+static void an_eventfd_can_be_replaced_while_the_queue_runs(void **state)
+{
+    int first = sdc_eventfd_new(), second = sdc_eventfd_new();
+    int copy = dup(first);
+
+    (void)state;
+    open_core(1, false);
+    driver_start(&f, 0);
+    sdc_virtio_core_set_kick_fd(f.core, 0, first);
+    assert_true(sdc_virtio_core_busy(f.core));
+    run_turns(&f, 4);
+    assert_false(sdc_virtio_core_busy(f.core));
+    offer(1);
+    signal_kick(first);
+    assert_int_equal(driver_used(&f), 1);
+
+    sdc_virtio_core_set_kick_fd(f.core, 0, second);
+    assert_true(sdc_fd_is_open(first)); // until the queue has let go of it
+    run_turns(&f, 4);
+    assert_false(sdc_fd_is_open(first));
+    offer(1);
+    signal_kick(copy);
+    assert_int_equal(driver_used(&f), 1);
+    signal_kick(second);
+    assert_int_equal(driver_used(&f), 2);
+
+    sdc_virtio_core_set_kick_fd(f.core, 0, -1);
+    run_turns(&f, 4);
+    assert_false(sdc_fd_is_open(second));
+    offer(1);
+    driver_kick(&f);
+    assert_int_equal(driver_used(&f), 3);
+    close(copy);
+    core_close(&f);
+}
+
+// Its requests are held, so that the ring cannot be given up yet: signals meanwhile are taken, and start nothing.
+static void an_eventfd_of_a_queue_that_stops_starts_nothing(void **state)
+{
+    int fd = sdc_eventfd_new();
+
+    (void)state;
+    open_core(1, false);
+    sdc_virtio_core_set_kick_fd(f.core, 0, fd);
+    driver_start(&f, 0);
+    dev.hold = true;
+    offer(2);
+    signal_kick(fd);
+    assert_int_equal(dev.held_count, 2);
+    sdc_virtio_core_set_status(f.core, 0);
+    run_turns(&f, 4);
+    unsigned works = dev.works;
+    offer(1);
+    signal_kick(fd);
+    assert_int_equal(dev.works, works);
+    assert_int_equal(dev.held_count, 2);
+    give_held();
+    run_turns(&f, 4);
+    assert_int_equal(f.core->status, 0);
     core_close(&f);
 }
 
@@ -500,6 +604,9 @@ int main(void)
         cmocka_unit_test(status_bits_are_only_added),
         cmocka_unit_test(a_queue_works_from_driver_ok_to_reset),
         cmocka_unit_test(kicks_before_the_start_are_not_lost),
+        cmocka_unit_test(an_eventfd_kicks_from_start_to_stop),
+        cmocka_unit_test(an_eventfd_can_be_replaced_while_the_queue_runs),
+        cmocka_unit_test(an_eventfd_of_a_queue_that_stops_starts_nothing),
         cmocka_unit_test(a_reset_waits_for_what_is_on_its_way),
         cmocka_unit_test(one_queue_can_be_reset_alone),
         cmocka_unit_test(a_broken_chain_needs_a_reset),

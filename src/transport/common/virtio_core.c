@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "os/fd.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -19,6 +20,8 @@ struct queue_state {
     bool started;   // a START was sent
     bool resetting; // a STOP of this queue alone was sent
     struct sdc_ring_config config;
+    int kick_fd;
+    int dropped_kick_fd; // the queue may still watch it: until it has obeyed
     struct sdc_post obeyed_post; // from the queue's loop to home
     struct sdc_post broke_post;
     struct sdc_virtqueue *queue;
@@ -50,6 +53,7 @@ static void run_obeyed(struct sdc_post *post)
     struct sdc_virtio_core *core = state->queue->core;
 
     state->resetting = false; // if it was, that was the order
+    sdc_fd_close(&state->dropped_kick_fd);
     if (--core->pending == 0)
         finish(core);
 }
@@ -93,7 +97,7 @@ static void order(struct sdc_virtio_core *core, uint16_t index, enum sdc_virtque
     struct sdc_virtqueue *queue = &core->queues[index];
 
     queue->order = what;
-    if (what != SDC_VIRTQUEUE_STOP)
+    if (what == SDC_VIRTQUEUE_START || what == SDC_VIRTQUEUE_REMAP)
         queue->map = sdc_map_ref(core->map);
     core->pending++;
     sdc_virtqueue_send(queue);
@@ -106,6 +110,7 @@ static void start(struct sdc_virtio_core *core, uint16_t index)
     state->started = true;
     core->queues[index].config = state->config;
     core->queues[index].config.features = core->features;
+    core->queues[index].kick_fd = state->kick_fd;
     order(core, index, SDC_VIRTQUEUE_START);
 }
 
@@ -209,6 +214,25 @@ void sdc_virtio_core_kick(struct sdc_virtio_core *core, uint16_t queue)
         sdc_virtqueue_kick(&core->queues[queue]);
 }
 
+void sdc_virtio_core_set_kick_fd(struct sdc_virtio_core *core, uint16_t queue, int fd)
+{
+    struct queue_state *state = &core->states[queue];
+
+    state->dropped_kick_fd = state->kick_fd;
+    state->kick_fd = fd;
+    if (!state->started) {
+        sdc_fd_close(&state->dropped_kick_fd);
+        return;
+    }
+    core->queues[queue].kick_fd = fd;
+    order(core, queue, SDC_VIRTQUEUE_WATCH);
+}
+
+int sdc_virtio_core_kick_fd(const struct sdc_virtio_core *core, uint16_t queue)
+{
+    return core->states[queue].kick_fd;
+}
+
 void sdc_virtio_core_reset(struct sdc_virtio_core *core)
 {
     core->resetting = true;
@@ -279,6 +303,7 @@ int sdc_virtio_core_new(struct sdc_virtio_device *device, struct sdc_loop *const
         queues[i].broke = queue_broke;
         sdc_virtqueue_init(&queues[i]);
         states[i].queue = &queues[i];
+        states[i].kick_fd = states[i].dropped_kick_fd = -1;
         states[i].obeyed_post.run = run_obeyed;
         states[i].broke_post.run = run_broke;
     }
@@ -289,6 +314,8 @@ int sdc_virtio_core_new(struct sdc_virtio_device *device, struct sdc_loop *const
 
 void sdc_virtio_core_free(struct sdc_virtio_core *core)
 {
+    for (uint16_t i = 0; i < core->device->queues_count; i++)
+        sdc_fd_close(&core->states[i].kick_fd);
     core->device->ops->destroy(core->device);
     sdc_map_unref(core->map);
     free(core->queues);

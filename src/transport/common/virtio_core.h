@@ -49,6 +49,12 @@ bool sdc_virtio_core_enabled(const struct sdc_virtio_core *core, uint16_t queue)
 void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue);
 bool sdc_virtio_core_queue_resetting(const struct sdc_virtio_core *core, uint16_t queue);
 void sdc_virtio_core_kick(struct sdc_virtio_core *core, uint16_t queue);
+// Signals of fd, an eventfd, are kicks of the queue too, from whoever has a copy of it: whenever it is started, and from now on if it is.
+// The fd is the core's, which closes the one before when the queue has let go of it. -1: none any more. Resets change nothing. The
+// core is busy until the queue has taken it; others may be given theirs meanwhile.
+void sdc_virtio_core_set_kick_fd(struct sdc_virtio_core *core, uint16_t queue, int fd);
+// -1: none.
+int sdc_virtio_core_kick_fd(const struct sdc_virtio_core *core, uint16_t queue);
 // Ends all queues, forgets what the driver set.
 void sdc_virtio_core_reset(struct sdc_virtio_core *core);
 // Guest memory is `map` from now on; takes a reference of its own.

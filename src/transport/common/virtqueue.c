@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "os/fd.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -189,15 +190,20 @@ static void run_flush(struct sdc_deferred *deferred)
         finish_order(queue);
 }
 
+static void kicked(struct sdc_virtqueue *queue)
+{
+    queue->look_again |= queue->fetching || queue->cache.first;
+    if (queue->running)
+        sdc_virtqueue_schedule(queue);
+}
+
 static void run_kick(struct sdc_post *post)
 {
     struct sdc_virtqueue *queue = sdc_container(post, struct sdc_virtqueue, kick_post);
 
     // Cleared before the ring is looked at: a kick from now on posts again.
     atomic_store_explicit(&queue->kicked, false, memory_order_seq_cst);
-    queue->look_again |= queue->fetching || queue->cache.first;
-    if (queue->running)
-        sdc_virtqueue_schedule(queue);
+    kicked(queue);
 }
 
 void sdc_virtqueue_kick(struct sdc_virtqueue *queue)
@@ -230,6 +236,30 @@ void sdc_virtqueue_break(struct sdc_virtqueue *queue, const char *reason)
 {
     queue->ring.broken = reason;
     queue->broke(queue, reason);
+}
+
+// --- kicks by eventfd ---
+
+// Once in a turn at most, however often it was signalled.
+static void kick_fd_ready(struct sdc_watch *watch, uint32_t events)
+{
+    struct sdc_virtqueue *queue = sdc_container(watch, struct sdc_virtqueue, kick_watch);
+
+    (void)events;
+    // Taken before the ring is looked at: a signal from now on is a new one.
+    sdc_eventfd_take(watch->fd);
+    kicked(queue);
+}
+
+// The queue runs. A signal that came before is found standing.
+static void watch_kick_fd(struct sdc_virtqueue *queue)
+{
+    sdc_loop_unwatch(queue->loop, &queue->kick_watch);
+    if (queue->kick_fd < 0)
+        return;
+    queue->kick_watch = (struct sdc_watch){.fd = queue->kick_fd, .wanted = SDC_READABLE, .ready = kick_fd_ready};
+    if (sdc_loop_watch(queue->loop, &queue->kick_watch) < 0)
+        sdc_virtqueue_break(queue, "no memory");
 }
 
 // --- orders ---
@@ -265,6 +295,7 @@ static void start(struct sdc_virtqueue *queue)
         queue->broke(queue, "the device could not start the queue");
         return;
     }
+    watch_kick_fd(queue);
     sdc_virtqueue_schedule(queue); // kicks that came before were for nobody
 }
 
@@ -275,6 +306,7 @@ static void stop(struct sdc_virtqueue *queue)
         return;
     queue->device->ops->queue_stop(queue->device, queue);
     queue->running = false;
+    sdc_loop_unwatch(queue->loop, &queue->kick_watch);
     sdc_loop_undefer(queue->loop, &queue->work);
     sdc_loop_undefer(queue->loop, &queue->flush);
     sdc_virtqueue_abandon(queue);
@@ -345,6 +377,10 @@ static void run_order(struct sdc_post *post)
             return;
         }
         break;
+    case SDC_VIRTQUEUE_WATCH:
+        if (queue->running)
+            watch_kick_fd(queue);
+        break;
     }
     obeyed(queue);
 }
@@ -356,6 +392,7 @@ void sdc_virtqueue_send(struct sdc_virtqueue *queue)
 
 void sdc_virtqueue_init(struct sdc_virtqueue *queue)
 {
+    queue->kick_fd = -1;
     queue->order_post.run = run_order;
     queue->kick_post.run = run_kick;
     queue->work.run = run_work;

@@ -22,9 +22,10 @@ struct sdc_map_use {
 
 // What the home loop can order a queue to do. One order at a time is under way.
 enum sdc_virtqueue_order {
-    SDC_VIRTQUEUE_START, // with config and map
+    SDC_VIRTQUEUE_START, // with config, map and kick_fd
     SDC_VIRTQUEUE_STOP,  // takes no more, waits for what is in flight, ends
     SDC_VIRTQUEUE_REMAP, // with map
+    SDC_VIRTQUEUE_WATCH, // kick_fd instead of the one before
 };
 
 struct sdc_virtqueue {
@@ -41,6 +42,9 @@ struct sdc_virtqueue {
     enum sdc_virtqueue_order order;
     struct sdc_ring_config config;
     struct sdc_map *map; // a reference that the order carries
+    // An eventfd whose signals are kicks too, -1: none. It stays the home loop's, which closes it when the queue has obeyed a STOP
+    // or a WATCH; from START to STOP the queue's loop watches it.
+    int kick_fd;
     struct sdc_post order_post;
 
     // A kick on its way; set by the kicker, cleared by the queue before it looks.
@@ -48,6 +52,7 @@ struct sdc_virtqueue {
     struct sdc_post kick_post;
 
     // The queue's loop only.
+    struct sdc_watch kick_watch;
     bool running;
     bool stopping;  // a STOP waits for in_flight to become zero
     bool remapping; // a REMAP waits for the same

@@ -67,13 +67,7 @@ static int access_config(struct vfu_session *session, const struct sdc_vfu_regio
 // Serves the whole access. 0, VFU_AGAIN, or -EINVAL when it is not inside a region that exists.
 static int serve(struct vfu_session *session, const struct sdc_vfu_region_access *access, uint8_t *data, bool write)
 {
-    uint64_t size = 0;
-
-    if (access->region == SDC_PCI_CONFIG)
-        size = SDC_PCI_CONFIG_SIZE;
-    else if (access->region < SDC_PCI_ROM)
-        size = session->device->bars[access->region].size;
-    if (!sdc_within(access->offset, access->count, size))
+    if (!sdc_within(access->offset, access->count, vfu_region_size(session->device, access->region)))
         return -EINVAL;
     if (access->count == 0)
         return 0; // reads and writes nothing: no register hears of it

@@ -34,6 +34,8 @@ static const struct message_type types[SDC_VFU_COMMANDS] = {
                           sizeof(struct sdc_vfu_device_info), vfu_get_info},
     [SDC_VFU_GET_REGION_INFO] = {"DEVICE_GET_REGION_INFO", sizeof(struct sdc_vfu_region_info), ROOM, 0, 0, VFU_READY,
                                  sizeof(struct sdc_vfu_region_info), vfu_get_region_info},
+    [SDC_VFU_GET_REGION_IO_FDS] = {"DEVICE_GET_REGION_IO_FDS", sizeof(struct sdc_vfu_region_io_fds), ROOM, 0, 0, VFU_READY,
+                                   sizeof(struct sdc_vfu_region_io_fds), vfu_get_region_io_fds},
     [SDC_VFU_GET_IRQ_INFO] = {"DEVICE_GET_IRQ_INFO", sizeof(struct sdc_vfu_irq_info), ROOM, 0, 0, VFU_READY,
                               sizeof(struct sdc_vfu_irq_info), vfu_get_irq_info},
     [SDC_VFU_SET_IRQS] = {"DEVICE_SET_IRQS", sizeof(struct sdc_vfu_set_irqs),
@@ -81,6 +83,16 @@ static uint8_t *append_reply(struct vfu_session *session, const struct sdc_vfu_h
 uint8_t *vfu_reply(struct vfu_session *session, const struct sdc_vfu_header *command, uint32_t size)
 {
     return append_reply(session, command, size, 0, 0);
+}
+
+int vfu_reply_with_fds(struct vfu_session *session, const struct sdc_vfu_header *command, uint32_t size, const int *fds,
+                       uint32_t count, uint8_t **room)
+{
+    bool wanted = !(command->flags & SDC_VFU_NO_REPLY) && session->state != VFU_CLOSING;
+    int rc = wanted && count > 0 ? vfu_stream_attach(&session->stream, fds, count) : 0;
+
+    *room = rc == 0 ? vfu_reply(session, command, size) : NULL;
+    return rc;
 }
 
 void vfu_reply_error(struct vfu_session *session, const struct sdc_vfu_header *command, int error, uint32_t good_size)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the device has: DEVICE_GET_INFO, DEVICE_GET_REGION_INFO, DEVICE_GET_IRQ_INFO.
+// What the device has: DEVICE_GET_INFO, DEVICE_GET_IRQ_INFO. Its regions are region.c's.
 #include "transport/vfio_user/session.h"
 
 #include <errno.h>
@@ -27,30 +27,6 @@ int vfu_get_info(struct vfu_session *session, struct vfu_message *message)
         .num_regions = SDC_PCI_REGIONS,
         .num_irqs = SDC_PCI_IRQS,
     };
-    return reply_with(session, message, &info, sizeof info);
-}
-
-static uint64_t region_size(const struct sdc_pci_device *device, uint32_t index)
-{
-    if (index == SDC_PCI_CONFIG)
-        return SDC_PCI_CONFIG_SIZE;
-    return index < SDC_PCI_ROM ? device->bars[index].size : 0;
-}
-
-int vfu_get_region_info(struct vfu_session *session, struct vfu_message *message)
-{
-    struct sdc_vfu_region_info info;
-
-    memcpy(&info, message->payload, sizeof info);
-    if (info.argsz < sizeof info || info.index >= SDC_PCI_REGIONS)
-        return -EINVAL;
-    info = (struct sdc_vfu_region_info){
-        .argsz = sizeof info,
-        .index = info.index,
-        .size = region_size(session->device, info.index),
-    };
-    if (info.size > 0)
-        info.flags = SDC_VFU_REGION_READABLE | SDC_VFU_REGION_WRITABLE;
     return reply_with(session, message, &info, sizeof info);
 }
 

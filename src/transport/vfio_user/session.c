@@ -50,6 +50,8 @@ static void take_down(struct vfu_session *session)
         vfu_dma_withdraw(session);
     }
     if (session->closing == VFU_CLOSE_END && !device->ops->busy(device) && session->dma.maps_alive == 0) {
+        if (device->ops->close_io_fds)
+            device->ops->close_io_fds(device);
         device->host = NULL;
         sdc_loop_undefer(session->loop, &session->step);
         session->ended(session);

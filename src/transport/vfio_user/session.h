@@ -51,6 +51,15 @@ struct vfu_arrival {
 // Messages with fds that may be here at a time: while one command waits, others are read behind it.
 enum { VFU_ARRIVALS = 16 };
 
+// fds that go with a message that has not been sent.
+struct vfu_departure {
+    uint64_t position; // of the message's first byte in what is sent
+    unsigned count;
+    int fds[SDC_LIMIT_REPLY_FDS];
+};
+
+enum { VFU_DEPARTURES = 8 };
+
 struct vfu_stream {
     int fd;
     uint8_t *in;
@@ -65,6 +74,10 @@ struct vfu_stream {
     size_t out_size;
     size_t out_used;
     size_t out_sent;
+    uint64_t sent; // bytes, all told
+    struct vfu_departure departures[VFU_DEPARTURES]; // in their order
+    unsigned departures_count;
+    unsigned unread_fds; // that may lie in the peer's socket, or are to go there
 };
 
 int vfu_stream_init(struct vfu_stream *stream, int fd);
@@ -80,6 +93,9 @@ struct vfu_arrival *vfu_stream_arrival(struct vfu_stream *stream);
 void vfu_stream_consume(struct vfu_stream *stream, uint32_t size);
 // Room for size more bytes to send, zeroed; NULL when there is no memory.
 uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size);
+// These fds go with the message that is appended next; they stay the caller's, open until the stream has sent it or is closed.
+// -EBUSY: the peer leaves too many unread as it is.
+int vfu_stream_attach(struct vfu_stream *stream, const int *fds, unsigned count);
 // Sends what can be sent. 0 (look at vfu_stream_unsent) or an error.
 int vfu_stream_send(struct vfu_stream *stream);
 size_t vfu_stream_unsent(const struct vfu_stream *stream);
@@ -146,6 +162,10 @@ int vfu_dispatch(struct vfu_session *session, const struct sdc_vfu_header *heade
 // The good reply to a command: its header, and room for size bytes of payload, zeroed. NULL when no reply is wanted, or there is no
 // memory for one: then the session ends.
 uint8_t *vfu_reply(struct vfu_session *session, const struct sdc_vfu_header *command, uint32_t size);
+// The same with fds, which stay the caller's and open until the session has ended. *room is NULL when there is no reply. -EBUSY: the
+// client has not taken the ones before.
+int vfu_reply_with_fds(struct vfu_session *session, const struct sdc_vfu_header *command, uint32_t size, const int *fds,
+                       uint32_t count, uint8_t **room);
 // An error reply, header only; for clients that need it padded to the payload of the good one. error is a negative errno.
 void vfu_reply_error(struct vfu_session *session, const struct sdc_vfu_header *command, int error, uint32_t good_size);
 
@@ -177,6 +197,7 @@ struct vfu_session {
     bool pads_errors; // Cloud Hypervisor: an error reply is as long as the good one
     bool no_intx;     // likewise: INTx count 0
     uint64_t max_data_xfer_size;
+    uint64_t max_msg_fds; // that the client takes with a message
     // The command that waits for the card: called whenever the card may be ready; true: it is finished.
     bool (*waiting)(struct vfu_session *session);
     struct sdc_vfu_header command;  // its header
@@ -201,6 +222,9 @@ void vfu_irqs_destroy(struct vfu_irqs *irqs);
 // Any thread.
 void vfu_irqs_raise(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector);
 
+// region.c. Bytes; 0: there is no such region.
+uint64_t vfu_region_size(const struct sdc_pci_device *device, uint32_t index);
+
 // Publishes the table as it is and gives it to the card; done when the card is not busy any more.
 int vfu_dma_publish(struct vfu_session *session);
 // The session ends: the card forgets all memory. Done when the card is not busy and maps_alive is 0.
@@ -210,8 +234,9 @@ void vfu_dma_destroy(struct vfu_session *session);
 // Handlers, by file. Each gets a message whose size, fds and state the table has checked.
 int vfu_version(struct vfu_session *session, struct vfu_message *message);       // version.c
 int vfu_get_info(struct vfu_session *session, struct vfu_message *message);      // info.c
-int vfu_get_region_info(struct vfu_session *session, struct vfu_message *message);
 int vfu_get_irq_info(struct vfu_session *session, struct vfu_message *message);
+int vfu_get_region_info(struct vfu_session *session, struct vfu_message *message); // region.c
+int vfu_get_region_io_fds(struct vfu_session *session, struct vfu_message *message);
 int vfu_dma_map(struct vfu_session *session, struct vfu_message *message);       // dma.c
 int vfu_dma_unmap(struct vfu_session *session, struct vfu_message *message);
 int vfu_set_irqs(struct vfu_session *session, struct vfu_message *message);      // irqs.c

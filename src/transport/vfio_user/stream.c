@@ -265,16 +265,54 @@ uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size)
     return room;
 }
 
+// fds on their way count against the user who sent them, for the kernel: a client that doesn't take its own would stop others'.
+int vfu_stream_attach(struct vfu_stream *stream, const int *fds, unsigned count)
+{
+    if (vfu_stream_unsent(stream) == 0 && sdc_socket_drained(stream->fd))
+        stream->unread_fds = 0;
+    if (stream->departures_count == VFU_DEPARTURES || stream->unread_fds + count > SDC_LIMIT_UNREAD_FDS)
+        return -EBUSY;
+    stream->unread_fds += count;
+    struct vfu_departure *departure = &stream->departures[stream->departures_count++];
+    departure->position = stream->sent + vfu_stream_unsent(stream);
+    departure->count = count;
+    memcpy(departure->fds, fds, count * sizeof *fds);
+    return 0;
+}
+
+static void leave(struct vfu_stream *stream)
+{
+    stream->departures_count--;
+    memmove(&stream->departures[0], &stream->departures[1], stream->departures_count * sizeof stream->departures[0]);
+}
+
+// Sends once: up to the next message with fds, or that message and what follows, up to the one after it.
+static ssize_t send_piece(struct vfu_stream *stream)
+{
+    const struct vfu_departure *now = stream->departures;
+    bool due = stream->departures_count > 0 && now->position == stream->sent;
+    const struct vfu_departure *next = due ? now + 1 : now;
+    size_t size = vfu_stream_unsent(stream);
+
+    if (next < stream->departures + stream->departures_count)
+        size = (size_t)sdc_min(size, next->position - stream->sent);
+    struct iovec iov = {stream->out + stream->out_sent, size};
+    ssize_t sent = sdc_socket_send(stream->fd, &iov, 1, now->fds, due ? now->count : 0);
+    if (sent > 0 && due)
+        leave(stream);
+    return sent;
+}
+
 int vfu_stream_send(struct vfu_stream *stream)
 {
     while (stream->out_sent < stream->out_used) {
-        struct iovec iov = {stream->out + stream->out_sent, stream->out_used - stream->out_sent};
-        ssize_t sent = sdc_socket_send(stream->fd, &iov, 1, NULL, 0);
+        ssize_t sent = send_piece(stream);
         if (sent == -EAGAIN)
             return 0;
         if (sent < 0)
             return (int)sent;
         stream->out_sent += (size_t)sent;
+        stream->sent += (uint64_t)sent;
     }
     stream->out_used = stream->out_sent = 0;
     if (stream->out_size > STREAM_SMALL) {

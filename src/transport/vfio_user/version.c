@@ -58,6 +58,7 @@ int vfu_version(struct vfu_session *session, struct vfu_message *message)
     }
     session->pads_errors = session->no_intx = is_cloud_hypervisor(&version, client_size > 0, &client);
     session->max_data_xfer_size = sdc_min(client.max_data_xfer_size, SDC_LIMIT_DATA_XFER);
+    session->max_msg_fds = client.max_msg_fds;
 
     struct sdc_vfu_capabilities ours = answer_to(&client);
     int length = sdc_vfu_capabilities_print(&ours, json, sizeof json);

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "os/fd.h"
 #include "transport/virtio_pci/card.h"
 
 #include <errno.h>
@@ -125,6 +126,35 @@ static void access_notify(struct virtio_pci *card, uint64_t offset, struct sdc_p
     if (access->write && queue < card->core->device->queues_count)
         sdc_virtio_core_kick(card->core, (uint16_t)queue);
     access->value = 0;
+}
+
+// An eventfd for each queue's notification address, whatever the size of the write: what it would say beside the queue's number
+// (VIRTIO_F_NOTIFICATION_DATA) is a hint.
+static uint32_t card_io_fds(struct sdc_pci_device *device, uint32_t region, struct sdc_pci_io_fd *fds, uint32_t max)
+{
+    struct sdc_virtio_core *core = card_of(device)->core;
+    uint32_t count = region == VIRTIO_PCI_BAR ? (uint32_t)sdc_min(max, core->device->queues_count) : 0;
+
+    for (uint16_t i = 0; i < count; i++) {
+        int fd = sdc_virtio_core_kick_fd(core, i);
+        if (fd < 0) {
+            fd = sdc_eventfd_new();
+            if (fd < 0)
+                return i; // the host is out of fds: the other queues are kicked by messages
+            sdc_virtio_core_set_kick_fd(core, i, fd);
+        }
+        fds[i] = (struct sdc_pci_io_fd){
+            .offset = VIRTIO_PCI_NOTIFY + (uint64_t)i * VIRTIO_PCI_NOTIFY_MULTIPLIER, .size = 0, .fd = fd};
+    }
+    return count;
+}
+
+static void card_close_io_fds(struct sdc_pci_device *device)
+{
+    struct sdc_virtio_core *core = card_of(device)->core;
+
+    for (uint16_t i = 0; i < core->device->queues_count; i++)
+        sdc_virtio_core_set_kick_fd(core, i, -1);
 }
 
 static int access_virtio(struct virtio_pci *card, struct sdc_pci_access *access)
@@ -304,6 +334,8 @@ static const struct sdc_pci_ops card_ops = {
     .config_written = card_config_written,
     .config_read = card_config_read,
     .intx_level = card_intx_level,
+    .io_fds = card_io_fds,
+    .close_io_fds = card_close_io_fds,
     .destroy = card_destroy,
 };
 
