@@ -6,6 +6,7 @@
 
 #include "loop/loop.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 
 #define SDC_LOOP_FOREVER UINT64_MAX
@@ -57,6 +58,12 @@ struct sdc_loop {
     struct sdc_timer **timers; // a binary heap; the timer at [i] has place i + 1
     uint32_t timers_count, timers_capacity;
 };
+
+// What a host answers that does not permit a system call (seccomp, LSMs) or does not have it.
+static inline bool sdc_loop_is_refusal(int code)
+{
+    return code == -EPERM || code == -ENOSYS || code == -EACCES;
+}
 
 extern const struct sdc_loop_engine sdc_loop_uring;
 extern const struct sdc_loop_engine sdc_loop_epoll;

@@ -11,16 +11,11 @@
 
 static _Thread_local struct sdc_loop *current; // the loop that this thread runs
 
-static bool is_refusal(int code)
-{
-    return code == -EPERM || code == -ENOSYS || code == -EACCES;
-}
-
 static int open_engine(struct sdc_loop *loop, enum sdc_loop_kind kind, struct sdc_error *err)
 {
     loop->ops = kind == SDC_LOOP_EPOLL ? &sdc_loop_epoll : &sdc_loop_uring;
     int ret = loop->ops->open(loop, err);
-    if (kind != SDC_LOOP_AUTO || !is_refusal(ret))
+    if (kind != SDC_LOOP_AUTO || !sdc_loop_is_refusal(ret))
         return ret;
     sdc_log(SDC_LOG_INFO, "io_uring is not permitted here (%s); using epoll, with threads for file I/O",
             strerror(-ret));

@@ -225,13 +225,15 @@ static void remove_file(struct sdc_loop *loop, int file)
 }
 
 // A registered file saves its look-up and reference for each I/O. A process that may open only a few files
-// may not register many; without any, plain fds do.
-static void make_file_table(struct sdc_uring *uring)
+// may not register many; without any, plain fds do. 0, or how io_uring_register is refused altogether.
+static int make_file_table(struct sdc_uring *uring)
 {
     for (int i = 0; i < SDC_URING_FILES; i++)
         uring->files[i] = -1;
     uring->files_count = SDC_URING_FILES;
-    uring->fixed = io_uring_register_files_sparse(&uring->ring, SDC_URING_FILES) == 0;
+    int ret = io_uring_register_files_sparse(&uring->ring, SDC_URING_FILES);
+    uring->fixed = ret == 0;
+    return sdc_loop_is_refusal(ret) ? ret : 0;
 }
 
 // --- life ---
@@ -254,9 +256,16 @@ static int make_ring(struct io_uring *ring)
     return ret;
 }
 
+// A seccomp profile may let a ring be made and then refuse to work it. The kernel itself answers EBADFD: the ring is disabled.
+static int try_to_enter(struct io_uring *ring)
+{
+    int ret = io_uring_enter((unsigned)ring->ring_fd, 0, 0, 0, NULL);
+    return sdc_loop_is_refusal(ret) ? ret : 0;
+}
+
 static int ring_error(int code, struct sdc_error *err)
 {
-    if (code == -EPERM || code == -ENOSYS || code == -EACCES)
+    if (sdc_loop_is_refusal(code))
         return sdc_error_set(
             err, code, SDC_FAULT_HOST,
             "io_uring is not permitted here (%s); allow it in the container's seccomp profile and set "
@@ -279,12 +288,18 @@ static int open_uring(struct sdc_loop *loop, struct sdc_error *err)
         return sdc_error_set(err, code, SDC_FAULT_HOST, "cannot make an eventfd: %s", strerror(-code));
     }
     int ret = make_ring(&uring->ring);
+    if (ret == 0) {
+        ret = try_to_enter(&uring->ring);
+        if (ret == 0)
+            ret = make_file_table(uring);
+        if (ret < 0)
+            io_uring_queue_exit(&uring->ring);
+    }
     if (ret < 0) {
         sdc_fd_close(&uring->wake_fd);
         free(uring);
         return ring_error(ret, err);
     }
-    make_file_table(uring);
     loop->engine = uring;
     return 0;
 }

@@ -18,9 +18,9 @@ M = 1 << 20
 HELPER = ROOT / "tests" / "pylib" / "refuse_io_uring.py"
 
 
-def forbid_io_uring(monkeypatch, error):
+def forbid_io_uring(monkeypatch, error, call="setup"):
     """For every `sidecard` that this test starts."""
-    monkeypatch.setenv("SIDECARD", shlex.join([sys.executable, str(HELPER), error, *binary()]))
+    monkeypatch.setenv("SIDECARD", shlex.join([sys.executable, str(HELPER), error, call, *binary()]))
 
 
 def waits_by(server):
@@ -217,6 +217,17 @@ def test_server_uses_epoll_and_says_so_where_io_uring_is_refused(serve, image, m
     server.guest(queues=count).assert_works()
 
 
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS", "EACCES"])
+@pytest.mark.parametrize("call", ["enter", "register"])
+def test_server_uses_epoll_also_where_only_a_part_of_io_uring_is_refused(serve, image, monkeypatch, error, call):
+    """A ring that can be made and not be used is none."""
+    forbid_io_uring(monkeypatch, error, call)
+    server = serve(image, "--loop=auto", "--log-level=info")
+    assert waits_by(server) == "epoll"
+    assert server.stderr().count("using epoll") == 1, server.stderr()
+    server.guest().assert_works()
+
+
 def test_fallback_is_no_reason_for_a_warning(serve, image, monkeypatch):
     forbid_io_uring(monkeypatch, "EPERM")
     server = serve(image, "--loop=auto", "--log-level=warning")
@@ -226,9 +237,10 @@ def test_fallback_is_no_reason_for_a_warning(serve, image, monkeypatch):
     assert server.stderr() == ""
 
 
+@pytest.mark.parametrize("call", ["setup", "enter", "register"])
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS", "EACCES"])
-def test_io_uring_that_is_demanded_and_refused_is_one_line_and_status_1(cli, workdir, monkeypatch, error):
-    forbid_io_uring(monkeypatch, error)
+def test_io_uring_that_is_demanded_and_refused_is_one_line_and_status_1(cli, workdir, monkeypatch, error, call):
+    forbid_io_uring(monkeypatch, error, call)
     status, stderr = cli("serve", workdir.path / "s", "virtio-blk", "ram:16M", "--loop=io_uring")
     assert status == 1
     assert len(stderr.splitlines()) == 1, stderr
