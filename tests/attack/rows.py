@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What peers and faults do to a device server: a row each, with what must come of it. A test's name begins with its row
+(test_d06_...), so that a row cannot lose its last test unseen: tests/rows counts them.
+
+FAIL, BREAK, REFUSE and DROP are the radii of docs/architecture.md."""
+
+DUE = {
+    # messages
+    "w01": "a message comes a byte at a time: kept by a cursor, nobody waits",
+    "w02": "a message stops half-way, or replies are not read: a deadline, then DROP; neighbours feel nothing",
+    "w03": "msg_size below the header or above the limit: DROP before memory is taken",
+    "w04": "a payload shorter than its structure: REFUSE before a field is read",
+    "w05": "sizes and counts whose sum wraps: REFUSE",
+    "w06": "an index that is good only when it is cut to 16 bits: REFUSE",
+    "w07": "unknown command, reserved flags, a reply as a request: REFUSE, one reply each",
+    "w08": "a reply of the wrong id, size or errno, or crossing our own request: DROP, the request gets an error",
+    "w09": "VERSION's JSON endless, deep, doubled, or with absurd limits: REFUSE, bounded",
+    "w10": "VERSION twice, or anything before it: REFUSE",
+    "w11": "a transfer larger than the negotiated piece, with a remainder: the exact bytes",
+    "w15": "register accesses of odd sizes or across a block's edge: split or REFUSE",
+    "w16": "a message to a register that is mostly mapped: handled plainly",
+    "w17": "selectors out of range: read zero, ignore writes",
+    "w18": "offset and size past the end of a configuration or of the MSI-X table: zero, ignored",
+    "w19": "features that were not offered, or changed while running: REFUSE",
+    "w20": "the client goes at any byte of any message: nothing leaks, the next is let in",
+    "w21": "a second client while the first drains: waits, never mixed",
+    # file descriptors
+    "f01": "more fds than the command takes: all closed, REFUSE",
+    "f02": "fds with a message that is cut off: closed",
+    "f03": "several blocks of fds in one message: all counted",
+    "f04": "no fd where one is due, or one where none may be: REFUSE",
+    "f05": "something else than memory as memory: REFUSE",
+    "f06": "memory that shrinks: hurts nobody else",
+    "f07": "a full eventfd, or no eventfd, as an interrupt: never blocks",
+    "f08": "fds over exec: all are closed",
+    "f09": "one fd for several things, our own socket: REFUSE or harmless",
+    "f10": "no fd left at accept or for a message: no spin, one line",
+    # guest memory
+    "d01": "sums of a map wrap: REFUSE",
+    "d02": "overlapping, doubled, empty, unaligned regions: REFUSE",
+    "d03": "a request across regions: split or FAIL, never past the first",
+    "d04": "an empty buffer at a bad address: FAIL",
+    "d05": "the device writes where it may only read: FAIL",
+    "d06": "unmap while I/O is in flight: drained first, nothing written after the reply",
+    "d07": "very many maps: bounded memory, REFUSE at the limit",
+    "d08": "a translation kept over a change: impossible",
+    "d12": "the device's own registers as a target of its DMA: its state is safe",
+    # rings
+    "r01": "a head outside the queue: BREAK",
+    "r02": "a next outside the table: BREAK",
+    "r03": "a chain that is a cycle: BREAK in a bounded time",
+    "r04": "a chain that becomes a cycle after its submission: not walked again",
+    "r05": "a chain of more descriptors than there is room for: FAIL or BREAK",
+    "r06": "indirect tables of every bad kind: BREAK",
+    "r07": "lengths that sum above 4 GiB: BREAK",
+    "r08": "no status byte, wrong order or direction: the head is given back",
+    "r09": "the available index jumps: BREAK",
+    "r10": "a head that is in flight already: BREAK",
+    "r11": "a descriptor that changes between two reads: is read once",
+    "r12": "a header that changes after its check: is copied",
+    "r13": "the driver rewrites what the device wrote: ignored",
+    "r14": "event indices wrap or are far away: no interrupt is lost",
+    "r15": "packed: chains at the ring's end or of its whole length, odd sizes",
+    "r16": "packed: a bad chain never wedges the queue",
+    "r17": "size or addresses of a live queue change: ignored",
+    "r18": "rings that overlap, or pass the end of memory: their full length is checked",
+    "r19": "odd alignments: work, or REFUSE",
+    "r20": "enable twice, kick before enable, reset with I/O in flight: drained, idempotent",
+    "r21": "a header in any layout: works",
+    "r22": "a chain shorter than its header: FAIL",
+    "r24": "sectors and counts that overflow: FAIL",
+    # backends
+    "b01": "errors, EINTR, EAGAIN and short transfers of each operation: the right status, the rest is done",
+    "b03": "a completion twice, late, or after the request was given up: told once, to the right one",
+    "b05": "a flush that fails once: writes fail until the image is opened again",
+    "b07": "io_uring: full queues, no memory, cancels that race: each request ends once",
+    "b08": "teardown with I/O in the kernel: waits",
+    "b09": "misaligned direct I/O, memory that goes away: bounced; FAIL",
+    # process
+    "p06": "memory that grows by what the protocol allows: a hard limit",
+}
+
+NOT_YET = {
+    "w12 w13 w14 d11 r25": "vhost-user",
+    "d09 d10": "the dirty log",
+    "r23": "virtio-net",
+    "n01 to n14": "NVMe",
+    "b04 b10": "NBD and other network backends",
+    "b02 b06 b11 b12, the rest of p": "deadlines and limits of backends, the keeper, control, migration",
+}
