@@ -98,6 +98,24 @@ def run_attack(part, log):
     python_tests(part, log, TOP / "build/sidecard", "tests/pylib", "tests/attack", env=perturb)
 
 
+EPOLL = {"SIDECARD_SERVE_ARGS": "--loop=epoll"}
+# What a loop waits by is nothing to these, or they try both kinds themselves.
+LOOPS_ARE_NOTHING_TO = ["--ignore=tests/attack/test_cli_mistakes.py", "--ignore=tests/attack/test_loop_kinds.py",
+                        "--ignore=tests/attack/test_b_backend.py"]
+
+
+def run_attack_epoll(part, log):
+    python_tests(part, log, TOP / "build/sidecard", *LOOPS_ARE_NOTHING_TO, "tests/attack", env=EPOLL)
+
+
+def run_asan_epoll(part, log):
+    python_tests(part, log, TOP / "build-asan/sidecard", *LOOPS_ARE_NOTHING_TO, "tests/attack", env=EPOLL)
+
+
+def run_rows(part, log):
+    script(part, log, "tests/rows")
+
+
 def run_asan(part, log):
     meson_tests(part, log, "build-asan", slower=4,
                 env={"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"})
@@ -165,13 +183,16 @@ def all_parts():
     return [
         Part("unit", "unit tests", "tests", run_unit),
         Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
-        Part("asan", "both again under ASan and UBSan, watching for double fetches", "asan", run_asan),
+        Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll),
+        Part("rows", "a test for each row of the attack suite", None, run_rows),
+        Part("asan", "unit tests and attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
         Part("fuzz", "the fuzz corpus again", None, run_fuzz),
         Part("clang", "no warning from clang either", "clang", run_clang),
         Part("tidy", "the rules of the source", None, run_tidy),
         Part("docs", "manual pages and links against the program", "product", run_docs),
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
+        Part("asan-epoll", "the attack suite over epoll under ASan and UBSan", "asan", run_asan_epoll, long=True),
         Part("valgrind", "requests and rings under valgrind", "product", run_valgrind, long=True),
         Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
         Part("soak", "verified load, a minute each", "product", run_soak, long=True),
