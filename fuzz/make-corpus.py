@@ -429,9 +429,34 @@ def session():
     return {name: u8(index & 1) + course for index, (name, course) in enumerate(courses.items())}
 
 
+# --- inflight: how (packed, a region that is found), then what happens: offer, take, give, publish, poke, kill ---
+
+def inflight():
+    offer, take, give, publish, kill, rearm = (lambda how: u8(0) + u8(how)), u8(1), u8(2), u8(3), u8(6), u8(7)
+
+    def poke(offset, value):
+        return u8(4) + u16(offset) + u16(value)
+
+    work = b"".join(offer(4 * i) for i in range(3)) + take * 3 + give + publish + give
+    seeds = {}
+    for name, how in (("split", 3), ("packed", 0x80 | 15)):
+        batch = 12 if name == "split" else 14
+        seeds[name] = u8(how) + work + publish + offer(16) + take + kill + take * 4 + give * 4 + publish + rearm
+        seeds[name + "-hidden"] = u8(how) + work + kill + take * 4 + give * 4 + publish
+        seeds[name + "-twice"] = u8(how) + work + kill + take + kill + take * 4 + give + publish + kill + take * 4
+        for what, offset, value in (("version", 8, 2), ("size", 10, 0xffff), ("head", batch, 0xffff), ("used", 16, 0xffff),
+                                    ("next", 64 + 2, 0xffff), ("flag", 32, 0x0101), ("num", 32 + 6, 0)):
+            seeds[f"{name}-{what}"] = u8(how) + work + poke(offset, value) + kill + take * 4
+    seeds["split-found"] = u8(0x43) + u64(0) + u16(1) + u16(8) + u16(2) + u16(0xfffe) + (u8(1) + bytes(5) + u16(1) + u64(5)) * 8 + take * 9
+    seeds["packed-found"] = (u8(0xc7) + u64(0) + u16(1) + u16(8) + u16(8) * 2 + u16(0) * 2 + u8(1) * 2 + bytes(10) +
+                             b"".join(u8(1) + u8(0) + u16(8) + u16(i) + u16(1) + u64(i) + u16(i) + u16(0x80) + u32(8) + u64(0x3000)
+                                      for i in range(8)) + bytes(544 - 32 - 256) + take * 8 + give * 8 + publish)
+    return seeds
+
+
 def main():
     total = 0
-    for make in (version, options, registers, pci_config, chain, virtio_blk, session):
+    for make in (version, options, registers, pci_config, chain, virtio_blk, session, inflight):
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():

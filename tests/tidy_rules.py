@@ -159,6 +159,11 @@ KEEPS = {
     ("src/transport/common/virtqueue.c", "grow"),   # requests, up to as many as the driver has had in flight
     ("src/transport/common/virtqueue.c", "use_map"), # once for each map of memory
     ("src/loop/timers.c", "make_room"),             # up to as many as were set
+    # Once when a queue goes on where another process was killed.
+    ("src/ring/inflight.c", "inflight_line_up"),
+    ("src/ring/inflight.c", "sdc_inflight_recover"),
+    ("src/ring/inflight_packed.c", "recover"),
+    ("src/ring/inflight_packed.c", "sdc_inflight_recover_packed"),
     # Remote memory only, where a request costs messages to the client and back.
     ("src/ring/chain.c", "add_segment"),
     ("src/ring/chain.c", "make_bounce"),

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "memory/map.h"
+#include "ring/step.h"
 
 struct sdc_area {
     uint64_t iova;
@@ -29,6 +30,7 @@ static inline int sdc_area_read(const struct sdc_area *area, struct sdc_memory *
 static inline int sdc_area_write(const struct sdc_area *area, struct sdc_memory *memory, uint64_t offset,
                                  const void *local, size_t size)
 {
+    SDC_STEP();
     if (!area->host)
         return sdc_memory_write(memory, area->iova + offset, local, size);
     memcpy(area->host + offset, local, size);
@@ -56,6 +58,7 @@ static inline int sdc_area_store16(const struct sdc_area *area, struct sdc_memor
 {
     uint16_t raw = htole16(value);
 
+    SDC_STEP();
     if (!area->host)
         return sdc_memory_write(memory, area->iova + offset, &raw, sizeof raw);
     __atomic_store_n((uint16_t *)(void *)(area->host + offset), raw, __ATOMIC_RELEASE);

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "ring/inflight.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -102,6 +103,8 @@ static int load(struct sdc_iterator *it, struct sdc_desc *desc, struct sdc_fetch
     desc->length = sdc_get32(raw + 8);
     desc->flags = sdc_get16(raw + (it->packed ? 14 : 12));
     desc->next = sdc_get16(raw + (it->packed ? 12 : 14));
+    if (it->log && !indirect)
+        sdc_inflight_note(it->log, desc);
     return 0;
 }
 
@@ -306,6 +309,8 @@ int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *it)
         return rc;
     // From its start again, now for the bounce; nothing of the first walk is kept.
     *it = start;
+    if (it->log)
+        sdc_inflight_begin(it->log);
     return walk(chain, it, true);
 }
 

@@ -34,6 +34,7 @@ struct sdc_segment {
 // A chain of one request. Reused from request to request.
 struct sdc_chain {
     uint16_t id;      // what names it when it is given back
+    uint16_t logged;  // packed rings with a log: its entry there
     uint16_t entries; // of the ring that it occupies; a packed ring goes on behind them
     int fault;   // 0; -EFAULT, -EACCES: a buffer is not in guest memory; -EPROTO: readable after writable
     uint64_t readable_size;
@@ -56,10 +57,13 @@ void sdc_chain_init(struct sdc_chain *chain);
 void sdc_chain_trim(struct sdc_chain *chain);
 void sdc_chain_destroy(struct sdc_chain *chain);
 
+struct sdc_inflight;
+
 // Where a walk stands.
 struct sdc_iterator {
     struct sdc_memory *memory;
     const struct sdc_area *table; // the ring's own table, then &indirect
+    struct sdc_inflight *log;     // is told of the descriptors of the ring's own table; may be NULL
     struct sdc_area indirect;
     uint32_t table_size; // descriptors
     uint32_t index;      // of the next one

@@ -48,6 +48,66 @@ static int packed_resolve(struct sdc_ring *ring, struct sdc_memory *memory)
     return rc;
 }
 
+static uint16_t available_flags(bool wrap)
+{
+    return wrap ? FLAG_AVAIL : FLAG_USED;
+}
+
+// Moves position on by entries; the wrap counter turns at the ring's end.
+static void move(const struct sdc_ring *ring, uint16_t *position, bool *wrap, uint32_t entries)
+{
+    uint32_t next = (uint32_t)*position + entries;
+
+    if (next >= ring->config.size) {
+        next -= ring->config.size;
+        *wrap = !*wrap;
+    }
+    *position = (uint16_t)next;
+}
+
+// A batch that was not shown has used flags behind its first descriptor, which the driver would take for shown once that is.
+static int unmark(struct sdc_ring *ring, const struct sdc_inflight_used *used)
+{
+    uint16_t position = used->old;
+    bool wrap = used->old_wrap;
+    int rc = 0;
+
+    move(ring, &position, &wrap, 1);
+    for (uint32_t i = 1; rc == 0 && i < ring->config.size && (position != used->now || wrap != used->now_wrap); i++) {
+        rc = sdc_area_store16(&ring->desc, &ring->memory, (uint64_t)position * SDC_DESC_SIZE + DESC_FLAGS, available_flags(wrap));
+        move(ring, &position, &wrap, 1);
+    }
+    return rc;
+}
+
+static int packed_recover(struct sdc_ring *ring)
+{
+    struct sdc_inflight *log = ring->config.log;
+    struct sdc_inflight_used used;
+    uint16_t flags = 0;
+
+    int rc = sdc_inflight_used(log, &used);
+    if (rc == 0)
+        rc = sdc_area_load16(&ring->desc, &ring->memory, (uint64_t)used.old * SDC_DESC_SIZE + DESC_FLAGS, &flags);
+    if (rc < 0)
+        return rc;
+    bool batch = used.now != used.old || used.now_wrap != used.old_wrap;
+    bool shown = batch && (flags & (FLAG_AVAIL | FLAG_USED)) != available_flags(used.old_wrap);
+    if (batch && !shown)
+        rc = unmark(ring, &used);
+    if (rc == 0)
+        rc = sdc_inflight_recover_packed(log, &used, shown);
+    if (rc < 0)
+        return rc;
+    ring->used_next = shown ? used.now : used.old;
+    ring->packed.used_wrap = shown ? used.now_wrap : used.old_wrap;
+    ring->avail_next = ring->used_next;
+    ring->packed.avail_wrap = ring->packed.used_wrap;
+    move(ring, &ring->avail_next, &ring->packed.avail_wrap, (uint32_t)rc);
+    ring->entries_in_flight = (uint32_t)rc;
+    return 0;
+}
+
 // Whether the next descriptor is available: 1, 0, -EPROTO or -EAGAIN.
 static int look(struct sdc_ring *ring)
 {
@@ -62,20 +122,41 @@ static int look(struct sdc_ring *ring)
     return avail == ring->packed.avail_wrap && used != ring->packed.avail_wrap;
 }
 
-// Moves position on by entries; the wrap counter turns at the ring's end.
-static void move(const struct sdc_ring *ring, uint16_t *position, bool *wrap, uint16_t entries)
+// Takes a chain that was in flight when the log was recovered; where it stood in the ring there may be something else by now.
+static int take_again(struct sdc_ring *ring, struct sdc_chain *chain, uint16_t entry)
 {
-    uint32_t next = (uint32_t)*position + entries;
-
-    if (next >= ring->config.size) {
-        next -= ring->config.size;
-        *wrap = !*wrap;
-    }
-    *position = (uint16_t)next;
+    uint32_t count;
+    const uint8_t *table = sdc_inflight_table(ring->config.log, entry, &count);
+    struct sdc_area area = {.size = (uint64_t)count * SDC_DESC_SIZE, .host = (uint8_t *)(uintptr_t)table};
+    struct sdc_iterator it = {
+        .memory = &ring->memory,
+        .table = &area,
+        .table_size = count,
+        .steps_left = count,
+        .packed = true,
+        .indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC),
+    };
+    int rc = sdc_chain_walk(chain, &it);
+    if (rc < 0)
+        return rc == -EPROTO ? sdc_ring_break(ring, it.broken) : rc;
+    if (it.entries != count || sdc_ring_is_taken(ring, it.id))
+        return sdc_ring_break(ring, "the log of what was in flight makes no sense");
+    chain->id = it.id;
+    chain->entries = it.entries;
+    chain->logged = entry;
+    sdc_ring_turn_taken(ring, it.id);
+    ring->in_flight++; // the positions and entries_in_flight are past it
+    sdc_inflight_took_again(ring->config.log);
+    return 1;
 }
 
 static int packed_take(struct sdc_ring *ring, struct sdc_chain *chain)
 {
+    struct sdc_inflight *log = ring->config.log;
+    uint16_t entry;
+
+    if (log && sdc_inflight_again(log, &entry))
+        return take_again(ring, chain, entry);
     int rc = look(ring);
     if (rc <= 0)
         return rc;
@@ -86,18 +167,24 @@ static int packed_take(struct sdc_ring *ring, struct sdc_chain *chain)
         .table_size = ring->config.size,
         .index = ring->avail_next,
         .steps_left = ring->config.size,
+        .log = log,
         .packed = true,
         .indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC),
     };
+    if (log)
+        sdc_inflight_begin(log);
     rc = sdc_chain_walk(chain, &it);
     if (rc < 0)
         return rc == -EPROTO ? sdc_ring_break(ring, it.broken) : rc;
     if (sdc_ring_is_taken(ring, it.id))
         return sdc_ring_break(ring, "a buffer id was made available that is in flight already");
-    if (it.entries > ring->config.size - ring->entries_in_flight)
+    // What was given and not shown is the driver's only when it has seen it, so the log's count is the stricter one.
+    if (it.entries > ring->config.size - ring->entries_in_flight || (log && it.entries > log->free_count))
         return sdc_ring_break(ring, "more descriptors are in flight than the queue has");
     chain->id = it.id;
     chain->entries = it.entries;
+    if (log)
+        chain->logged = sdc_inflight_take_packed(log);
     sdc_ring_turn_taken(ring, it.id);
     ring->in_flight++;
     ring->entries_in_flight += it.entries;
@@ -111,7 +198,12 @@ static void packed_give(struct sdc_ring *ring, const struct sdc_chain *chain, ui
     uint64_t offset = (uint64_t)ring->used_next * SDC_DESC_SIZE;
     uint16_t flags = (uint16_t)((ring->packed.used_wrap ? FLAG_AVAIL | FLAG_USED : 0) | (written ? SDC_DESC_F_WRITE : 0));
     uint8_t element[DESC_FLAGS - DESC_LENGTH];
+    uint16_t next = ring->used_next;
+    bool wrap = ring->packed.used_wrap;
 
+    move(ring, &next, &wrap, chain->entries);
+    if (ring->config.log)
+        sdc_inflight_give_packed(ring->config.log, chain->logged, next, wrap);
     sdc_put32(element, written);
     sdc_put16(element + 4, chain->id);
     int rc = sdc_area_write(&ring->desc, &ring->memory, offset + DESC_LENGTH, element, sizeof element);
@@ -126,7 +218,8 @@ static void packed_give(struct sdc_ring *ring, const struct sdc_chain *chain, ui
     sdc_ring_turn_taken(ring, chain->id);
     ring->entries_in_flight -= chain->entries;
     ring->packed.hidden += chain->entries;
-    move(ring, &ring->used_next, &ring->packed.used_wrap, chain->entries);
+    ring->used_next = next;
+    ring->packed.used_wrap = wrap;
 }
 
 // Whether the driver wants an interrupt for the last `shown` entries (virtio 1.2, 2.8.10 and 2.8.21).
@@ -155,10 +248,14 @@ static bool packed_publish(struct sdc_ring *ring)
     if (shown == 0)
         return false;
     ring->packed.hidden = 0;
+    if (ring->config.log)
+        sdc_inflight_show_packed(ring->config.log);
     if (sdc_area_store16(&ring->desc, &ring->memory, offset, ring->packed.first_flags) < 0) { // pair [B]
         sdc_ring_break(ring, "the descriptor ring is not writable");
         return false;
     }
+    if (ring->config.log)
+        sdc_inflight_shown_packed(ring->config.log, ring->used_next, ring->packed.used_wrap);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [D]
     return interrupt_due(ring, shown);
 }
@@ -177,11 +274,12 @@ static bool packed_rearm(struct sdc_ring *ring)
         sdc_area_store16(&ring->device, &ring->memory, EVENT_OFFSET, event);
     sdc_area_store16(&ring->device, &ring->memory, EVENT_FLAGS, by_index ? EVENT_DESC : EVENT_ENABLE);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [C]
-    return look(ring) == 1;
+    return sdc_ring_has_again(ring) || look(ring) == 1;
 }
 
 const struct sdc_ring_format sdc_ring_packed = {
     .start = packed_start,
+    .recover = packed_recover,
     .resolve = packed_resolve,
     .take = packed_take,
     .give = packed_give,

@@ -17,6 +17,20 @@ static void note_remote(struct sdc_ring *ring)
     ring->told = false;
 }
 
+// Makes use of areas that have just been resolved.
+static void wake(struct sdc_ring *ring)
+{
+    ring->awake = true;
+    note_remote(ring);
+    if (!ring->resuming)
+        return;
+    ring->resuming = false;
+    // Whether the last batch was shown is in the ring itself, and that cannot be looked at from here.
+    int rc = ring->remote ? -EPROTO : ring->format->recover(ring);
+    if (rc < 0)
+        sdc_ring_break(ring, rc == -ENOMEM ? "no memory to recover what was in flight" : "the log of what was in flight makes no sense");
+}
+
 int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_memory *memory,
                    struct sdc_error *err)
 {
@@ -29,7 +43,8 @@ int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, 
         .format = packed ? &sdc_ring_packed : &sdc_ring_split, .config = *config, .memory = *memory};
     ring->format->start(ring);
     int rc = ring->format->resolve(ring, &ring->memory);
-    if (rc < 0)
+    ring->resuming = config->log && config->resume;
+    if (rc < 0 && !(ring->resuming && rc == -EFAULT))
         return sdc_error_set(err, rc, SDC_FAULT_PEER,
                              "ring areas at %#" PRIx64 ", %#" PRIx64 ", %#" PRIx64 " (%" PRIu32 " entries) are %s",
                              config->desc, config->driver, config->device, config->size,
@@ -38,8 +53,10 @@ int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, 
     ring->taken = calloc(packed ? (UINT16_MAX + 1) / 64 : (config->size + 63) / 64, sizeof *ring->taken);
     if (!ring->taken)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a queue of %" PRIu32 " entries", config->size);
-    ring->awake = true;
-    note_remote(ring);
+    if (config->log && !config->resume)
+        sdc_inflight_start(config->log, ring->used_next, true);
+    if (rc == 0)
+        wake(ring);
     return 0;
 }
 
@@ -65,8 +82,9 @@ void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_memory *memory)
     bool suppressed = ring->suppressed && !ring->remote;
 
     ring->memory = *memory;
-    ring->awake = ring->format->resolve(ring, &ring->memory) == 0;
-    note_remote(ring);
+    ring->awake = false;
+    if (ring->format->resolve(ring, &ring->memory) == 0)
+        wake(ring);
     if (ring->remote && ring->awake && suppressed)
         ring->format->rearm(ring);
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "ring/chain.h"
+#include "ring/inflight.h"
 
 #include <errno.h>
 
@@ -20,11 +21,14 @@ struct sdc_ring_config {
     uint64_t driver;
     uint64_t device;
     uint16_t position; // split rings: where to go on, the next available entry and the next used one
+    struct sdc_inflight *log; // opened for a ring like this, outlasts it; NULL: what is in flight is written down nowhere
+    bool resume;       // with a log: go on where it says, not at position. Such a ring may be started asleep
 };
 
 // A ring's format: split or packed.
 struct sdc_ring_format {
     void (*start)(struct sdc_ring *ring); // positions
+    int (*recover)(struct sdc_ring *ring); // the same from the log and what the driver has seen; the areas are resolved
     int (*resolve)(struct sdc_ring *ring, struct sdc_memory *memory);
     int (*take)(struct sdc_ring *ring, struct sdc_chain *chain);
     void (*give)(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written);
@@ -40,6 +44,7 @@ struct sdc_ring {
     struct sdc_area desc, driver, device;
     bool awake;           // its areas are in memory
     bool remote;          // some of them in remote memory: never polled, the driver is never told not to notify
+    bool resuming;        // the log has to be recovered when it is awake
     bool told;            // remote, with event indices: the driver was told to notify from told_at on
     uint16_t told_at;
     const char *broken;   // why the driver must reset, or NULL
@@ -64,8 +69,9 @@ struct sdc_ring {
     uint64_t *taken;      // a bit for each head or buffer id: it is in flight
 };
 
-// Starts a ring whose areas are in memory's map; the ring keeps a view of its own, with what memory says about remote regions.
-// 0; -EINVAL (size, alignment), -EFAULT, -EACCES, -ENOMEM, with err filled.
+// Starts a ring whose areas are in memory's map (or will be, if it is resumed); the ring keeps a view of its own, with what memory says
+// about remote regions.
+// 0; -EINVAL (size, alignment), -EFAULT, -EACCES, -ENOMEM, with err filled. A log that makes no sense breaks the ring.
 int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_memory *memory,
                    struct sdc_error *err);
 // Nothing is in flight. Idempotent; a zeroed ring is a stopped one.
@@ -106,6 +112,14 @@ static inline bool sdc_ring_is_taken(const struct sdc_ring *ring, uint16_t id)
 static inline void sdc_ring_turn_taken(struct sdc_ring *ring, uint16_t id)
 {
     ring->taken[id / 64] ^= UINT64_C(1) << (id % 64);
+}
+
+// Whether chains that were in flight when the log was recovered have still to be taken.
+static inline bool sdc_ring_has_again(const struct sdc_ring *ring)
+{
+    uint16_t entry;
+
+    return ring->config.log && sdc_inflight_again(ring->config.log, &entry);
 }
 
 static inline int sdc_ring_break(struct sdc_ring *ring, const char *reason)

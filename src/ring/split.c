@@ -61,6 +61,21 @@ static void split_start(struct sdc_ring *ring)
     ring->used_next = ring->split.used_shown = ring->config.position;
 }
 
+// The used index is what the driver sees; in front of it are the chains in flight, each of one available and one used entry.
+static int split_recover(struct sdc_ring *ring)
+{
+    uint16_t used;
+    int rc = sdc_area_load16(&ring->device, &ring->memory, USED_INDEX, &used);
+
+    if (rc == 0)
+        rc = sdc_inflight_recover(ring->config.log, used);
+    if (rc < 0)
+        return rc;
+    ring->used_next = ring->split.used_shown = used;
+    ring->avail_next = ring->split.avail_seen = (uint16_t)(used + rc);
+    return 0;
+}
+
 // Looks whether the driver has made more available. 0, -EPROTO or -EAGAIN.
 static int look(struct sdc_ring *ring)
 {
@@ -84,10 +99,9 @@ static int head_at(struct sdc_ring *ring, uint16_t position, uint16_t *head)
     return rc;
 }
 
-static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
+// The head of the next new chain: 1, 0, or an error.
+static int next_head(struct sdc_ring *ring, uint16_t *head)
 {
-    uint16_t head;
-
     if (ring->avail_next == ring->split.avail_seen) {
         int looked = look(ring);
         if (looked < 0)
@@ -95,11 +109,26 @@ static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
         if (ring->avail_next == ring->split.avail_seen)
             return 0;
     }
-    int rc = head_at(ring, ring->avail_next, &head);
+    int rc = head_at(ring, ring->avail_next, head);
     if (rc < 0)
         return rc == -EAGAIN ? rc : sdc_ring_break(ring, "the available ring is not readable");
-    if (head >= ring->config.size)
+    if (*head >= ring->config.size)
         return sdc_ring_break(ring, "the head of a chain lies outside the queue");
+    return 1;
+}
+
+static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
+{
+    struct sdc_inflight *log = ring->config.log;
+    uint16_t head;
+    bool again = log && sdc_inflight_again(log, &head);
+    int rc = again ? 1 : next_head(ring, &head);
+
+    if (rc <= 0)
+        return rc;
+    // What was given and not shown is still the driver's to wait for.
+    if (log && ring->in_flight + log->given_count >= ring->config.size)
+        return sdc_ring_break(ring, "more chains are in flight than the queue has entries");
     if (sdc_ring_is_taken(ring, head))
         return sdc_ring_break(ring, "a chain was made available that is in flight already");
 
@@ -117,6 +146,12 @@ static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
     chain->id = head;
     sdc_ring_turn_taken(ring, head);
     ring->in_flight++;
+    if (again) {
+        sdc_inflight_took_again(log); // avail_next is past it
+        return 1;
+    }
+    if (log)
+        sdc_inflight_take(log, head);
     ring->avail_next++;
     return 1;
 }
@@ -132,6 +167,8 @@ static void split_give(struct sdc_ring *ring, const struct sdc_chain *chain, uin
     ring->used_next++;
     if (sdc_area_write(&ring->device, &ring->memory, offset, element, sizeof element) < 0)
         sdc_ring_break(ring, "the used ring is not writable");
+    if (ring->config.log)
+        sdc_inflight_give(ring->config.log, chain->id);
 }
 
 static bool split_publish(struct sdc_ring *ring)
@@ -147,6 +184,8 @@ static bool split_publish(struct sdc_ring *ring)
         sdc_ring_break(ring, "the used ring is not writable");
         return false;
     }
+    if (ring->config.log)
+        sdc_inflight_shown(ring->config.log, now);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [D]
     if (!has_event_idx(ring))
         return sdc_area_load16(&ring->driver, &ring->memory, AVAIL_FLAGS, &word) < 0 || !(word & AVAIL_F_NO_INTERRUPT);
@@ -170,11 +209,14 @@ static bool split_rearm(struct sdc_ring *ring)
     else
         sdc_area_store16(&ring->device, &ring->memory, USED_FLAGS, 0);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [C]
+    if (sdc_ring_has_again(ring))
+        return true;
     return look(ring) == 0 && ring->avail_next != ring->split.avail_seen;
 }
 
 const struct sdc_ring_format sdc_ring_split = {
     .start = split_start,
+    .recover = split_recover,
     .resolve = split_resolve,
     .take = split_take,
     .give = split_give,
