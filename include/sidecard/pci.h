@@ -113,7 +113,7 @@ enum { SDC_PCI_CONFIG_SIZE = 4096, SDC_PCI_MSIX_MAX = 2048 };
 struct sdc_pci_device {
     const struct sdc_pci_ops *ops;
     struct sdc_pci_bar bars[6];
-    uint32_t irq_counts[SDC_PCI_IRQS];
+    uint32_t irq_counts[SDC_PCI_IRQS]; // REQ is the host's
     uint8_t config[SDC_PCI_CONFIG_SIZE];      // what the driver reads
     uint8_t config_mask[SDC_PCI_CONFIG_SIZE]; // bits that the driver may write
     uint8_t config_reset[SDC_PCI_CONFIG_SIZE]; // what config is after a reset

@@ -16,6 +16,7 @@
 #define SDC_LIMIT_MESSAGE_SECONDS 5                   // for the rest of a message that has begun
 #define SDC_LIMIT_HANDSHAKE_SECONDS 10                // for VERSION to arrive after connect
 #define SDC_LIMIT_UNMAP_MS 4000                       // then a DMA_UNMAP or DEVICE_RESET answers EBUSY
+#define SDC_LIMIT_NOTICE_MS 3000                      // for a client that wants to be told before the server ends (REQ)
 #define SDC_LIMIT_UNSENT (8 * 1024 * 1024)            // bytes of replies a peer may leave unread before we stop reading
 
 // virtio

@@ -89,7 +89,7 @@ static void open_session(struct fixture *f)
     static const struct sdc_vfu_options options = {.name = "test.sock"};
     int ends[2];
 
-    *f = (struct fixture){.card = {.ops = &card_ops}};
+    *f = (struct fixture){.card = {.ops = &card_ops, .irq_counts = {[SDC_PCI_MSI] = 2}}};
     assert_int_equal(sdc_loop_new(SDC_LOOP_AUTO, &f->loop, NULL), 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
     f->client = ends[0];
@@ -400,6 +400,62 @@ static void fds_go_with_their_own_messages(void **state)
     close(fd);
 }
 
+// --- MSI, which keeps no pending bits of its own ---
+
+static void set_irqs(struct fixture *f, uint32_t flags, uint32_t start, uint32_t count, int fd)
+{
+    struct {
+        struct sdc_vfu_header header;
+        struct sdc_vfu_set_irqs set;
+    } message = {
+        .header = {.cmd = SDC_VFU_SET_IRQS, .msg_size = sizeof message},
+        .set = {.argsz = sizeof message.set, .flags = flags, .index = SDC_PCI_MSI, .start = start, .count = count},
+    };
+    struct iovec iov = {&message, sizeof message};
+
+    assert_int_equal(sdc_socket_send(f->client, &iov, 1, &fd, fd >= 0), sizeof message);
+    assert_int_equal(receive_reply(f).error, 0);
+}
+
+static void a_masked_msi_comes_with_the_unmask_or_is_forgotten(void **state)
+{
+    static const uint32_t mask = SDC_VFU_IRQ_DATA_NONE | SDC_VFU_IRQ_ACTION_MASK;
+    static const uint32_t unmask = SDC_VFU_IRQ_DATA_NONE | SDC_VFU_IRQ_ACTION_UNMASK;
+    int event = sdc_eventfd_new();
+    struct fixture f;
+
+    (void)state;
+    open_session(&f);
+    say_version(&f, "{\"capabilities\":{}}");
+    sdc_pci_interrupt(&f.card, SDC_PCI_MSI, 1); // nobody is there to take it, and nobody will
+    set_irqs(&f, SDC_VFU_IRQ_DATA_EVENTFD | SDC_VFU_IRQ_ACTION_TRIGGER, 1, 1, event);
+    assert_int_equal(sdc_eventfd_take(event), 0);
+    sdc_pci_interrupt(&f.card, SDC_PCI_MSI, 1);
+    sdc_pci_interrupt(&f.card, SDC_PCI_MSI, 0); // without an eventfd
+    sdc_pci_interrupt(&f.card, SDC_PCI_MSI, 2); // there is none
+    assert_int_equal(sdc_eventfd_take(event), 1);
+
+    set_irqs(&f, mask, 0, 2, -1);
+    sdc_pci_interrupt(&f.card, SDC_PCI_MSI, 1);
+    sdc_pci_interrupt(&f.card, SDC_PCI_MSI, 1);
+    assert_int_equal(sdc_eventfd_take(event), 0);
+    set_irqs(&f, unmask, 0, 2, -1);
+    assert_int_equal(sdc_eventfd_take(event), 1);
+    set_irqs(&f, unmask, 0, 2, -1);
+    assert_int_equal(sdc_eventfd_take(event), 0);
+
+    set_irqs(&f, mask, 1, 1, -1);
+    sdc_pci_interrupt(&f.card, SDC_PCI_MSI, 1);
+    send_message(&f, 1, SDC_VFU_RESET, "", 0);
+    assert_int_equal(receive_reply(&f).error, 0);
+    set_irqs(&f, unmask, 1, 1, -1);
+    assert_int_equal(sdc_eventfd_take(event), 0); // it was of the time before the reset
+    sdc_pci_interrupt(&f.card, SDC_PCI_MSI, 1);
+    assert_int_equal(sdc_eventfd_take(event), 1);
+    close_session(&f);
+    close(event);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -410,6 +466,7 @@ int main(void)
         cmocka_unit_test(a_whole_region_needs_no_capability),
         cmocka_unit_test(fds_that_nobody_takes_are_bounded),
         cmocka_unit_test(fds_go_with_their_own_messages),
+        cmocka_unit_test(a_masked_msi_comes_with_the_unmask_or_is_forgotten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,14 +30,6 @@ int vfu_get_info(struct vfu_session *session, struct vfu_message *message)
     return reply_with(session, message, &info, sizeof info);
 }
 
-static const uint32_t irq_flags[SDC_PCI_IRQS] = {
-    [SDC_PCI_INTX] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE | SDC_VFU_IRQ_AUTOMASKED,
-    [SDC_PCI_MSI] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE,
-    [SDC_PCI_MSIX] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE,
-    [SDC_PCI_ERR] = SDC_VFU_IRQ_EVENTFD,
-    [SDC_PCI_REQ] = SDC_VFU_IRQ_EVENTFD,
-};
-
 int vfu_get_irq_info(struct vfu_session *session, struct vfu_message *message)
 {
     struct sdc_vfu_irq_info info;
@@ -45,10 +37,10 @@ int vfu_get_irq_info(struct vfu_session *session, struct vfu_message *message)
     memcpy(&info, message->payload, sizeof info);
     if (info.argsz < sizeof info || info.index >= SDC_PCI_IRQS)
         return -EINVAL;
-    uint32_t count = session->device->irq_counts[info.index];
+    uint32_t count = session->irqs.sets[info.index].count;
     if (info.index == SDC_PCI_INTX && session->no_intx)
         count = 0;
     info = (struct sdc_vfu_irq_info){
-        .argsz = sizeof info, .flags = count ? irq_flags[info.index] : 0, .index = info.index, .count = count};
+        .argsz = sizeof info, .flags = count ? vfu_irq_flags(info.index) : 0, .index = info.index, .count = count};
     return reply_with(session, message, &info, sizeof info);
 }

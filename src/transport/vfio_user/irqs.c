@@ -15,14 +15,18 @@ int vfu_irqs_init(struct vfu_irqs *irqs, const struct sdc_pci_device *device)
     pthread_mutex_init(&irqs->lock, NULL);
     for (unsigned kind = 0; kind < SDC_PCI_IRQS; kind++) {
         struct vfu_irq_set *set = &irqs->sets[kind];
-        set->count = device->irq_counts[kind];
+        // That the device is to be let go of is the server's affair, not the device's.
+        set->count = kind == SDC_PCI_REQ ? 1 : device->irq_counts[kind];
         if (set->count == 0)
             continue;
         set->fds = malloc(set->count * sizeof *set->fds);
+        if (set->fds)
+            memset(set->fds, 0xff, set->count * sizeof *set->fds);
         set->masked = calloc(set->count, sizeof *set->masked);
-        if (!set->fds || !set->masked)
+        set->pending = calloc(set->count, sizeof *set->pending);
+        set->switches = calloc(set->count, 2 * sizeof(struct vfu_irq_switch *));
+        if (!set->fds || !set->masked || !set->pending || !set->switches)
             return -ENOMEM;
-        memset(set->fds, 0xff, set->count * sizeof *set->fds);
     }
     return 0;
 }
@@ -35,8 +39,23 @@ void vfu_irqs_destroy(struct vfu_irqs *irqs)
             sdc_fd_close(&set->fds[i]);
         free(set->fds);
         free(set->masked);
+        free(set->pending);
+        free(set->switches);
     }
     pthread_mutex_destroy(&irqs->lock);
+}
+
+uint32_t vfu_irq_flags(enum sdc_pci_irq kind)
+{
+    static const uint32_t flags[SDC_PCI_IRQS] = {
+        [SDC_PCI_INTX] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE | SDC_VFU_IRQ_AUTOMASKED,
+        [SDC_PCI_MSI] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE,
+        [SDC_PCI_MSIX] = SDC_VFU_IRQ_EVENTFD | SDC_VFU_IRQ_MASKABLE,
+        [SDC_PCI_ERR] = SDC_VFU_IRQ_EVENTFD,
+        [SDC_PCI_REQ] = SDC_VFU_IRQ_EVENTFD,
+    };
+
+    return flags[kind];
 }
 
 // --- firing; the lock is held ---
@@ -60,6 +79,8 @@ static void fire(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_
     if (set->fds[vector] < 0 || set->masked[vector]) {
         if (kind == SDC_PCI_MSIX)
             set_pending(device, vector, true);
+        else if (kind == SDC_PCI_MSI)
+            set->pending[vector] = set->masked[vector];
         return;
     }
     // A level cannot be told by an eventfd: INTx is sent once, then held back until the client unmasks it.
@@ -71,16 +92,18 @@ static void fire(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_
 // After a vector became deliverable: what was held back is sent.
 static void catch_up(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector)
 {
-    bool due = false;
+    struct vfu_irq_set *set = &irqs->sets[kind];
+    bool due = set->pending[vector];
 
     if (kind == SDC_PCI_INTX)
         due = device->ops->intx_level && device->ops->intx_level(device);
     else if (kind == SDC_PCI_MSIX)
         due = (device->msix_pending[vector / 64] >> (vector % 64)) & 1;
-    if (!due || irqs->sets[kind].fds[vector] < 0 || irqs->sets[kind].masked[vector])
+    if (!due || set->fds[vector] < 0 || set->masked[vector])
         return;
     if (kind == SDC_PCI_MSIX)
         set_pending(device, vector, false);
+    set->pending[vector] = false;
     fire(irqs, device, kind, vector);
 }
 
@@ -88,6 +111,30 @@ void vfu_irqs_raise(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum s
 {
     pthread_mutex_lock(&irqs->lock);
     fire(irqs, device, kind, vector);
+    pthread_mutex_unlock(&irqs->lock);
+}
+
+static void set_mask(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector, bool masked)
+{
+    irqs->sets[kind].masked[vector] = masked;
+    if (!masked)
+        catch_up(irqs, device, kind, vector);
+}
+
+void vfu_irqs_set_mask(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector, bool masked)
+{
+    pthread_mutex_lock(&irqs->lock);
+    set_mask(irqs, device, kind, vector, masked);
+    pthread_mutex_unlock(&irqs->lock);
+}
+
+void vfu_irqs_reset(struct vfu_irqs *irqs)
+{
+    struct vfu_irq_set *msi = &irqs->sets[SDC_PCI_MSI];
+
+    pthread_mutex_lock(&irqs->lock);
+    for (uint32_t i = 0; i < msi->count; i++)
+        msi->pending[i] = false;
     pthread_mutex_unlock(&irqs->lock);
 }
 
@@ -110,7 +157,7 @@ static void disable(struct vfu_irq_set *set, uint32_t start, uint32_t count)
 {
     for (uint32_t i = start; i < start + count; i++) {
         sdc_fd_close(&set->fds[i]);
-        set->masked[i] = false;
+        set->masked[i] = set->pending[i] = false;
     }
 }
 
@@ -136,6 +183,7 @@ static void trigger(struct vfu_session *session, const struct request *request)
         assign(session, request);
     } else if (set->count == 0) { // DATA_NONE: the whole kind is switched off
         disable(&session->irqs.sets[set->index], 0, session->irqs.sets[set->index].count);
+        vfu_irq_switches_clear(session, set->index);
     } else {
         for (uint32_t i = 0; i < set->count; i++) {
             if (means(request, i))
@@ -149,12 +197,24 @@ static void set_masks(struct vfu_session *session, const struct request *request
     const struct sdc_vfu_set_irqs *set = &request->set;
 
     for (uint32_t i = 0; i < set->count; i++) {
-        if (!means(request, i))
-            continue;
-        session->irqs.sets[set->index].masked[set->start + i] = masked;
-        if (!masked)
-            catch_up(&session->irqs, session->device, set->index, set->start + i);
+        if (means(request, i))
+            set_mask(&session->irqs, session->device, set->index, set->start + i, masked);
     }
+}
+
+// With as many fds as vectors they become switches; without any, those that there are go.
+static int set_switches(struct vfu_session *session, const struct request *request, bool masks)
+{
+    const struct sdc_vfu_set_irqs *set = &request->set;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < set->count && rc == 0; i++) {
+        if (request->fds_count > 0)
+            rc = vfu_irq_switch_set(session, set->index, set->start + i, masks, &request->fds[i]);
+        else
+            vfu_irq_switch_clear(session, set->index, set->start + i, masks);
+    }
+    return rc;
 }
 
 static bool one_bit(uint32_t flags)
@@ -171,7 +231,9 @@ static int check(struct vfu_session *session, struct vfu_message *message, struc
     if (set->argsz < sizeof *set || !one_bit(data) || !one_bit(set->flags & SDC_VFU_IRQ_ACTIONS) ||
         set->flags & ~(uint32_t)(SDC_VFU_IRQ_DATA_MASK | SDC_VFU_IRQ_ACTIONS))
         return -EINVAL;
-    if (set->index >= SDC_PCI_IRQS || !sdc_within(set->start, set->count, session->irqs.sets[set->index].count))
+    if (set->index >= SDC_PCI_IRQS || (!(set->flags & SDC_VFU_IRQ_ACTION_TRIGGER) && !(vfu_irq_flags(set->index) & SDC_VFU_IRQ_MASKABLE)))
+        return -EINVAL;
+    if (!sdc_within(set->start, set->count, session->irqs.sets[set->index].count))
         return -EINVAL;
 
     request->fds = message->fds;
@@ -182,8 +244,7 @@ static int check(struct vfu_session *session, struct vfu_message *message, struc
     if (data != SDC_VFU_IRQ_DATA_EVENTFD)
         return request->fds_count == 0 && (data == SDC_VFU_IRQ_DATA_NONE || set->count > 0) ? 0 : -EINVAL;
 
-    // Masking by eventfd would have us watch the client's: not offered.
-    if (!(set->flags & SDC_VFU_IRQ_ACTION_TRIGGER) || set->count == 0)
+    if (set->count == 0)
         return -EINVAL;
     if (request->fds_count != 0 && (uint32_t)request->fds_count != set->count)
         return -EINVAL;
@@ -203,12 +264,16 @@ int vfu_set_irqs(struct vfu_session *session, struct vfu_message *message)
     if (rc < 0)
         return rc;
 
+    bool masks = (request.set.flags & SDC_VFU_IRQ_ACTION_MASK) != 0;
     pthread_mutex_lock(&session->irqs.lock);
     if (request.set.flags & SDC_VFU_IRQ_ACTION_TRIGGER)
         trigger(session, &request);
+    else if (request.set.flags & SDC_VFU_IRQ_DATA_EVENTFD)
+        rc = set_switches(session, &request, masks);
     else
-        set_masks(session, &request, (request.set.flags & SDC_VFU_IRQ_ACTION_MASK) != 0);
+        set_masks(session, &request, masks);
     pthread_mutex_unlock(&session->irqs.lock);
-    vfu_reply(session, &message->header, 0);
-    return 0;
+    if (rc == 0)
+        vfu_reply(session, &message->header, 0);
+    return rc;
 }

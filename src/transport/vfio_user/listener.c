@@ -90,7 +90,7 @@ void sdc_vfu_listener_close(struct sdc_vfu_listener *listener, void (*closed)(vo
     listener->context = context;
     sdc_loop_rewatch(listener->loop, &listener->watch, 0);
     if (listener->session)
-        vfu_session_close(listener->session, "the server ends");
+        vfu_session_end(listener->session);
     else
         finish_close(listener);
 }

@@ -28,12 +28,31 @@ void vfu_session_close(struct vfu_session *session, const char *reason)
     session->state = VFU_CLOSING;
     session->waiting = NULL;
     sdc_loop_unwatch(session->loop, &session->watch);
+    for (unsigned kind = 0; kind < SDC_PCI_IRQS; kind++)
+        vfu_irq_switches_clear(session, kind);
     sdc_loop_timer_clear(session->loop, &session->deadline);
     sdc_loop_timer_clear(session->loop, &session->patience);
+    sdc_loop_timer_clear(session->loop, &session->notice);
     vfu_stream_send(&session->stream);
     vfu_stream_close(&session->stream);
     vfu_remote_fail(session);
     vfu_session_step(session);
+}
+
+static void run_notice(struct sdc_timer *timer)
+{
+    vfu_session_close(sdc_container(timer, struct vfu_session, notice), "the server ends");
+}
+
+void vfu_session_end(struct vfu_session *session)
+{
+    bool told = session->irqs.sets[SDC_PCI_REQ].fds[0] >= 0 && session->state != VFU_CLOSING &&
+                sdc_loop_timer_set(session->loop, &session->notice, SDC_LIMIT_NOTICE_MS * MILLISECOND) == 0;
+
+    if (told)
+        vfu_irqs_raise(&session->irqs, session->device, SDC_PCI_REQ, 0);
+    else
+        vfu_session_close(session, "the server ends");
 }
 
 // Puts the card back: reset, then without memory; each begins when the one before has ended.
@@ -94,6 +113,7 @@ static bool reset_finished(struct vfu_session *session)
 int vfu_reset(struct vfu_session *session, struct vfu_message *message)
 {
     session->device->ops->reset(session->device);
+    vfu_irqs_reset(&session->irqs);
     return vfu_session_wait(session, &message->header, reset_finished);
 }
 
@@ -281,6 +301,7 @@ struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pc
         .watch = {.fd = fd, .wanted = SDC_READABLE, .ready = socket_ready},
         .deadline = {.expired = run_deadline},
         .patience = {.expired = run_impatient},
+        .notice = {.expired = run_notice},
         .step = {.run = run_step},
         .max_data_xfer_size = SDC_LIMIT_DATA_XFER,
         .begun = UINT64_MAX,

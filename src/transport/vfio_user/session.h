@@ -24,13 +24,17 @@ enum vfu_state {
     VFU_CLOSING = 4, // the client has gone or was dropped; the card is being put back
 };
 
-// --- irqs.c: who is told of interrupts ---
+// --- irqs.c: who is told of interrupts; irq_switch.c: who masks them by eventfd ---
+
+struct vfu_irq_switch;
 
 // One kind of interrupt (INTx, MSI, ...).
 struct vfu_irq_set {
     uint32_t count;
-    int *fds;     // eventfds; -1: none
-    bool *masked; // INTx masks itself when it fires
+    int *fds;      // eventfds; -1: none
+    bool *masked;  // INTx masks itself when it fires
+    bool *pending; // MSI: it was raised while it was masked. MSI-X has the device's pending bits, INTx its level.
+    struct vfu_irq_switch **switches; // two a vector: the one that unmasks it, the one that masks it; NULL: none. Home loop
 };
 
 struct vfu_irqs {
@@ -192,6 +196,7 @@ struct vfu_session {
     struct sdc_watch watch;
     struct sdc_timer deadline;  // for VERSION, or for the rest of a message
     struct sdc_timer patience;  // for a command that waits for the card
+    struct sdc_timer notice;    // for a client that was told that the server ends
     struct sdc_deferred step;
     // Quirks and limits, fixed by VERSION.
     bool pads_errors; // Cloud Hypervisor: an error reply is as long as the good one
@@ -219,6 +224,15 @@ struct vfu_session {
 
 int vfu_irqs_init(struct vfu_irqs *irqs, const struct sdc_pci_device *device);
 void vfu_irqs_destroy(struct vfu_irqs *irqs);
+// SDC_VFU_IRQ_..., for GET_IRQ_INFO.
+uint32_t vfu_irq_flags(enum sdc_pci_irq kind);
+// A device reset: what is pending is forgotten; eventfds and masks stay.
+void vfu_irqs_reset(struct vfu_irqs *irqs);
+void vfu_irqs_set_mask(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector, bool masked);
+// From now on a signal of *fd, an eventfd, (un)masks the vector; it is taken over, and set to -1. -ENOMEM.
+int vfu_irq_switch_set(struct vfu_session *session, enum sdc_pci_irq kind, uint32_t vector, bool masks, int *fd);
+void vfu_irq_switch_clear(struct vfu_session *session, enum sdc_pci_irq kind, uint32_t vector, bool masks);
+void vfu_irq_switches_clear(struct vfu_session *session, enum sdc_pci_irq kind);
 // Any thread.
 void vfu_irqs_raise(struct vfu_irqs *irqs, struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector);
 
@@ -255,6 +269,8 @@ int vfu_session_wait(struct vfu_session *session, const struct sdc_vfu_header *c
 struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device,
                                     const struct sdc_vfu_options *options, void (*ended)(struct vfu_session *session),
                                     void *context);
+// The server ends. A client that has asked for it is told (the REQ interrupt) and has a while to go by itself.
+void vfu_session_end(struct vfu_session *session);
 // Ends it, whatever its state; reason is for the log.
 void vfu_session_close(struct vfu_session *session, const char *reason);
 void vfu_session_free(struct vfu_session *session);
