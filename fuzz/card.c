@@ -83,7 +83,7 @@ void fuzz_memory_init(struct fuzz_memory *memory)
 
 bool fuzz_memory_add(struct fuzz_memory *memory, uint64_t iova, unsigned host, unsigned pages, uint32_t access)
 {
-    if (host > FUZZ_PAGES || pages > FUZZ_PAGES - host || memory->table.count == FUZZ_REGIONS)
+    if (host > FUZZ_PAGES || pages > FUZZ_PAGES - host || memory->table.regions.count == FUZZ_REGIONS)
         return false;
     struct sdc_region region = {.iova = iova, .size = (uint64_t)pages * FUZZ_PAGE,
                                 .host = memory->bytes + (size_t)host * FUZZ_PAGE, .access = access};
@@ -98,14 +98,21 @@ struct sdc_map *fuzz_memory_publish(struct fuzz_memory *memory)
     return map;
 }
 
+void fuzz_table_without(const struct sdc_region_table *from, uint8_t missing, struct sdc_region_table *to)
+{
+    const struct sdc_region *region = sdc_regions_past(&from->regions, 0);
+
+    for (; region; region = sdc_regions_next(&from->regions, region), missing >>= 1) {
+        if (!(missing & 1))
+            sdc_region_table_add(to, region);
+    }
+}
+
 uint8_t *fuzz_memory_at(const struct fuzz_memory *memory, uint64_t iova)
 {
-    for (uint32_t i = 0; i < memory->table.count; i++) {
-        const struct sdc_region *region = &memory->table.regions[i];
-        if (iova >= region->iova && iova - region->iova < region->size)
-            return region->host + (iova - region->iova);
-    }
-    return NULL;
+    const struct sdc_region *region = sdc_regions_find(&memory->table.regions, iova);
+
+    return region ? region->host + (iova - region->iova) : NULL;
 }
 
 void fuzz_memory_poke(struct fuzz_memory *memory, uint64_t iova, const void *from, size_t size)

@@ -31,6 +31,8 @@ void fuzz_memory_init(struct fuzz_memory *memory);
 bool fuzz_memory_add(struct fuzz_memory *memory, uint64_t iova, unsigned host, unsigned pages, uint32_t access);
 // A map of the regions, with one reference.
 struct sdc_map *fuzz_memory_publish(struct fuzz_memory *memory);
+// Adds the regions of `from` to `to` but for those whose bit is set in `missing`: bit 0 is the lowest region.
+void fuzz_table_without(const struct sdc_region_table *from, uint8_t missing, struct sdc_region_table *to);
 // The byte of the buffer at iova, whatever the region's rights, or NULL.
 uint8_t *fuzz_memory_at(const struct fuzz_memory *memory, uint64_t iova);
 // What a driver does: writes as far as there is memory.

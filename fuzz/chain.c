@@ -43,8 +43,9 @@ static bool within_area(const struct sdc_area *area, uint64_t iova)
 static bool in_device_area(const struct course *course, const uint8_t *byte)
 {
     // A host byte can be seen at several places: look from each.
-    for (uint32_t i = 0; i < course->memory.table.count; i++) {
-        const struct sdc_region *region = &course->memory.table.regions[i];
+    const struct sdc_regions *regions = &course->memory.table.regions;
+    const struct sdc_region *region = sdc_regions_past(regions, 0);
+    for (; region; region = sdc_regions_next(regions, region)) {
         if (byte < region->host || byte >= region->host + region->size)
             continue;
         uint64_t iova = region->iova + (uint64_t)(byte - region->host);
@@ -257,10 +258,7 @@ static void remap(struct course *course, uint8_t missing)
 {
     struct sdc_region_table table = {0};
 
-    for (uint32_t i = 0; i < course->memory.table.count; i++) {
-        if (!(missing >> i & 1))
-            sdc_region_table_add(&table, &course->memory.table.regions[i]);
-    }
+    fuzz_table_without(&course->memory.table, missing, &table);
     struct sdc_map *map = sdc_region_table_publish(&table, sdc_map_free, NULL);
     fuzz_check(map != NULL, "no memory");
     bool stays = sdc_ring_stays(&course->ring, map);

@@ -89,10 +89,7 @@ static void remap(struct course *course, uint8_t missing)
 {
     struct fuzz_memory less = {.bytes = course->memory.bytes};
 
-    for (uint32_t i = 0; i < course->memory.table.count; i++) {
-        if (!(missing >> i & 1))
-            sdc_region_table_add(&less.table, &course->memory.table.regions[i]);
-    }
+    fuzz_table_without(&course->memory.table, missing, &less.table);
     struct sdc_map *map = fuzz_memory_publish(&less);
     fuzz_card_set_map(&course->card, map);
     sdc_map_unref(map);

@@ -9,18 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void sdc_mapping_ref(struct sdc_mapping *mapping)
-{
-    if (mapping)
-        atomic_fetch_add_explicit(&mapping->refs, 1, memory_order_relaxed);
-}
-
-void sdc_mapping_unref(struct sdc_mapping *mapping)
-{
-    if (mapping && atomic_fetch_sub_explicit(&mapping->refs, 1, memory_order_acq_rel) == 1)
-        mapping->release(mapping);
-}
-
 struct sdc_map *sdc_map_ref(struct sdc_map *map)
 {
     if (map)
@@ -36,103 +24,42 @@ void sdc_map_unref(struct sdc_map *map)
 
 void sdc_map_free(struct sdc_map *map)
 {
-    for (uint32_t i = 0; i < map->count; i++)
-        sdc_mapping_unref(map->regions[i].mapping);
+    sdc_regions_clear(&map->regions);
     free(map);
-}
-
-// Index of the first region that ends after iova.
-static uint32_t first_past(const struct sdc_region *regions, uint32_t count, uint64_t iova)
-{
-    uint32_t low = 0;
-
-    while (count > 0) {
-        uint32_t half = count / 2;
-        const struct sdc_region *middle = &regions[low + half];
-        if (iova - middle->iova >= middle->size && iova >= middle->iova) {
-            low += half + 1;
-            count -= half + 1;
-        } else {
-            count = half;
-        }
-    }
-    return low;
 }
 
 // --- the owner's table ---
 
-static int reserve(struct sdc_region_table *table)
-{
-    if (table->count < table->capacity)
-        return 0;
-    uint32_t capacity = table->capacity ? table->capacity * 2 : 16;
-    struct sdc_region *regions = realloc(table->regions, capacity * sizeof *regions);
-    if (!regions)
-        return -ENOMEM;
-    table->regions = regions;
-    table->capacity = capacity;
-    return 0;
-}
-
 int sdc_region_table_add(struct sdc_region_table *table, const struct sdc_region *region)
 {
-    uint64_t end;
-    if (region->size == 0 || !sdc_add(region->iova, region->size, &end))
-        return -EINVAL;
-    if (table->count >= SDC_LIMIT_DMA_REGIONS)
+    if (table->regions.count >= SDC_LIMIT_DMA_REGIONS)
         return -ENOSPC;
-
-    uint32_t at = first_past(table->regions, table->count, region->iova);
-    if (at < table->count && table->regions[at].iova < end)
-        return -EEXIST;
-    int rc = reserve(table);
-    if (rc < 0)
-        return rc;
-    memmove(&table->regions[at + 1], &table->regions[at], (table->count - at) * sizeof *region);
-    table->regions[at] = *region;
-    table->count++;
-    sdc_mapping_ref(region->mapping);
-    return 0;
+    return sdc_regions_add(&table->regions, region);
 }
 
 int sdc_region_table_remove(struct sdc_region_table *table, uint64_t iova, uint64_t size)
 {
-    uint32_t at = first_past(table->regions, table->count, iova);
-    if (at == table->count || table->regions[at].iova != iova || table->regions[at].size != size)
-        return -ENOENT;
-
-    struct sdc_mapping *mapping = table->regions[at].mapping;
-    table->count--;
-    memmove(&table->regions[at], &table->regions[at + 1], (table->count - at) * sizeof *table->regions);
-    sdc_mapping_unref(mapping);
-    return 0;
+    return sdc_regions_remove(&table->regions, iova, size);
 }
 
 void sdc_region_table_clear(struct sdc_region_table *table)
 {
-    for (uint32_t i = 0; i < table->count; i++)
-        sdc_mapping_unref(table->regions[i].mapping);
-    free(table->regions);
-    table->regions = NULL;
-    table->count = table->capacity = 0;
+    sdc_regions_clear(&table->regions);
 }
 
 struct sdc_map *sdc_region_table_publish(struct sdc_region_table *table, void (*released)(struct sdc_map *map),
                                          void *context)
 {
-    struct sdc_map *map = malloc(sizeof *map + table->count * sizeof map->regions[0]);
-    if (!map)
+    struct sdc_map *map = malloc(sizeof *map);
+    if (!map || sdc_regions_copy(&map->regions, &table->regions) < 0) {
+        free(map);
         return NULL;
+    }
     atomic_init(&map->refs, 1);
     map->released = released;
     map->context = context;
     map->remote = NULL;
     map->generation = ++table->generation;
-    map->count = table->count;
-    for (uint32_t i = 0; i < table->count; i++) {
-        map->regions[i] = table->regions[i];
-        sdc_mapping_ref(map->regions[i].mapping);
-    }
     return map;
 }
 
@@ -141,19 +68,16 @@ struct sdc_map *sdc_region_table_publish(struct sdc_region_table *table, void (*
 // The region that holds iova, or NULL. Tries where the last one was found first.
 static const struct sdc_region *find(struct sdc_memory *memory, uint64_t iova)
 {
-    const struct sdc_map *map = memory->map;
-    if (!map)
+    const struct sdc_region *hit = memory->hit;
+
+    if (hit && iova - hit->iova < hit->size)
+        return hit;
+    if (!memory->map)
         return NULL;
-    if (memory->last < map->count) {
-        const struct sdc_region *hit = &map->regions[memory->last];
-        if (iova - hit->iova < hit->size)
-            return hit;
-    }
-    uint32_t at = first_past(map->regions, map->count, iova);
-    if (at == map->count || iova < map->regions[at].iova)
-        return NULL;
-    memory->last = at;
-    return &map->regions[at];
+    hit = sdc_regions_find(&memory->map->regions, iova);
+    if (hit)
+        memory->hit = hit;
+    return hit;
 }
 
 // The stretch of host memory at iova, at most *size bytes; *size becomes its length. NULL with *rc set if there is none.

@@ -1,32 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Guest memory: regions, the table of them that readers use (a map: immutable once published, counted), and the owner's
-// table from which maps are published. sidecard/memory.h is the only door through which bytes are reached.
+// Guest memory: the table of regions that readers use (a map: immutable once published, counted), and the owner's table from
+// which maps are published. sidecard/memory.h is the only door through which bytes are reached.
 #pragma once
 
-#include <sidecard/memory.h>
+#include "memory/regions.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
-
-// A file of guest memory, mapped once however many regions look into it. Made by a transport, which knows how to unmap.
-struct sdc_mapping {
-    uint8_t *base;
-    uint64_t size; // bytes
-    // Maps and tables that hold it; zero: nobody can reach the bytes, release may unmap.
-    atomic_uint refs;
-    void (*release)(struct sdc_mapping *mapping); // on the thread of the last unref
-};
-void sdc_mapping_ref(struct sdc_mapping *mapping);
-void sdc_mapping_unref(struct sdc_mapping *mapping); // NULL is fine
-
-// A window of guest addresses.
-struct sdc_region {
-    uint64_t iova;
-    uint64_t size;               // bytes; iova + size does not wrap
-    uint8_t *host;               // first byte, or NULL: remote, reached by messages to the client
-    uint32_t access;             // enum sdc_access: what the device may do
-    struct sdc_mapping *mapping; // that host lies in
-};
 
 struct sdc_remote;
 
@@ -37,8 +16,7 @@ struct sdc_map {
     void *context;                         // released's
     uint64_t generation;                   // counts up with each one published
     struct sdc_remote *remote;             // the way to its remote regions, or NULL
-    uint32_t count;
-    struct sdc_region regions[]; // sorted by iova, disjoint
+    struct sdc_regions regions;
 };
 struct sdc_map *sdc_map_ref(struct sdc_map *map);
 void sdc_map_unref(struct sdc_map *map); // NULL is fine
@@ -55,9 +33,9 @@ void sdc_read_cache_clear(struct sdc_read_cache *cache);
 
 // A view of a map, for one thread at a time. Starts zeroed; does not count as a reference.
 struct sdc_memory {
-    const struct sdc_map *map; // NULL: no memory at all
-    uint32_t last;             // index of the last hit
-    uint64_t missing_iova;     // after -EAGAIN: what has to be fetched
+    const struct sdc_map *map;    // NULL: no memory at all
+    const struct sdc_region *hit; // of the map: where the last look-up ended, or NULL
+    uint64_t missing_iova;        // after -EAGAIN: what has to be fetched
     size_t missing_size;
     // A reader that can reach remote memory has both; else such memory is not there for it.
     struct sdc_read_cache *cache;
@@ -67,16 +45,14 @@ struct sdc_memory {
 // Whether all of [iova, iova + size) may be accessed: 0; 1 if a part of it is remote; -EFAULT, -EACCES.
 int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access);
 
-// The owner's table: sorted, mutable, one thread.
+// The owner's table: mutable, one thread.
 struct sdc_region_table {
-    struct sdc_region *regions;
-    uint32_t count;
-    uint32_t capacity;
+    struct sdc_regions regions;
     uint64_t generation; // of the map published last
 };
 // Takes a reference to region->mapping. -EINVAL (empty, or the end wraps), -EEXIST (overlaps another), -ENOSPC (too many), -ENOMEM.
 int sdc_region_table_add(struct sdc_region_table *table, const struct sdc_region *region);
-// Removes the region that is exactly [iova, iova + size). -ENOENT.
+// Removes the region that is exactly [iova, iova + size). -ENOENT, -ENOMEM.
 int sdc_region_table_remove(struct sdc_region_table *table, uint64_t iova, uint64_t size);
 void sdc_region_table_clear(struct sdc_region_table *table);
 // A map of what the table holds now, with one reference, which is the caller's. NULL: no memory.

@@ -72,7 +72,7 @@ bool sdc_ring_stays(const struct sdc_ring *ring, const struct sdc_map *map)
     struct sdc_memory memory = ring->memory;
 
     memory.map = map;
-    memory.last = 0;
+    memory.hit = NULL;
     return ring->awake && ring->format->resolve(&moved, &memory) == 0 && moved.desc.host == ring->desc.host &&
            moved.driver.host == ring->driver.host && moved.device.host == ring->device.host;
 }

@@ -392,6 +392,45 @@ def test_d07_maps_beyond_the_limit_are_refused_and_memory_stays_bounded(server):
     guest.client.fence()
 
 
+def test_d07_data_lands_in_the_right_one_of_65535_windows(server):
+    """All the windows that a session may have, then every other one of them, then none, then all again."""
+    guest = server.guest()
+    before = server.resident_bytes()
+    count = wire.MAX_REGIONS - len(guest.space.windows)
+    with GuestMemory(count * 4096) as memory:
+        def window(i):
+            return (1 << 40) + i * 8192
+
+        def check(numbers, mapped):
+            for i in numbers:
+                memory.write(i * 4096, bytes([1 + i % 251]) * 512)
+                status = transfer(guest, blk.T_OUT, i % 64, Segment(window(i), 512)).status
+                assert status == (blk.S_OK if mapped(i) else blk.S_IOERR), i
+                if mapped(i):
+                    assert guest.read(i % 64, 1) == bytes([1 + i % 251]) * 512, i
+        places = sorted({0, 1, 127, 128, 129, 8191, 8192, count // 2, count - 2, count - 1,
+                         *(i * 7919 % count for i in range(100))})
+        for _ in range(2):
+            for start in range(0, count, 500):
+                for i in range(start, min(start + 500, count)):
+                    guest.client.send(Cmd.DMA_MAP, wire.dma_map(window(i), 4096, offset=i * 4096), fds=[memory.fd])
+                for i in range(start, min(start + 500, count)):
+                    assert not guest.client.recv().is_error
+            guest.client.refused(Cmd.DMA_MAP, wire.dma_map(window(count), 4096), fds=[memory.fd], errnos=(errno.ENOSPC,))
+            check(places, lambda i: True)
+            for start in range(0, count, 1000):
+                for i in range(start, min(start + 1000, count), 2):
+                    guest.client.send(Cmd.DMA_UNMAP, wire.dma_unmap(window(i), 4096))
+                for i in range(start, min(start + 1000, count), 2):
+                    assert not guest.client.recv().is_error
+            check(places, lambda i: i % 2 == 1)
+            guest.client.dma_unmap(0, 0, flags=wire.UNMAP_ALL)
+            for kept in guest.space.windows:
+                guest.client.dma_map(kept.iova, kept.size, fd=kept.memory.fd, offset=kept.offset)
+            check(places[:5], lambda i: False)
+        server.assert_grew_less(before, 32 << 20)
+
+
 def test_d07_ten_thousand_windows_into_one_file_are_one_mapping(server):
     guest = server.guest()
     refused, _ = map_many(guest.client, 10_000, fd=guest.memories[0].fd)

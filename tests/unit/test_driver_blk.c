@@ -54,6 +54,7 @@ struct card {
     bool asleep;    // does nothing when it is notified
     unsigned resetting; // looks at a queue that still find it resetting
     int sockets[2];
+    struct sdc_region_table table; // from which map is published
     struct sdc_map *map;
     struct sdc_driver_queue_place places[QUEUES];
     struct sdc_ring rings[QUEUES];
@@ -79,19 +80,13 @@ static int card_map(struct sdc_driver_transport *transport, const struct sdc_cli
                     struct sdc_error *err)
 {
     struct card *card = card_of(transport);
-    uint32_t count = card->map ? card->map->count : 0;
-    struct sdc_map *map = calloc(1, sizeof *map + (count + 1) * sizeof map->regions[0]);
-    struct sdc_map *one = driver_map(memory);
+
     (void)err;
-    *map = *one;
-    map->count = count + 1;
-    for (uint32_t i = 0; i < count; i++)
-        map->regions[i] = card->map->regions[i];
-    map->regions[count] = one->regions[0];
+    driver_region(&card->table, memory);
+    struct sdc_map *map = sdc_region_table_publish(&card->table, sdc_map_free, NULL);
     for (unsigned i = 0; i < QUEUES; i++)
         if (card->rings[i].format)
             sdc_ring_remap(&card->rings[i], &(struct sdc_memory){.map = map});
-    sdc_map_unref(one);
     sdc_map_unref(card->map);
     card->map = map;
     return 0;
@@ -301,6 +296,7 @@ static void free_card(struct card *card)
     assert_true(card->closed);
     assert_int_equal(card->status, 0); // it was reset before its memory went
     sdc_map_unref(card->map);
+    sdc_region_table_clear(&card->table);
     if (card->sockets[1] >= 0)
         close(card->sockets[1]);
     close(card->sockets[0]);

@@ -51,9 +51,11 @@ static void adding_checks_overlap_and_wrap(void **state)
         struct sdc_region region = region_at(cases[i].iova, cases[i].size);
         assert_int_equal(sdc_region_table_add(&table, &region), cases[i].rc);
     }
-    for (uint32_t i = 1; i < table.count; i++)
-        assert_true(table.regions[i - 1].iova + table.regions[i - 1].size <= table.regions[i].iova);
-    assert_int_equal(table.count, 6);
+    uint64_t last = 0;
+    const struct sdc_region *at = sdc_regions_past(&table.regions, 0);
+    for (; at; last = at->iova + at->size, at = sdc_regions_next(&table.regions, at))
+        assert_true(at->iova >= last);
+    assert_int_equal(table.regions.count, 6);
     sdc_region_table_clear(&table);
 }
 
@@ -75,7 +77,7 @@ static void removing_wants_the_exact_region(void **state)
     }
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         assert_int_equal(sdc_region_table_remove(&table, cases[i].iova, cases[i].size), cases[i].rc);
-    assert_int_equal(table.count, 0);
+    assert_int_equal(table.regions.count, 0);
     sdc_region_table_clear(&table);
 }
 
@@ -301,10 +303,9 @@ static void every_address_is_found_where_it_is(void **state)
         uint64_t iova = (random >> 33) % 0xa000;
         const struct sdc_region *found = NULL;
         struct sdc_span span;
-        for (uint32_t k = 0; k < memory.map->count; k++) {
-            if (iova - memory.map->regions[k].iova < 0x1000)
-                found = &memory.map->regions[k];
-        }
+        const struct sdc_region *at = sdc_regions_past(&memory.map->regions, 0);
+        for (; at; at = sdc_regions_next(&memory.map->regions, at))
+            found = iova - at->iova < 0x1000 ? at : found;
         int count = sdc_memory_spans(&memory.view, iova, 1, SDC_ACCESS_READ, &span, 1);
         if (!found) {
             assert_int_equal(count, -EFAULT);

@@ -492,7 +492,7 @@ static void a_ring_moves_if_one_of_its_areas_does(void **state)
     assert_int_equal(sdc_ring_start(&ring, &config, &(struct sdc_memory){.map = guest.map}, NULL), 0);
     for (unsigned page = 1; page <= 4; page++) {
         struct sdc_map *other = guest_map(&guest, true, UINT32_MAX);
-        other->regions[page].host = guest.bytes;
+        other->regions.slots[0].leaf->regions[page].host = guest.bytes;
         assert_int_equal(sdc_ring_stays(&ring, other), page == 4); // the fourth is not the ring's
         sdc_map_unref(other);
     }

@@ -125,7 +125,7 @@ void vfu_dma_withdraw(struct vfu_session *session)
     sdc_map_unref(dma->map);
     dma->map = NULL;
     sdc_region_table_clear(&dma->table);
-    sdc_region_table_clear(&dma->removed);
+    sdc_regions_clear(&dma->before);
 }
 
 // --- DMA_MAP ---
@@ -206,10 +206,10 @@ static void reply_unmap(struct vfu_session *session)
 // The regions are there again, so that the client can try again.
 static void put_back(struct vfu_dma *dma)
 {
-    for (uint32_t i = 0; i < dma->removed.count; i++) {
-        if (sdc_region_table_add(&dma->table, &dma->removed.regions[i]) == 0)
-            dma->changed = true;
-    }
+    sdc_regions_clear(&dma->table.regions);
+    dma->table.regions = dma->before;
+    dma->before = (struct sdc_regions){0};
+    dma->changed = true;
 }
 
 // The card has taken the new map over and the older ones are gone: nothing touches the memory any more.
@@ -228,40 +228,23 @@ static bool unmap_finished(struct vfu_session *session)
         put_back(dma);
         vfu_reply_error(session, &session->command, -EBUSY, sizeof(struct sdc_vfu_dma_unmap));
     }
-    sdc_region_table_clear(&dma->removed);
+    sdc_regions_clear(&dma->before);
     return true;
 }
 
-// The region that is exactly [address, address + size), or NULL.
-static const struct sdc_region *find_exact(const struct sdc_region_table *table, uint64_t address, uint64_t size)
-{
-    for (uint32_t low = 0, high = table->count; low < high;) {
-        uint32_t middle = low + (high - low) / 2;
-        const struct sdc_region *region = &table->regions[middle];
-        if (region->iova == address)
-            return region->size == size ? region : NULL;
-        if (region->iova < address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return NULL;
-}
-
-// Moves what the command names from the table to `removed`.
+// Takes what the command names out of the table, and keeps what the table was.
 static int take_out(struct vfu_dma *dma, const struct sdc_vfu_dma_unmap *unmap)
 {
     if (unmap->flags & SDC_VFU_UNMAP_ALL) {
-        dma->removed = dma->table;
-        dma->table = (struct sdc_region_table){.generation = dma->removed.generation};
+        dma->before = dma->table.regions;
+        dma->table.regions = (struct sdc_regions){0};
         return 0;
     }
-    const struct sdc_region *region = find_exact(&dma->table, unmap->address, unmap->size);
-    if (!region)
-        return -ENOENT;
-    int rc = sdc_region_table_add(&dma->removed, region);
+    int rc = sdc_regions_copy(&dma->before, &dma->table.regions);
     if (rc == 0)
-        sdc_region_table_remove(&dma->table, unmap->address, unmap->size);
+        rc = sdc_region_table_remove(&dma->table, unmap->address, unmap->size);
+    if (rc < 0)
+        sdc_regions_clear(&dma->before);
     return rc;
 }
 
@@ -291,7 +274,6 @@ int vfu_dma_unmap(struct vfu_session *session, struct vfu_message *message)
     rc = vfu_dma_publish(session);
     if (rc < 0) {
         put_back(dma);
-        sdc_region_table_clear(&dma->removed);
         return rc;
     }
     return vfu_session_wait(session, &message->header, unmap_finished);

@@ -182,8 +182,8 @@ struct vfu_dma {
     uint32_t maps_alive;       // published and not freed; one: nobody uses an older one than the current
     bool changed;              // the table is ahead of map
     bool holding;              // replies to DMA_MAPs wait until the card has taken the maps over
-    struct sdc_region_table removed; // by the DMA_UNMAP under way: put back if I/O on it does not end
-    struct sdc_vfu_dma_unmap unmap;  // that command
+    struct sdc_regions before; // the DMA_UNMAP under way: what the table was, in case I/O on the region does not end
+    struct sdc_vfu_dma_unmap unmap; // that command
 };
 
 struct vfu_session {
