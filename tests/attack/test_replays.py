@@ -19,7 +19,7 @@ from pylib.replay import ERROR, HEADER, NO_REPLY, REPLY, Peer, reply
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IRQ_INFO, SET_IRQS, READ, WRITE, RESET = 1, 2, 3, 4, 5, 7, 8, 9, 10, 13
 BAR4, ROM, CONFIG = 4, 6, 7
-INTX, MSI, MSIX, ERR = 0, 1, 2, 3
+INTX, MSI, MSIX, ERR, REQ = range(5)
 
 # The card that they all look at: a virtio disk with one queue.
 REGION_SIZES = [0, 4096, 4096, 0, 16384, 0, 0, 4096, 0]
@@ -622,7 +622,7 @@ def test_libvfio_users_sample_client_looks_around_and_takes_its_interrupt(server
         client.number = iter([0xABCD])
         client.ask(REGION_INFO, "IIIIQQ", 32, 0, index, 0, 0, 0)
         client.hear(region_info_of(0xABCD, index))
-    for index, flags, count in ((INTX, 7, 1), (MSI, 0, 0), (MSIX, 3, 2), (ERR, 1, 1), (4, 0, 0)):
+    for index, flags, count in ((INTX, 7, 1), (MSI, 0, 0), (MSIX, 3, 2), (ERR, 1, 1), (REQ, 1, 1)):
         ask(0x1BAD, IRQ_INFO, "IIII", 16, 0, index, 0, answer=("IIII", 16, flags, index, count))
     event = eventfd()
     ask(0x1BAE, SET_IRQS, "IIIII", 20, 0x24, INTX, 0, 1, fds=[event.fd])
