@@ -31,7 +31,7 @@ struct sdc_read_cache {
 int sdc_read_cache_add(struct sdc_read_cache *cache, uint64_t iova, const void *data, size_t size);
 void sdc_read_cache_clear(struct sdc_read_cache *cache);
 
-// A view of a map, for one thread at a time. Starts zeroed; does not count as a reference.
+// A view of a map, for one thread at a time. Starts zeroed but for the map, which does not change and is held by somebody else.
 struct sdc_memory {
     const struct sdc_map *map;    // NULL: no memory at all
     const struct sdc_region *hit; // of the map: where the last look-up ended, or NULL

@@ -401,11 +401,11 @@ static void test_a_resumed_ring_may_be_asleep_at_first(void **state)
 
         struct sdc_map *all = world->guest.view.map ? world->guest.map : NULL;
         struct sdc_map *some = guest_map(&world->guest, true, 1U << 4 | 1U << 8); // the buffers alone
-        world->guest.view.map = some;
+        world->guest.view = (struct sdc_memory){.map = some};
         device_start(&device, world, true);
         assert_false(device.ring.awake);
         assert_false(device_take(&device));
-        world->guest.view.map = all;
+        world->guest.view = (struct sdc_memory){.map = all};
         sdc_ring_remap(&device.ring, &world->guest.view);
         assert_true(device_take(&device));
         device_give(&device, 0);
