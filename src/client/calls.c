@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Commands and their replies: who sent what, who gets which reply, what the server's own commands are
-// answered.
+// Commands and their replies: who sent what, who gets which reply, who reads.
 #include "client/vfio_client.h"
 
+#include "base/check.h"
 #include "os/clock.h"
 #include "os/wait.h"
 
@@ -15,6 +15,8 @@
 
 #define MS_NS UINT64_C(1000000)
 #define SECOND_NS UINT64_C(1000000000)
+
+enum { BATCH = 64 }; // messages that are taken before whoever reads looks up
 
 const char *sdc_vfio_command_name(uint16_t command, char buffer[16])
 {
@@ -103,32 +105,10 @@ static void drop_call(struct sdc_vfio_client *client, struct sdc_vfio_call *call
 
 // --- what comes in ---
 
-// The server asks something of us. Nothing is served yet: the answer is an error, as the specification wants
-// it for an unknown command. It is only noted down here, since another message may be half sent.
-static int take_command(struct sdc_vfio_client *client, struct sdc_error *err)
-{
-    struct sdc_vfu_header answer = client->in.header;
-    bool answered = !(answer.flags & SDC_VFU_NO_REPLY);
-    bool full = false;
-    answer.msg_size = sizeof answer;
-    answer.flags = SDC_VFU_TYPE_REPLY | SDC_VFU_ERROR;
-    answer.error = ENOSYS;
-    pthread_mutex_lock(&client->lock);
-    if (answered && client->owed_count < SDC_VFIO_CLIENT_OWED_MAX)
-        client->owed[client->owed_count++] = answer;
-    else
-        full = answered;
-    pthread_mutex_unlock(&client->lock);
-    if (!full)
-        return 0;
-    return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server sent %d commands and took no answers",
-                         client->name, SDC_VFIO_CLIENT_OWED_MAX);
-}
-
 // Gives the reply that has come in to its call. One that nobody waits for is dropped: its call has timed out.
-static int take_reply(struct sdc_vfio_client *client, struct sdc_error *err)
+static int take_reply(struct sdc_vfio_client *client, struct sdc_vfio_channel *channel, struct sdc_error *err)
 {
-    struct sdc_vfio_incoming *in = &client->in;
+    struct sdc_vfio_incoming *in = &channel->in;
     char name[2][16];
     int ret = 0;
     pthread_mutex_lock(&client->lock);
@@ -158,24 +138,37 @@ static int take_reply(struct sdc_vfio_client *client, struct sdc_error *err)
     return ret;
 }
 
-// Takes every whole message that is there. By the thread that reads.
-static void take_messages(struct sdc_vfio_client *client)
+// Takes the whole messages that are there, a batch of them at most.
+static int take_messages(struct sdc_vfio_client *client, struct sdc_vfio_channel *channel,
+                         struct sdc_error *err)
+{
+    for (unsigned i = 0; i < BATCH; i++) {
+        int ret = sdc_vfio_channel_receive(client, channel, err);
+        if (ret <= 0)
+            return ret;
+        bool reply = (channel->in.header.flags & SDC_VFU_TYPE_MASK) == SDC_VFU_TYPE_REPLY;
+        ret = reply ? take_reply(client, channel, err) : sdc_vfio_answers_take(client, channel, err);
+        sdc_vfio_channel_next(channel);
+        if (ret < 0)
+            return ret;
+        if (!reply)
+            sdc_vfio_answers_send(client);
+    }
+    return 0;
+}
+
+void sdc_vfio_client_take(struct sdc_vfio_client *client)
 {
     struct sdc_error why = {0};
-    int ret;
-    while ((ret = sdc_vfio_channel_receive(client, &why)) == 1) {
-        bool reply = (client->in.header.flags & SDC_VFU_TYPE_MASK) == SDC_VFU_TYPE_REPLY;
-        ret = reply ? take_reply(client, &why) : take_command(client, &why);
-        sdc_vfio_channel_next(client);
-        if (ret < 0)
-            break;
-    }
+    int ret = 0;
+    for (unsigned i = 0; ret == 0 && i < SDC_VFIO_CLIENT_CHANNELS; i++)
+        if (client->channels[i].fd >= 0)
+            ret = take_messages(client, &client->channels[i], &why);
     if (ret < 0)
         sdc_vfio_client_fail(client, &why, NULL);
 }
 
-// Becomes the thread that reads, if there is none and the connection is good. Under lock.
-static bool begin_reading(struct sdc_vfio_client *client)
+bool sdc_vfio_client_begin_reading(struct sdc_vfio_client *client)
 {
     if (client->reading || client->failure.code != 0)
         return false;
@@ -183,7 +176,7 @@ static bool begin_reading(struct sdc_vfio_client *client)
     return true;
 }
 
-static void end_reading(struct sdc_vfio_client *client)
+void sdc_vfio_client_end_reading(struct sdc_vfio_client *client)
 {
     client->reading = false;
     pthread_cond_broadcast(&client->changed);
@@ -192,14 +185,27 @@ static void end_reading(struct sdc_vfio_client *client)
 void sdc_vfio_client_drain(struct sdc_vfio_client *client)
 {
     pthread_mutex_lock(&client->lock);
-    bool mine = begin_reading(client);
+    bool mine = sdc_vfio_client_begin_reading(client);
     pthread_mutex_unlock(&client->lock);
     if (!mine)
         return;
-    take_messages(client);
+    sdc_vfio_client_take(client);
     pthread_mutex_lock(&client->lock);
-    end_reading(client);
+    sdc_vfio_client_end_reading(client);
     pthread_mutex_unlock(&client->lock);
+}
+
+void sdc_vfio_client_wait_input(struct sdc_vfio_client *client, int wake_fd, int timeout_ms)
+{
+    struct sdc_wait_item items[SDC_VFIO_CLIENT_CHANNELS + 1];
+    for (unsigned i = 0; i < SDC_VFIO_CLIENT_CHANNELS; i++) {
+        const struct sdc_vfio_channel *channel = &client->channels[i];
+        items[i] = (struct sdc_wait_item){.fd = channel->fd, .wanted = SDC_WAIT_INPUT};
+        if (sdc_vfio_answers_owed(client, channel))
+            items[i].wanted |= SDC_WAIT_OUTPUT;
+    }
+    items[SDC_VFIO_CLIENT_CHANNELS] = (struct sdc_wait_item){.fd = wake_fd, .wanted = SDC_WAIT_INPUT};
+    sdc_wait_fds(items, SDC_COUNT(items), timeout_ms);
 }
 
 // --- what goes out ---
@@ -207,41 +213,6 @@ void sdc_vfio_client_drain(struct sdc_vfio_client *client)
 static uint64_t deadline_of(const struct sdc_vfio_client *client)
 {
     return sdc_clock_ns() + client->timeout_ms * MS_NS;
-}
-
-// The next answer that is owed. False: none, or the connection has failed.
-static bool next_owed(struct sdc_vfio_client *client, struct sdc_vfu_header *answer)
-{
-    pthread_mutex_lock(&client->lock);
-    bool any = client->owed_count > 0 && client->failure.code == 0;
-    if (any) {
-        *answer = client->owed[0];
-        client->owed_count--;
-        memmove(client->owed, client->owed + 1, client->owed_count * sizeof *answer);
-    }
-    pthread_mutex_unlock(&client->lock);
-    return any;
-}
-
-static bool owes(struct sdc_vfio_client *client)
-{
-    pthread_mutex_lock(&client->lock);
-    bool any = client->owed_count > 0 && client->failure.code == 0;
-    pthread_mutex_unlock(&client->lock);
-    return any;
-}
-
-// Sends the answers that are owed. If another thread is sending, it does so once it is done: everyone who
-// gives up the send lock comes here afterwards.
-static void pay(struct sdc_vfio_client *client)
-{
-    static const struct sdc_vfio_command nothing;
-    struct sdc_vfu_header answer;
-    while (owes(client) && pthread_mutex_trylock(&client->send_lock) == 0) {
-        while (next_owed(client, &answer))
-            sdc_vfio_channel_send(client, &answer, &nothing, deadline_of(client));
-        pthread_mutex_unlock(&client->send_lock);
-    }
 }
 
 static int check_command(const struct sdc_vfio_client *client, const struct sdc_vfio_command *command,
@@ -295,18 +266,19 @@ int sdc_vfio_client_send(struct sdc_vfio_client *client, const struct sdc_vfio_c
             return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "%s: no memory for a command", client->name);
         made->command = command->command;
     }
-    pthread_mutex_lock(&client->send_lock);
+    struct sdc_vfio_channel *channel = &client->channels[SDC_VFIO_CLIENT_MAIN];
+    pthread_mutex_lock(&channel->send_lock);
     ret = enlist(client, command, made, &header, err);
     if (ret == 0) {
-        ret = sdc_vfio_channel_send(client, &header, command, deadline_of(client));
+        ret = sdc_vfio_channel_send(client, channel, &header, command, deadline_of(client));
         if (ret < 0) {
             pthread_mutex_lock(&client->lock);
             ret = failed(client, err);
             pthread_mutex_unlock(&client->lock);
         }
     }
-    pthread_mutex_unlock(&client->send_lock);
-    pay(client);
+    pthread_mutex_unlock(&channel->send_lock);
+    sdc_vfio_answers_send(client);
     if (ret < 0 && made) {
         pthread_mutex_lock(&client->lock);
         drop_call(client, made);
@@ -331,20 +303,16 @@ static void wait_until_done(struct sdc_vfio_client *client, struct sdc_vfio_call
 {
     uint64_t now;
     while (!call->done && client->failure.code == 0 && (now = sdc_clock_ns()) < deadline_ns) {
-        if (!begin_reading(client)) {
+        if (!sdc_vfio_client_begin_reading(client)) {
             wait_for_reader(client, deadline_ns);
             continue;
         }
         pthread_mutex_unlock(&client->lock);
-        if (sdc_wait_fd(client->fd, SDC_WAIT_INPUT, (int)((deadline_ns - now) / MS_NS) + 1) > 0)
-            take_messages(client);
+        sdc_vfio_client_wait_input(client, -1, (int)((deadline_ns - now) / MS_NS) + 1);
+        sdc_vfio_client_take(client);
+        sdc_vfio_answers_send(client);
         pthread_mutex_lock(&client->lock);
-        end_reading(client);
-        if (client->owed_count > 0) {
-            pthread_mutex_unlock(&client->lock);
-            pay(client);
-            pthread_mutex_lock(&client->lock);
-        }
+        sdc_vfio_client_end_reading(client);
     }
 }
 
@@ -394,9 +362,11 @@ int sdc_vfio_client_wait(struct sdc_vfio_client *client, struct sdc_vfio_call *c
 int sdc_vfio_client_process(struct sdc_vfio_client *client, struct sdc_error *err)
 {
     sdc_vfio_client_drain(client);
-    pay(client);
+    sdc_vfio_answers_send(client);
     pthread_mutex_lock(&client->lock);
     int ret = failed(client, err);
+    for (unsigned i = 0; ret == 0 && i < SDC_VFIO_CLIENT_CHANNELS; i++)
+        ret = client->channels[i].owed_count > 0;
     pthread_mutex_unlock(&client->lock);
     return ret;
 }
@@ -418,4 +388,14 @@ int sdc_vfio_client_do(struct sdc_vfio_client *client, const struct sdc_vfio_com
     return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
                          "%s: the server's reply to %s has %zu bytes, at least %zu are due", client->name,
                          sdc_vfio_command_name(command->command, name), size, least);
+}
+
+int sdc_vfio_client_just_do(struct sdc_vfio_client *client, const struct sdc_vfio_command *command,
+                            size_t least, struct sdc_error *err)
+{
+    struct sdc_vfio_reply reply;
+    int ret = sdc_vfio_client_do(client, command, least, &reply, err);
+    if (ret == 0)
+        sdc_vfio_reply_release(&reply);
+    return ret;
 }

@@ -24,7 +24,37 @@ static void init_locks(struct sdc_vfio_client *client)
     pthread_cond_init(&client->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&client->lock, NULL);
-    pthread_mutex_init(&client->send_lock, NULL);
+    pthread_mutex_init(&client->memory_lock, NULL);
+    for (unsigned i = 0; i < SDC_VFIO_CLIENT_CHANNELS; i++)
+        pthread_mutex_init(&client->channels[i].send_lock, NULL);
+}
+
+static void destroy_locks(struct sdc_vfio_client *client)
+{
+    for (unsigned i = 0; i < SDC_VFIO_CLIENT_CHANNELS; i++)
+        pthread_mutex_destroy(&client->channels[i].send_lock);
+    pthread_mutex_destroy(&client->memory_lock);
+    pthread_mutex_destroy(&client->lock);
+    pthread_cond_destroy(&client->changed);
+}
+
+// Nobody is there yet, and neither is a socket.
+static struct sdc_vfio_client *new_client(const char *name, const struct sdc_vfio_client_options *options)
+{
+    struct sdc_vfio_client *client = calloc(1, sizeof *client);
+    if (!client)
+        return NULL;
+    for (unsigned i = 0; i < SDC_VFIO_CLIENT_CHANNELS; i++)
+        client->channels[i].fd = -1;
+    snprintf(client->name, sizeof client->name, "%s", name);
+    client->timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : TIMEOUT_MS;
+    client->message_max = SDC_LIMIT_DATA_XFER + REPLY_ROOM;
+    client->dma_count_32 = options->dma_count_32;
+    client->session.max_message_fds = 1;
+    client->session.max_data_transfer = SDC_LIMIT_DATA_XFER;
+    client->serve_fd = -1;
+    init_locks(client);
+    return client;
 }
 
 int sdc_vfio_client_open_fd(int fd, const char *name, const struct sdc_vfio_client_options *options,
@@ -33,18 +63,13 @@ int sdc_vfio_client_open_fd(int fd, const char *name, const struct sdc_vfio_clie
     static const struct sdc_vfio_client_options defaults;
     if (!options)
         options = &defaults;
-    struct sdc_vfio_client *made = calloc(1, sizeof *made);
-    if (!made) {
+    struct sdc_vfio_client *made = new_client(name, options);
+    if (!made)
         sdc_fd_close(&fd);
+    if (!made || sdc_vfio_channel_open(&made->channels[SDC_VFIO_CLIENT_MAIN], fd, made->name) < 0) {
+        sdc_vfio_client_close(made);
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "%s: no memory for a connection", name);
     }
-    made->fd = fd;
-    snprintf(made->name, sizeof made->name, "%s", name);
-    made->timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : TIMEOUT_MS;
-    made->message_max = SDC_LIMIT_DATA_XFER + REPLY_ROOM;
-    made->session.max_message_fds = 1;
-    made->session.max_data_transfer = SDC_LIMIT_DATA_XFER;
-    init_locks(made);
     int ret = sdc_vfio_client_negotiate(made, options, err);
     if (ret < 0) {
         sdc_vfio_client_close(made);
@@ -68,16 +93,16 @@ void sdc_vfio_client_close(struct sdc_vfio_client *client)
 {
     if (!client)
         return;
-    sdc_socket_close_read_out(&client->fd);
-    sdc_vfio_channel_next(client);
+    sdc_vfio_client_serve_stop(client);
+    for (unsigned i = 0; i < SDC_VFIO_CLIENT_CHANNELS; i++)
+        sdc_vfio_channel_close(&client->channels[i]);
     while (client->calls) {
         struct sdc_vfio_call *call = client->calls;
         client->calls = call->next;
         free(call);
     }
-    pthread_mutex_destroy(&client->send_lock);
-    pthread_mutex_destroy(&client->lock);
-    pthread_cond_destroy(&client->changed);
+    free(client->memory);
+    destroy_locks(client);
     free(client);
 }
 
@@ -88,7 +113,12 @@ const struct sdc_vfio_client_session *sdc_vfio_client_session(const struct sdc_v
 
 int sdc_vfio_client_fd(const struct sdc_vfio_client *client)
 {
-    return client->fd;
+    return client->channels[SDC_VFIO_CLIENT_MAIN].fd;
+}
+
+int sdc_vfio_client_twin_fd(const struct sdc_vfio_client *client)
+{
+    return client->channels[SDC_VFIO_CLIENT_TWIN].fd;
 }
 
 void sdc_vfio_reply_release(struct sdc_vfio_reply *reply)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Registers: REGION_READ and REGION_WRITE. What does not fit into one message goes in several, a few of which
-// are sent ahead.
+// Registers: REGION_READ and REGION_WRITE, and REGION_WRITE_MULTI. What does not fit into one message goes in
+// several, a few of which are sent ahead.
 #include "client/vfio_client.h"
 
 #include "base/check.h"
+#include "base/limits.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -133,4 +134,75 @@ int sdc_vfio_client_post(struct sdc_vfio_client *client, uint32_t region, uint64
         .data_size = size,
     };
     return sdc_vfio_client_send(client, &command, NULL, err);
+}
+
+// --- many small writes ---
+
+// As many writes as one message has, as it has them.
+struct batch {
+    struct sdc_vfu_write_multi head;
+    struct sdc_vfu_write writes[SDC_LIMIT_WRITE_MULTI];
+};
+
+static void fill_batch(struct batch *batch, const struct sdc_vfio_write *writes, size_t count)
+{
+    batch->head.wr_cnt = count;
+    for (size_t i = 0; i < count; i++) {
+        struct sdc_vfu_write *to = &batch->writes[i];
+        *to = (struct sdc_vfu_write){
+            .offset = writes[i].offset, .region = writes[i].region, .count = writes[i].size};
+        memcpy(to->data, writes[i].data, writes[i].size);
+    }
+}
+
+static int send_batch(struct sdc_vfio_client *client, const struct sdc_vfio_write *writes, size_t count,
+                      bool posted, struct sdc_error *err)
+{
+    struct batch batch;
+    struct sdc_vfu_write_multi done;
+    struct sdc_vfio_reply reply;
+    fill_batch(&batch, writes, count);
+    struct sdc_vfio_command command = {
+        .command = SDC_VFU_REGION_WRITE_MULTI,
+        .posted = posted,
+        .head = &batch,
+        .head_size = sizeof batch.head + count * sizeof batch.writes[0],
+    };
+    if (posted)
+        return sdc_vfio_client_send(client, &command, NULL, err);
+    int ret = sdc_vfio_client_do(client, &command, sizeof done, &reply, err);
+    if (ret < 0)
+        return ret;
+    memcpy(&done, reply.payload, sizeof done);
+    sdc_vfio_reply_release(&reply);
+    if (done.wr_cnt == count)
+        return 0;
+    return sdc_error_set(err, done.wr_cnt < count ? -EIO : -EPROTO, SDC_FAULT_PEER,
+                         "%s: the server says that it did %" PRIu64 " of %zu writes", client->name,
+                         done.wr_cnt, count);
+}
+
+static int write_one(struct sdc_vfio_client *client, const struct sdc_vfio_write *write, bool posted,
+                     struct sdc_error *err)
+{
+    if (posted)
+        return sdc_vfio_client_post(client, write->region, write->offset, write->data, write->size, err);
+    return sdc_vfio_client_write(client, write->region, write->offset, write->data, write->size, err);
+}
+
+int sdc_vfio_client_write_multi(struct sdc_vfio_client *client, const struct sdc_vfio_write *writes,
+                                size_t count, bool posted, struct sdc_error *err)
+{
+    int ret = 0;
+    for (size_t i = 0; i < count; i++)
+        if (writes[i].size == 0 || writes[i].size > sizeof writes[i].data)
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: a small write of %" PRIu32 " bytes",
+                                 client->name, writes[i].size);
+    size_t most = client->session.write_multiple ? SDC_LIMIT_WRITE_MULTI : 1;
+    for (size_t at = 0, step; ret == 0 && at < count; at += step) {
+        step = (size_t)sdc_min(count - at, most);
+        ret = step > 1 ? send_batch(client, writes + at, step, posted, err)
+                       : write_one(client, &writes[at], posted, err);
+    }
+    return ret;
 }

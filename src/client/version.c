@@ -4,10 +4,12 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "os/socket.h"
 #include "wire/vfio_user_version.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { MAJOR = 0, MINOR = 0 };
@@ -42,9 +44,35 @@ static int check_version(struct sdc_vfio_client *client, const struct sdc_vfu_ve
                          client->name, MAJOR, MINOR, version->major, version->minor);
 }
 
+// The socket for what the server asks came with the reply, if it wants one. That it says so and sends none is
+// one of the things that the specification has us close the connection for.
+static int take_twin(struct sdc_vfio_client *client, const struct sdc_vfu_capabilities *caps,
+                     struct sdc_vfio_reply *reply, struct sdc_error *err)
+{
+    if (!caps->twin_supported)
+        return 0;
+    if (!caps->has_twin_fd_index || caps->twin_fd_index >= reply->fds_count)
+        return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
+                             "%s: the server promised a twin socket and sent %u file descriptors, none of "
+                             "them its number",
+                             client->name, reply->fds_count);
+    int *fd = &reply->fds[caps->twin_fd_index];
+    if (!sdc_socket_is_connected(*fd))
+        return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
+                             "%s: what the server sent as a twin socket is no connected Unix stream socket",
+                             client->name);
+    snprintf(client->twin_name, sizeof client->twin_name, "%s (twin socket)", client->name);
+    int ret = sdc_vfio_channel_open(&client->channels[SDC_VFIO_CLIENT_TWIN], *fd, client->twin_name);
+    *fd = -1;
+    if (ret < 0)
+        return sdc_error_set(err, ret, SDC_FAULT_HOST, "%s: no memory for a connection", client->name);
+    client->session.twin_socket = true;
+    return 0;
+}
+
 // Reads the reply into the session: the smaller of what was offered and what was answered.
-static int take_reply(struct sdc_vfio_client *client, uint32_t max_data_transfer,
-                      const struct sdc_vfio_reply *reply, struct sdc_error *err)
+static int take_reply(struct sdc_vfio_client *client, const struct sdc_vfu_capabilities *offer,
+                      struct sdc_vfio_reply *reply, struct sdc_error *err)
 {
     struct sdc_vfu_version version;
     struct sdc_vfu_capabilities caps;
@@ -62,11 +90,15 @@ static int take_reply(struct sdc_vfio_client *client, uint32_t max_data_transfer
         .major = version.major,
         .minor = version.minor,
         .max_message_fds = (uint32_t)sdc_min(caps.max_msg_fds, SDC_VFIO_CLIENT_FDS),
-        .max_data_transfer = (uint32_t)sdc_min(caps.max_data_xfer_size, max_data_transfer),
+        .max_data_transfer = (uint32_t)sdc_min(caps.max_data_xfer_size, offer->max_data_xfer_size),
         .max_dma_maps = caps.max_dma_maps,
         .page_sizes = caps.pgsizes,
+        .write_multiple = caps.write_multiple,
     };
-    return 0;
+    if (caps.twin_supported && !offer->twin_supported)
+        return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
+                             "%s: the server wants a twin socket, which was not offered", client->name);
+    return take_twin(client, &caps, reply, err);
 }
 
 int sdc_vfio_client_negotiate(struct sdc_vfio_client *client, const struct sdc_vfio_client_options *options,
@@ -79,11 +111,13 @@ int sdc_vfio_client_negotiate(struct sdc_vfio_client *client, const struct sdc_v
         .has_max_dma_maps = true,
         .has_pgsizes = true,
         .has_write_multiple = true,
+        .has_twin_socket = options->twin_socket,
         .max_msg_fds = or_default(options->max_message_fds, SDC_VFIO_CLIENT_FDS),
         .max_data_xfer_size = or_default(options->max_data_transfer, SDC_LIMIT_DATA_XFER),
         .max_dma_maps = SDC_LIMIT_DMA_REGIONS,
         .pgsizes = 4096,
-        .write_multiple = false,
+        .write_multiple = true,
+        .twin_supported = options->twin_socket,
     };
     char json[256];
     int size = sdc_vfu_capabilities_print(&offer, json, sizeof json);
@@ -100,7 +134,7 @@ int sdc_vfio_client_negotiate(struct sdc_vfio_client *client, const struct sdc_v
     int ret = sdc_vfio_client_do(client, &command, sizeof version, &reply, err);
     if (ret < 0)
         return explain(client, ret, err);
-    ret = take_reply(client, (uint32_t)offer.max_data_xfer_size, &reply, err);
+    ret = take_reply(client, &offer, &reply, err);
     sdc_vfio_reply_release(&reply);
     return ret;
 }

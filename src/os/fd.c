@@ -142,16 +142,31 @@ int sdc_fd_identify(int fd, struct sdc_file_identity *identity)
     return 0;
 }
 
-int sdc_fd_map(int fd, uint64_t size, bool writable, void **base)
+static int map(int flags, int fd, uint64_t offset, uint64_t size, bool writable, void **base)
 {
-    if (size == 0 || size > SIZE_MAX)
+    if (size == 0 || size > SIZE_MAX || offset > INT64_MAX)
         return -EINVAL;
-    void *address = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
+    void *address = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), flags, fd, (off_t)offset);
     if (address == MAP_FAILED)
         return -errno;
     madvise(address, size, MADV_DONTDUMP); // a guest's memory has no place in our core dump
     *base = address;
     return 0;
+}
+
+int sdc_fd_map(int fd, uint64_t size, bool writable, void **base)
+{
+    return map(MAP_SHARED, fd, 0, size, writable, base);
+}
+
+int sdc_fd_map_part(int fd, uint64_t offset, uint64_t size, bool writable, void **base)
+{
+    return map(MAP_SHARED, fd, offset, size, writable, base);
+}
+
+int sdc_map_private(uint64_t size, void **base)
+{
+    return map(MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, size, true, base);
 }
 
 void sdc_unmap(void *base, uint64_t size)

@@ -39,4 +39,8 @@ int sdc_fd_identify(int fd, struct sdc_file_identity *identity);
 
 // Maps size bytes of fd from its start, shared. 0 or a negative errno.
 int sdc_fd_map(int fd, uint64_t size, bool writable, void **base);
+// Maps [offset, offset + size) of fd; offset is a multiple of its page size.
+int sdc_fd_map_part(int fd, uint64_t offset, uint64_t size, bool writable, void **base);
+// Memory of our own that nobody shares, all zero.
+int sdc_map_private(uint64_t size, void **base);
 void sdc_unmap(void *base, uint64_t size);

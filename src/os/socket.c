@@ -145,6 +145,21 @@ int sdc_socket_accept(int fd)
 
 // --- receive ---
 
+static bool has_option(int fd, int option, int wanted)
+{
+    int value;
+    socklen_t size = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 && value == wanted;
+}
+
+bool sdc_socket_is_connected(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    return has_option(fd, SO_DOMAIN, AF_UNIX) && has_option(fd, SO_TYPE, SOCK_STREAM) &&
+           getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
+}
+
 // Moves the fds of one control message to fds, behind those that are there.
 static int take_fds(struct cmsghdr *control, int fds[SDC_SOCKET_FDS_MAX], int count)
 {

@@ -42,6 +42,9 @@ int sdc_socket_pair(int pair[2]);
 // connection was accepted by means of a reserve fd and closed, so that the caller's loop does not spin.
 int sdc_socket_accept(int fd);
 
+// Whether fd is one end of a connection of Unix stream sockets.
+bool sdc_socket_is_connected(int fd);
+
 // Receives once, without blocking. *fds_count fds arrive close-on-exec; if the control data was cut, those that arrived are closed
 // and *fds_count is -1. Returns bytes, 0 at the end, or a negative errno.
 ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET_FDS_MAX], int *fds_count);

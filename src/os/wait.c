@@ -31,25 +31,33 @@ static int time_left(uint64_t deadline_ns)
     return left > INT_MAX ? INT_MAX : (int)left;
 }
 
-int sdc_wait_fd(int fd, unsigned wanted, int timeout_ms)
+int sdc_wait_fds(struct sdc_wait_item *items, unsigned count, int timeout_ms)
 {
     uint64_t deadline_ns = timeout_ms > 0 ? sdc_clock_ns() + (uint64_t)timeout_ms * MS_NS : 0;
-    struct pollfd item = {.fd = fd, .events = POLLRDHUP};
-    if (wanted & SDC_WAIT_INPUT)
-        item.events |= POLLIN;
-    if (wanted & SDC_WAIT_OUTPUT)
-        item.events |= POLLOUT;
-    for (;;) {
-        int ready = poll(&item, 1, timeout_ms);
-        if (ready > 0)
-            return (int)seen(item.revents);
-        if (ready == 0)
-            return 0;
-        if (errno != EINTR)
-            return -errno;
+    struct pollfd polled[SDC_WAIT_ITEMS_MAX];
+    if (count > SDC_WAIT_ITEMS_MAX)
+        return -EINVAL;
+    for (unsigned i = 0; i < count; i++) {
+        polled[i] = (struct pollfd){.fd = items[i].fd, .events = POLLRDHUP};
+        if (items[i].wanted & SDC_WAIT_INPUT)
+            polled[i].events |= POLLIN;
+        if (items[i].wanted & SDC_WAIT_OUTPUT)
+            polled[i].events |= POLLOUT;
+    }
+    int ready;
+    while ((ready = poll(polled, count, timeout_ms)) < 0 && errno == EINTR)
         if (timeout_ms > 0)
             timeout_ms = time_left(deadline_ns);
-    }
+    for (unsigned i = 0; i < count; i++)
+        items[i].seen = ready > 0 ? seen(polled[i].revents) : 0;
+    return ready < 0 ? -errno : ready;
+}
+
+int sdc_wait_fd(int fd, unsigned wanted, int timeout_ms)
+{
+    struct sdc_wait_item item = {.fd = fd, .wanted = wanted};
+    int ret = sdc_wait_fds(&item, 1, timeout_ms);
+    return ret > 0 ? (int)item.seen : ret;
 }
 
 int sdc_waiter_new(void)

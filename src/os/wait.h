@@ -15,6 +15,15 @@ enum sdc_wait_for {
 // what it has, 0 when the time is up, or a negative errno. A signal does not end it.
 int sdc_wait_fd(int fd, unsigned wanted, int timeout_ms);
 
+// The same for a few fds at once, whose `seen` is filled. How many have something, 0, or a negative errno.
+enum { SDC_WAIT_ITEMS_MAX = 8 };
+struct sdc_wait_item {
+    int fd; // -1: passed over
+    unsigned wanted;
+    unsigned seen;
+};
+int sdc_wait_fds(struct sdc_wait_item *items, unsigned count, int timeout_ms);
+
 // A waiter waits for several fds at once. One thread waits on it at a time. An fd, or a negative errno;
 // sdc_fd_close ends it.
 int sdc_waiter_new(void);
