@@ -140,7 +140,7 @@ PROPOSALS = {
     "twin": {"twin_socket": {"supported": True}},
     "migration": {"migration": {"pgsize": 4096}},
     "unknown keys": {"x-mine": {"deep": [1, 2, {"a": None}]}, "another": "text"},
-    "all": {**wire.OUR_CAPS, "write_multiple": True, "migration": {"pgsize": 4096}},
+    "all": {**wire.TWIN_CAPS, "migration": {"pgsize": 4096}},
 }
 
 

@@ -50,6 +50,7 @@ class Client:
         self.inbox = deque()  # messages read while another was waited for
         self.on_command = None
         self.handshake_reply = None
+        self.twin = None  # a client of its own, for the server's commands, where VERSION made one
         self._fds = []  # fds that came with bytes not yet part of a message
         self._buffer = bytearray()
 
@@ -80,6 +81,8 @@ class Client:
         for fd in self._fds:
             os.close(fd)
         self._fds = []
+        if self.twin is not None:
+            self.twin.close()
         self.sock.close()
 
     # --- sending ---------------------------------------------------------------------------------------------
@@ -262,9 +265,18 @@ class Client:
     # --- the usual requests ----------------------------------------------------------------------------------
 
     def handshake(self, capabilities=wire.OUR_CAPS, *, major=0, minor=0, text=None):
-        payload = self.call(Cmd.VERSION, wire.version(capabilities, major=major, minor=minor, text=text))
-        self.handshake_reply = payload
-        return wire.parse_version(payload)
+        reply = self.exchange(Cmd.VERSION, wire.version(capabilities, major=major, minor=minor, text=text))
+        if reply.is_error:
+            raise Refused(reply)
+        self.handshake_reply = reply.payload
+        self._take_twin(reply)
+        return wire.parse_version(reply.payload)
+
+    def _take_twin(self, reply):
+        index = wire.twin_index(reply.payload)
+        assert len(reply.fds) == (index is not None), f"{len(reply.fds)} fds with {reply.payload}"
+        if index is not None:
+            self.twin = Client(socket.socket(fileno=reply.fds[index]), timeout=self.timeout)
 
     def dma_map(self, addr, size, *, fd=None, offset=0, flags=wire.MAP_RW):
         self.call(Cmd.DMA_MAP, wire.dma_map(addr, size, offset=offset, flags=flags), fds=[] if fd is None else [fd])

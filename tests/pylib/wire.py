@@ -145,7 +145,15 @@ def parse_version(payload):
     return major, minor, payload[4:]
 
 
+def twin_index(payload):
+    """Which fd of a VERSION reply is the twin socket's, or None."""
+    twin = json.loads(payload[4:-1] or b"{}").get("capabilities", {}).get("twin_socket", {})
+    return twin["fd_index"] if twin.get("supported") else None
+
+
 OUR_CAPS = {"max_msg_fds": 16, "max_data_xfer_size": MAX_DATA_XFER, "max_dma_maps": 65535, "pgsizes": 4096}
+
+TWIN_CAPS = {**OUR_CAPS, "write_multiple": True, "twin_socket": {"supported": True}}
 
 # Byte-exact proposals of clients in the field.
 QEMU_CAPS_TEXT = (b'{"capabilities": {"pgsizes": 4096, "max_msg_fds": 16, "max_dma_maps": 65535, '

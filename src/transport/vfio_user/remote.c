@@ -23,6 +23,12 @@ static struct vfu_session *session_of(struct sdc_remote *remote)
     return sdc_container(remote, struct vfu_session, remote.base);
 }
 
+// What we ask goes over, and is answered there.
+static struct vfu_stream *stream_of(struct vfu_session *session)
+{
+    return session->twin.on ? &session->twin.stream : &session->stream;
+}
+
 static uint32_t head_size(const struct vfu_remote *remote)
 {
     return remote->layout == VFU_LAYOUT_32 ? COUNT_32_SIZE : (uint32_t)sizeof(struct sdc_vfu_dma_access);
@@ -53,7 +59,7 @@ static int ask(struct vfu_session *session, struct sdc_transfer *transfer, uint6
         .msg_size = (uint32_t)sizeof header + payload,
         .flags = SDC_VFU_TYPE_COMMAND,
     };
-    uint8_t *room = question ? vfu_stream_append(&session->stream, header.msg_size) : NULL;
+    uint8_t *room = question ? vfu_stream_append(stream_of(session), header.msg_size) : NULL;
     if (!room)
         return -ENOMEM;
 
@@ -90,7 +96,7 @@ void vfu_remote_pump(struct vfu_session *session)
 {
     struct vfu_remote *remote = &session->remote;
 
-    while (remote->first && remote->outstanding < VFU_OUTSTANDING && vfu_stream_unsent(&session->stream) < UNSENT_MOST) {
+    while (remote->first && remote->outstanding < VFU_OUTSTANDING && vfu_stream_unsent(stream_of(session)) < UNSENT_MOST) {
         struct sdc_transfer *transfer = remote->first;
         if (remote->layout == VFU_LAYOUT_UNKNOWN && ask(session, NULL, transfer->iova, 0, 0) == 0)
             remote->layout = VFU_LAYOUT_ASKED;
@@ -110,7 +116,7 @@ static void begin(struct sdc_remote *base, struct sdc_transfer *transfer)
 {
     struct vfu_session *session = session_of(base);
 
-    if (session->state == VFU_CLOSING) {
+    if (session->state == VFU_CLOSING || stream_of(session)->fd < 0) {
         sdc_transfer_finish(transfer, -EIO);
         return;
     }
@@ -222,12 +228,12 @@ int vfu_remote_replies(struct vfu_session *session)
     struct sdc_vfu_header header;
     const uint8_t *payload;
 
-    while (vfu_stream_take_reply(&session->stream, &header, &payload)) {
+    while (vfu_stream_take_reply(stream_of(session), &header, &payload)) {
         int rc = take_reply(session, &header, payload);
         if (rc < 0)
             return rc;
     }
-    return 0;
+    return session->twin.on && vfu_stream_take_reply(&session->stream, &header, &payload) ? -EPROTO : 0;
 }
 
 void vfu_remote_fail(struct vfu_session *session)

@@ -35,6 +35,7 @@ void vfu_session_close(struct vfu_session *session, const char *reason)
     sdc_loop_timer_clear(session->loop, &session->notice);
     vfu_stream_send(&session->stream);
     vfu_stream_close(&session->stream);
+    vfu_twin_close(session);
     vfu_remote_fail(session);
     vfu_session_step(session);
 }
@@ -222,7 +223,8 @@ static void set_wanted(struct vfu_session *session)
     uint32_t wanted = 0;
 
     // While a command waits, replies to questions of ours are read on.
-    bool reading = !session->parked || (session->remote.outstanding > 0 && !session->full);
+    bool asked = session->remote.outstanding > 0 && !session->twin.on;
+    bool reading = !session->parked || (asked && !session->full);
     if (reading && !is_full(session))
         wanted |= SDC_READABLE;
     if (unsent > 0 && !session->dma.holding)
@@ -240,6 +242,8 @@ static void run_step(struct sdc_deferred *deferred)
         vfu_remote_pump(session);
     if (session->state != VFU_CLOSING)
         send_replies(session);
+    if (session->state != VFU_CLOSING && session->twin.on)
+        vfu_twin_step(session);
     if (session->state == VFU_CLOSING) {
         take_down(session);
         return;
@@ -309,6 +313,7 @@ struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pc
         .context = context,
     };
     vfu_remote_init(&session->remote, loop);
+    vfu_twin_init(&session->twin);
     int rc = vfu_stream_init(&session->stream, fd);
     if (rc == 0)
         rc = vfu_irqs_init(&session->irqs, device);

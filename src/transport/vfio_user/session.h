@@ -138,10 +138,28 @@ struct vfu_remote {
 void vfu_remote_init(struct vfu_remote *remote, struct sdc_loop *home);
 // Sends what there is to send.
 void vfu_remote_pump(struct vfu_session *session);
-// Handles every reply that has arrived. 0, or -EPROTO when one answers nothing that was asked.
+// Handles every reply that has arrived. 0, or -EPROTO when one answers nothing that was asked, or came over the wrong socket.
 int vfu_remote_replies(struct vfu_session *session);
 // The client has gone: every transfer fails.
 void vfu_remote_fail(struct vfu_session *session);
+
+// --- twin.c: the socket for what we ask, if the client has one for that ---
+
+struct vfu_twin {
+    bool on;                  // agreed on in VERSION: nothing is asked over the main socket
+    struct vfu_stream stream; // its fd is -1 when the client has closed its end
+    struct sdc_watch watch;
+    struct sdc_timer deadline; // for the rest of a reply
+    uint64_t begun;            // stream.messages when the deadline was set
+    int peer;                  // the client's end, until it has left with VERSION's reply
+};
+
+void vfu_twin_init(struct vfu_twin *twin);
+// 0, or a negative errno: then there is none.
+int vfu_twin_open(struct vfu_session *session);
+void vfu_twin_close(struct vfu_session *session);
+// After replies were taken: refuses what else came, sends what there is to send. May close the session.
+void vfu_twin_step(struct vfu_session *session);
 
 // --- dispatch.c ---
 
@@ -217,6 +235,7 @@ struct vfu_session {
     struct vfu_irqs irqs;
     struct vfu_dma dma;
     struct vfu_remote remote;
+    struct vfu_twin twin;
     enum { VFU_CLOSE_RESET, VFU_CLOSE_UNMAP, VFU_CLOSE_END } closing; // the next step of taking it down
     void (*ended)(struct vfu_session *session); // the last call; the session may be freed
     void *context;

@@ -39,6 +39,8 @@ void vfu_stream_close(struct vfu_stream *stream)
     free(stream->out);
     free(stream->reply);
     stream->in = stream->out = stream->reply = NULL;
+    stream->in_used = stream->scanned = stream->out_used = stream->out_sent = 0;
+    stream->departures_count = 0;
 }
 
 static struct sdc_vfu_header header_at(const struct vfu_stream *stream, size_t offset)

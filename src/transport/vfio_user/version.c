@@ -11,11 +11,11 @@
 
 enum { MAJOR = 0, MINOR = 2 };
 
-// Cloud Hypervisor is the client that speaks minor 1 and names capabilities, pgsizes not among them.
+// Cloud Hypervisor is the client that speaks minor 1 and names capabilities, pgsizes and a twin socket not among them.
 static bool is_cloud_hypervisor(const struct sdc_vfu_version *version, bool has_json,
                                 const struct sdc_vfu_capabilities *client)
 {
-    return version->minor == 1 && has_json && !client->has_pgsizes;
+    return version->minor == 1 && has_json && !client->has_pgsizes && !client->has_twin_socket;
 }
 
 // Ours, only where the client named its own: QEMU takes no reply that is longer than its request.
@@ -61,17 +61,24 @@ int vfu_version(struct vfu_session *session, struct vfu_message *message)
     session->max_msg_fds = client.max_msg_fds;
 
     struct sdc_vfu_capabilities ours = answer_to(&client);
+    if (client.twin_supported && !(message->header.flags & SDC_VFU_NO_REPLY) && vfu_twin_open(session) == 0)
+        ours.has_twin_socket = ours.twin_supported = ours.has_twin_fd_index = true; // the fd is number 0
     int length = sdc_vfu_capabilities_print(&ours, json, sizeof json);
     if (length < 0)
         return length;
-    uint8_t *room = vfu_reply(session, &message->header, (uint32_t)(sizeof version + (size_t)length));
+    uint8_t *room;
+    rc = vfu_reply_with_fds(session, &message->header, (uint32_t)(sizeof version + (size_t)length), &session->twin.peer,
+                            session->twin.on, &room);
+    if (rc < 0)
+        return rc;
     if (room) {
         version.minor = (uint16_t)sdc_min(version.minor, MINOR);
         memcpy(room, &version, sizeof version);
         memcpy(room + sizeof version, json, (size_t)length);
     }
     sdc_log(SDC_LOG_DEBUG, "%s: a client of vfio-user 0.%u%s", session->options->name, version.minor,
-            session->pads_errors ? ", as Cloud Hypervisor" : "");
-    session->state = VFU_READY;
+            session->pads_errors ? ", as Cloud Hypervisor" : session->twin.on ? ", with a twin socket" : "");
+    if (session->state == VFU_NEW) // else there was no memory for the reply
+        session->state = VFU_READY;
     return 0;
 }
