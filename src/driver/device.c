@@ -275,9 +275,10 @@ void sdc_driver_device_close(struct sdc_driver_device *device)
 
 int sdc_driver_device_kick(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err)
 {
-    if (!sdc_driver_queue_publish(device->queues[index]))
+    struct sdc_driver_queue *queue = device->queues[index];
+    if (!sdc_driver_queue_publish(queue))
         return 0;
-    int ret = device->transport->ops->notify(device->transport, index, err);
+    int ret = device->transport->ops->notify(device->transport, index, sdc_driver_queue_position(queue), err);
     return ret < 0 ? ret : 1;
 }
 

@@ -14,6 +14,7 @@
 //      Both sides sequentially consistent: one of the two sees the other.
 //  [D] arm stores our event suppression structure, then loads the flags of the next used descriptor; the
 //  device the other way round. Likewise.
+// They are as strong as those of the split ring, with VIRTIO_F_ORDER_PLATFORM too (split.c).
 #include "driver/packed.h"
 
 #include "base/check.h"
@@ -313,6 +314,11 @@ uint64_t sdc_driver_packed_memory(const struct sdc_driver_queue_config *config)
     return LINE + part(ring_size(config)) + 2 * part(sizeof(struct event)) + part(tables_size(config));
 }
 
+static uint16_t packed_position(struct sdc_driver_queue *queue)
+{
+    return event_position(&packed_of(queue)->avail);
+}
+
 static void packed_restart(struct sdc_driver_queue *queue)
 {
     struct packed *packed = packed_of(queue);
@@ -341,6 +347,7 @@ static const struct sdc_driver_queue_ops packed_ops = {
     .take = packed_take,
     .arm = packed_arm,
     .disarm = packed_disarm,
+    .position = packed_position,
     .restart = packed_restart,
     .free = packed_free,
 };

@@ -9,6 +9,9 @@
 //      Both sides sequentially consistent: one of the two sees the other.
 //  [D] arm stores used_event or the flags, then loads the used index; the device the other way round.
 //  Likewise.
+//
+// These are barriers of the processor, not only of the compiler. Whoever reads the ring at the other end of a Unix socket
+// is a process on this machine, for which they are strong enough, as VIRTIO_F_ORDER_PLATFORM asks (section 6).
 #include "driver/split.h"
 
 #include "base/check.h"
@@ -284,6 +287,12 @@ uint64_t sdc_driver_split_memory(const struct sdc_driver_queue_config *config)
            part(used_size(config->size)) + part(tables_size(config));
 }
 
+// The available index, as it is: its lower 15 bits are the offset, the uppermost one the wrap counter.
+static uint16_t split_position(struct sdc_driver_queue *queue)
+{
+    return split_of(queue)->avail_shown;
+}
+
 static void split_restart(struct sdc_driver_queue *queue)
 {
     struct split *split = split_of(queue);
@@ -311,6 +320,7 @@ static const struct sdc_driver_queue_ops split_ops = {
     .take = split_take,
     .arm = split_arm,
     .disarm = split_disarm,
+    .position = split_position,
     .restart = split_restart,
     .free = split_free,
 };

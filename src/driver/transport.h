@@ -54,8 +54,9 @@ struct sdc_driver_transport_ops {
     int (*queue_reset)(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err);
     int (*queue_resetting)(struct sdc_driver_transport *transport, uint16_t index, bool *resetting,
                            struct sdc_error *err);
-    // Tells the device that a queue has something new. Any thread; does not wait for the device.
-    int (*notify)(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err);
+    // Tells the device that a queue has something new, and up to which position if VIRTIO_F_NOTIFICATION_DATA was
+    // negotiated. Any thread; does not wait for the device.
+    int (*notify)(struct sdc_driver_transport *transport, uint16_t index, uint16_t position, struct sdc_error *err);
     // An fd that hangs up when the device goes away.
     int (*hangup_fd)(struct sdc_driver_transport *transport);
     // Takes what the device side has sent unasked; an error when it is gone. Any thread.

@@ -282,8 +282,9 @@ static int queue_resetting(struct sdc_driver_transport *transport, uint16_t inde
     return 0;
 }
 
-static int notify(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err)
+static int notify(struct sdc_driver_transport *transport, uint16_t index, uint16_t position, struct sdc_error *err)
 {
+    (void)position;
     (void)err;
     sdc_eventfd_signal(of(transport)->queues[index].kick_fd);
     return 0;

@@ -6,6 +6,8 @@
 #include "base/check.h"
 #include "driver/pci.h"
 
+#include <sidecard/virtio.h>
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -69,6 +71,7 @@ struct virtio_pci {
     struct place places[STRUCTURES];
     uint32_t notify_multiplier;
     bool msix_on;
+    bool notification_data; // VIRTIO_F_NOTIFICATION_DATA was accepted
     uint16_t queues_count;
     uint64_t *notify_offsets; // of each queue, in the notification structure's region
 };
@@ -132,6 +135,7 @@ static int set_features(struct sdc_driver_transport *transport, uint64_t accepte
 {
     struct virtio_pci *card = of(transport);
     int ret = 0;
+    card->notification_data = accepted & SDC_VIRTIO_F_NOTIFICATION_DATA;
     for (uint32_t half = 0; ret == 0 && half < 2; half++) {
         ret = common_write(card, DRIVER_FEATURE_SELECT, 4, half, err);
         if (ret == 0)
@@ -269,6 +273,12 @@ static int queue_size(struct sdc_driver_transport *transport, uint16_t index, ui
     return ret;
 }
 
+// Bytes of a notification (4.1.5.2).
+static uint32_t notification_size(const struct virtio_pci *card)
+{
+    return card->notification_data ? 4 : 2;
+}
+
 // Where queue `index`, which is selected, is notified (4.1.4.4).
 static int find_notify(struct virtio_pci *card, uint16_t index, struct sdc_error *err)
 {
@@ -278,7 +288,7 @@ static int find_notify(struct virtio_pci *card, uint16_t index, struct sdc_error
     if (ret < 0)
         return ret;
     uint64_t offset = (uint64_t)number * card->notify_multiplier;
-    if (!sdc_within(offset, 2, place->size))
+    if (!sdc_within(offset, notification_size(card), place->size))
         return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
                              "the device says that queue %u is notified at 0x%" PRIx64 " of 0x%" PRIx64
                              " bytes",
@@ -364,13 +374,14 @@ static int queue_resetting(struct sdc_driver_transport *transport, uint16_t inde
     return ret;
 }
 
-static int notify(struct sdc_driver_transport *transport, uint16_t index, struct sdc_error *err)
+static int notify(struct sdc_driver_transport *transport, uint16_t index, uint16_t position, struct sdc_error *err)
 {
     struct virtio_pci *card = of(transport);
-    uint8_t raw[2];
+    uint8_t raw[4];
     sdc_put16(raw, index);
+    sdc_put16(raw + 2, position);
     return sdc_vfio_client_post(card->pci.client, card->places[NOTIFY].region, card->notify_offsets[index],
-                                raw, sizeof raw, err);
+                                raw, notification_size(card), err);
 }
 
 // --- memory, life and death ---

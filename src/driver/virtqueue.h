@@ -40,6 +40,7 @@ struct sdc_driver_queue_ops {
     int (*take)(struct sdc_driver_queue *queue, struct sdc_driver_used *used, unsigned max);
     bool (*arm)(struct sdc_driver_queue *queue);
     void (*disarm)(struct sdc_driver_queue *queue);
+    uint16_t (*position)(struct sdc_driver_queue *queue);
     void (*restart)(struct sdc_driver_queue *queue);
     void (*free)(struct sdc_driver_queue *queue);
 };
@@ -76,6 +77,12 @@ static inline int sdc_driver_queue_add(struct sdc_driver_queue *queue,
 static inline bool sdc_driver_queue_publish(struct sdc_driver_queue *queue)
 {
     return queue->ops->publish(queue);
+}
+
+// What VIRTIO_F_NOTIFICATION_DATA has a notification say: where the next chain will be put, and on which lap (virtio 1.2, 2.9).
+static inline uint16_t sdc_driver_queue_position(struct sdc_driver_queue *queue)
+{
+    return queue->ops->position(queue);
 }
 
 // Takes up to max used chains. How many, or -EPROTO: the queue is broken.

@@ -37,17 +37,20 @@ static inline int sdc_area_write(const struct sdc_area *area, struct sdc_memory 
     return 0;
 }
 
-// A 16-bit index or flags word that the other side changes under us: one access, what follows it stays behind it (acquire).
+// A 16-bit index or flags word that the other side changes under us: one access, what follows it stays behind it (acquire), through
+// the door too.
 static inline int sdc_area_load16(const struct sdc_area *area, struct sdc_memory *memory, uint64_t offset,
                                   uint16_t *value)
 {
     uint16_t raw = 0;
     int rc = 0;
 
-    if (area->host)
+    if (area->host) {
         raw = __atomic_load_n((uint16_t *)(void *)(area->host + offset), __ATOMIC_ACQUIRE);
-    else
+    } else {
         rc = sdc_memory_read(memory, area->iova + offset, &raw, sizeof raw);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    }
     *value = le16toh(raw);
     return rc;
 }
@@ -59,8 +62,10 @@ static inline int sdc_area_store16(const struct sdc_area *area, struct sdc_memor
     uint16_t raw = htole16(value);
 
     SDC_STEP();
-    if (!area->host)
+    if (!area->host) {
+        __atomic_thread_fence(__ATOMIC_RELEASE);
         return sdc_memory_write(memory, area->iova + offset, &raw, sizeof raw);
+    }
     __atomic_store_n((uint16_t *)(void *)(area->host + offset), raw, __ATOMIC_RELEASE);
     return 0;
 }

@@ -9,6 +9,8 @@
 //      those flags, full barrier, then loads the structure. One of the two sees the other.
 //  [D] interrupts: we store used flags, full barrier, then load the driver's event suppression structure (publish) - the driver stores
 //      it, full barrier, then loads the used flags.
+//
+// They are as strong as those of the split ring, with VIRTIO_F_ORDER_PLATFORM too (split.c).
 #include "ring/ring.h"
 
 #include <sidecard/virtio.h>

@@ -8,6 +8,10 @@
 //      available index, full barrier, then loads avail_event or the flags. One of the two sees the other.
 //  [D] interrupts: we store the used index, full barrier, then load used_event or the flags (publish) - the driver stores used_event,
 //      full barrier, then loads the used index.
+//
+// All of them are instructions of the processor and hold between any two threads that share memory, the guest's processors among them.
+// VIRTIO_F_ORDER_PLATFORM (virtio 1.2, section 6) has the driver use barriers that suit hardware devices, which are no weaker, so
+// that each pair stands with the feature and without it; there is nothing more for this side to do.
 #include "ring/ring.h"
 
 #include <sidecard/virtio.h>

@@ -182,6 +182,9 @@ class PackedQueue(Queue):
 
     # --- honest ----------------------------------------------------------------------------------------------
 
+    def position(self):
+        return self.next_avail.word()
+
     @staticmethod
     def indirect_table(segments):
         """A good indirect table as bytes: from end to end, without NEXT (2.8.7)."""

@@ -54,6 +54,10 @@ class Queue:
 
     packed = False
 
+    def position(self):
+        """What a notification with data says (2.9): where the next chain will be put, and on which lap."""
+        raise NotImplementedError
+
     def add(self, segments, *, indirect=False):
         head = self.build(segments, indirect=indirect)
         self.offer(head)
@@ -153,6 +157,9 @@ class SplitQueue(Queue):
         return 0
 
     # --- honest ----------------------------------------------------------------------------------------------
+
+    def position(self):
+        return self.avail_idx
 
     @staticmethod
     def indirect_table(segments):

@@ -24,6 +24,9 @@ F_VERSION_1 = 1 << 32
 F_ACCESS_PLATFORM = 1 << 33
 F_RING_PACKED = 1 << 34
 F_IN_ORDER = 1 << 35
+F_ORDER_PLATFORM = 1 << 36
+F_NOTIFICATION_DATA = 1 << 38
+F_NOTIF_CONFIG_DATA = 1 << 39
 F_RING_RESET = 1 << 40
 
 # Common configuration: name -> (offset, size).
@@ -110,10 +113,16 @@ class VirtioPci:
         where = self.structures[CFG_DEVICE]
         self.client.write_region(where.bar, where.offset + offset, data)
 
-    def notify(self, queue, *, posted=False, size=2):
+    def notify(self, queue, *, posted=False, size=None, position=0, value=None):
+        """A notification as 4.1.5.2 has it; `position`: what one with data says of the ring. Another size or value may
+        be given."""
         where = self.structures[CFG_NOTIFY]
         at = where.offset + self.notify_offsets.get(queue, queue) * where.multiplier
-        self.client.write_uint(where.bar, at, size, queue, posted=posted)
+        if size is None:
+            size = 4 if self.features & F_NOTIFICATION_DATA else 2
+        if value is None:
+            value = queue | position << 16 if size >= 4 else queue
+        self.client.write_uint(where.bar, at, size, value, posted=posted)
 
     # --- life ------------------------------------------------------------------------------------------------
 

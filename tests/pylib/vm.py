@@ -198,7 +198,7 @@ class Guest:
         return request
 
     def kick(self, queue=0, *, posted=False):
-        self.virtio.notify(queue, posted=posted)
+        self.virtio.notify(queue, position=self.queues[queue].position(), posted=posted)
 
     def result(self, request, used):
         status = self.space.read(request.status_addr, 1)[0]

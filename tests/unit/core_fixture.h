@@ -41,7 +41,8 @@ static inline void fixture_ready(void *context)
     ((struct core_fixture *)context)->ready++;
 }
 
-static const struct sdc_virtio_core_ops fixture_ops = {fixture_interrupt, fixture_config_interrupt, fixture_ready};
+static const struct sdc_virtio_core_ops fixture_ops = {
+    .interrupt = fixture_interrupt, .config_interrupt = fixture_config_interrupt, .ready = fixture_ready};
 
 // --- turns ---
 
@@ -140,6 +141,12 @@ static inline void driver_kick(struct core_fixture *f)
 static inline uint16_t driver_used(struct core_fixture *f)
 {
     return (uint16_t)guest_get(&f->guest, CORE_DEVICE + 2, 2);
+}
+
+// The chain that the n-th used element names.
+static inline uint32_t driver_used_head(struct core_fixture *f, uint16_t n)
+{
+    return (uint32_t)guest_get(&f->guest, CORE_DEVICE + 4 + 8 * (uint64_t)(n % CORE_SIZE), 4);
 }
 
 // The length that the n-th used element names.

@@ -15,6 +15,8 @@
 #include "os/fd.h"
 #include "os/wait.h"
 
+#include <sidecard/virtio.h>
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +53,8 @@ struct card {
     unsigned resets[4];   // of each queue
     int fds[VECTORS];     // eventfds that were set
     unsigned notified;    // writes to the notification register
-    uint16_t notified_value;
+    uint32_t notified_value;
+    uint32_t notified_size;
     bool notified_posted;
 };
 
@@ -153,7 +156,8 @@ static void bar_write(struct card *card, uint64_t offset, const uint8_t *from, u
     }
     if (offset == NOTIFY + NOTIFY_OFF * MULTIPLIER) {
         card->notified++;
-        card->notified_value = sdc_get16(from);
+        card->notified_size = size;
+        card->notified_value = size == 4 ? sdc_get32(from) : sdc_get16(from);
         card->notified_posted = posted;
     }
 }
@@ -439,14 +443,34 @@ static void a_queue_is_set_up_and_notified(void **state)
     assert_int_equal(sdc_eventfd_take(call), 1);
     sdc_eventfd_signal(card->fds[0]);
     assert_int_equal(sdc_eventfd_take(config), 1);
-    assert_int_equal(ops->notify(transport, 1, &err), 0);
+    assert_int_equal(ops->notify(transport, 1, 0xabcd, &err), 0);
     uint8_t status;
     assert_int_equal(ops->get_status(transport, &status, &err),
                      0); // a reply: the posted write before it has arrived
     assert_int_equal(card->notified, 1);
+    assert_int_equal(card->notified_size, 2);
     assert_int_equal(card->notified_value, 1);
     assert_true(card->notified_posted);
     close(call), close(config);
+    CLOSE(card);
+}
+
+// 4.1.5.2
+static void a_notification_has_data_if_that_was_negotiated(void **state)
+{
+    (void)state;
+    struct card *card = new_card();
+    struct sdc_driver_queue_place place = {.index = 1, .size = 64, .call_fd = -1};
+    uint8_t status;
+    OPEN(card);
+    for (unsigned round = 0; round < 2; round++) {
+        assert_int_equal(ops->set_features(transport, round == 0 ? SDC_VIRTIO_F_NOTIFICATION_DATA : 0, &err), 0);
+        assert_int_equal(ops->queue_setup(transport, &place, &err), 0);
+        assert_int_equal(ops->notify(transport, 1, 0xabcd, &err), 0);
+        assert_int_equal(ops->get_status(transport, &status, &err), 0); // a reply: the write has arrived
+        assert_int_equal(card->notified_size, round == 0 ? 4 : 2);
+        assert_true(card->notified_value == (round == 0 ? 0xabcd0001 : 1));
+    }
     CLOSE(card);
 }
 
@@ -532,6 +556,19 @@ static void a_notification_outside_its_structure_is_refused(void **state)
     CLOSE(card);
 }
 
+static void a_notification_with_data_takes_four_bytes(void **state)
+{
+    (void)state;
+    struct card *card = new_card();
+    struct sdc_driver_queue_place place = {.index = 0, .size = 64, .call_fd = -1};
+    sdc_put32(card->config + CAP_NOTIFY + 12, NOTIFY_OFF * MULTIPLIER + 2);
+    OPEN(card);
+    assert_int_equal(ops->queue_setup(transport, &place, &err), 0);
+    assert_int_equal(ops->set_features(transport, SDC_VIRTIO_F_NOTIFICATION_DATA, &err), 0);
+    assert_int_equal(ops->queue_setup(transport, &place, &err), -EPROTO);
+    CLOSE(card);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -542,11 +579,13 @@ int main(void)
         cmocka_unit_test(features_and_status_get_across),
         cmocka_unit_test(configuration_is_read_in_one_generation),
         cmocka_unit_test(a_queue_is_set_up_and_notified),
+        cmocka_unit_test(a_notification_has_data_if_that_was_negotiated),
         cmocka_unit_test(vectors_that_the_card_does_not_take_are_noticed),
         cmocka_unit_test(a_size_that_the_card_does_not_take_is_noticed),
         cmocka_unit_test(one_queue_is_reset),
         cmocka_unit_test(a_card_without_the_reset_register_says_so),
         cmocka_unit_test(a_notification_outside_its_structure_is_refused),
+        cmocka_unit_test(a_notification_with_data_takes_four_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

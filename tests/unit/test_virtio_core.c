@@ -148,7 +148,9 @@ static void features_are_accepted_or_not(void **state)
         {SDC_VIRTIO_F_VERSION_1 | F_BAD, false},                     // the device does not want it
         {SDC_VIRTIO_F_VERSION_1 | UINT64_C(1) << 5, false},          // nobody offered it
         {SDC_VIRTIO_F_VERSION_1 | UINT64_C(1) << 63, false},
+        {SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ORDER_PLATFORM, true},
         {SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_IN_ORDER, false},
+        {SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_NOTIFICATION_DATA, false}, // this transport has no data
         {F_GOOD, false},                                             // the legacy interface is not here
         {0, false},
     };

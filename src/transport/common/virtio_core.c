@@ -13,7 +13,7 @@
 // What rings can do here; devices add their own bits.
 #define RING_FEATURES                                                                                                  \
     (SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX |      \
-     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_RING_RESET)
+     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_ORDER_PLATFORM | SDC_VIRTIO_F_RING_RESET)
 
 struct queue_state {
     bool enabled;
@@ -121,7 +121,9 @@ bool sdc_virtio_core_busy(const struct sdc_virtio_core *core)
 
 uint64_t sdc_virtio_core_offered(const struct sdc_virtio_core *core)
 {
-    return (RING_FEATURES & ~core->device->withheld) | core->device->ops->features(core->device);
+    uint64_t below = RING_FEATURES | core->ops->features;
+
+    return (below & ~core->device->withheld) | core->device->ops->features(core->device);
 }
 
 void sdc_virtio_core_accept(struct sdc_virtio_core *core, uint64_t features)

@@ -7,6 +7,7 @@
 #include "transport/common/virtqueue.h"
 
 struct sdc_virtio_core_ops {
+    uint64_t features; // that are the transport's own to offer
     void (*interrupt)(void *context, uint16_t queue); // the queue's loop
     void (*config_interrupt)(void *context);          // home loop
     void (*ready)(void *context);                     // home loop: not busy any more

@@ -3,10 +3,12 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "os/fd.h"
 #include "transport/virtio_pci/card.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 enum {
@@ -67,6 +69,7 @@ static void core_ready(void *context)
 }
 
 static const struct sdc_virtio_core_ops core_ops = {
+    .features = SDC_VIRTIO_F_NOTIFICATION_DATA,
     .interrupt = core_interrupt,
     .config_interrupt = core_config_interrupt,
     .ready = core_ready,
@@ -119,13 +122,23 @@ static void access_device(struct virtio_pci *card, uint64_t offset, struct sdc_p
     }
 }
 
+// A notification is 16 bits, with VIRTIO_F_NOTIFICATION_DATA 32: the queue's number, and above it how far the driver has filled the ring
+// (virtio 1.2, 4.1.5.2). Either is taken with the feature and without it. Each queue has a register of its own, which has to be the
+// one that the number says. How far the ring is filled is a hint, and not trusted: the queue looks into the ring, which says it better.
 static void access_notify(struct virtio_pci *card, uint64_t offset, struct sdc_pci_access *access)
 {
     uint64_t queue = offset / VIRTIO_PCI_NOTIFY_MULTIPLIER;
+    bool whole = offset % VIRTIO_PCI_NOTIFY_MULTIPLIER == 0 && (access->size == 2 || access->size == 4);
+    uint64_t value = access->value;
 
-    if (access->write && queue < card->core->device->queues_count)
-        sdc_virtio_core_kick(card->core, (uint16_t)queue);
     access->value = 0;
+    if (!access->write || queue >= card->core->device->queues_count)
+        return;
+    if (whole && (value & UINT16_MAX) == queue)
+        sdc_virtio_core_kick(card->core, (uint16_t)queue);
+    else
+        sdc_log_peer("virtio-pci: a notification of %" PRIu32 " bytes, 0x%" PRIx64 ", at the register of queue %" PRIu64, access->size,
+                     value, queue);
 }
 
 // An eventfd for each queue's notification address, whatever the size of the write: what it would say beside the queue's number

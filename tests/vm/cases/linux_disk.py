@@ -10,7 +10,7 @@ from harness.server import Disk
 # Feature bits by their numbers in the virtio specification, 5.2.3 and 6.
 FEATURES = {"SEG_MAX": 2, "RO": 5, "BLK_SIZE": 6, "FLUSH": 9, "TOPOLOGY": 10, "MQ": 12, "DISCARD": 13,
             "WRITE_ZEROES": 14, "INDIRECT_DESC": 28, "EVENT_IDX": 29, "VERSION_1": 32, "ACCESS_PLATFORM": 33,
-            "RING_PACKED": 34}
+            "RING_PACKED": 34, "ORDER_PLATFORM": 36, "NOTIFICATION_DATA": 38, "RING_RESET": 40}
 
 
 class LinuxCase(Case):
