@@ -240,3 +240,10 @@ enum sdc_vfu_feature {
     SDC_VFU_FEATURE_DMA_LOGGING_STOP = 7,
     SDC_VFU_FEATURE_DMA_LOGGING_REPORT = 8,
 };
+
+// MIG_DATA_READ, MIG_DATA_WRITE; data follows a write and a read's reply.
+struct sdc_vfu_mig_data {
+    uint32_t argsz;
+    uint32_t size; // of the data, bytes
+};
+static_assert(sizeof(struct sdc_vfu_mig_data) == 8, "as on the wire");

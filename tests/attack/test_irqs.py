@@ -347,6 +347,7 @@ def test_thousand_replacements_keep_one_eventfd(server):
 
 def test_bool_data_masks_those_that_it_names(serve):
     guest = serve("ram:16M", "--queues=4").guest(queues=4)
+    guest.reuse = False
     guest.client.call(Cmd.SET_IRQS, wire.set_irqs(wire.IRQ_MSIX, wire.DATA_BOOL | wire.ACTION_MASK, 1, 4, b"\1\0\xff\0"))
     for number in range(4):
         guest.read(0, 1, queue=number)

@@ -130,10 +130,11 @@ def test_server_without_fds_goes_on_without_a_twin_socket(serve):
 
 def test_server_keeps_one_end_only(server):
     client = server.client(**TWIN)
+    client.fence()
     with_twin = server.fd_count()
     client.close()
     assert wait_until(lambda: server.fd_count() <= server.baseline)
-    server.client()
+    server.client().fence()
     assert server.fd_count() == with_twin - 1
 
 

@@ -456,6 +456,85 @@ static void a_masked_msi_comes_with_the_unmask_or_is_forgotten(void **state)
     close(event);
 }
 
+// --- features ---
+
+static unsigned served; // by serve_feature
+
+static int serve_feature(struct vfu_session *session, struct vfu_message *message)
+{
+    served++;
+    return vfu_reply(session, &message->header, 0) ? 0 : -EIO;
+}
+
+static void a_feature_is_probed_got_and_set_as_its_row_says(void **state)
+{
+    enum { GET = SDC_VFU_FEATURE_GET, SET = SDC_VFU_FEATURE_SET, PROBE = SDC_VFU_FEATURE_PROBE };
+    static const struct vfu_feature table[] = {
+        [1] = {.methods = GET, .serve = serve_feature},
+        [2] = {.methods = GET | SET, .set_size = 8, .serve = serve_feature},
+        [3] = {.methods = SET, .set_size = 16, .serve = serve_feature},
+        [4] = {.methods = GET, .get_size = 24, .serve = serve_feature},
+    };
+    static const struct {
+        uint32_t flags, size, argsz;
+        int rc;
+        uint32_t reply; // bytes of payload; probes only
+    } cases[] = {
+        {1 | PROBE, 8, 8, 0, 8},
+        {1 | PROBE | GET, 8, 8, 0, 8},
+        {1 | PROBE | SET, 8, 8, -EINVAL, 0},
+        {1 | PROBE | GET | SET, 8, 8, -EINVAL, 0},
+        {2 | PROBE | GET | SET, 8, 8, 0, 8},
+        {3 | PROBE | GET, 8, 8, -EINVAL, 0},
+        {3 | PROBE | SET, 8, 8, 0, 8}, // without the data that a SET needs
+        {1 | GET, 8, 8, 0, 0},
+        {1 | GET, 8, 7, -EINVAL, 0},
+        {1 | GET, 8, 0, -EINVAL, 0},
+        {1 | GET, 8, UINT32_MAX, 0, 0},
+        {1 | SET, 8, 8, -EINVAL, 0},
+        {1, 8, 8, -EINVAL, 0}, // neither
+        {2 | GET | SET, 32, 32, -EINVAL, 0}, // both
+        {2 | SET, 15, 64, -EINVAL, 0}, // a byte of the data is missing, whatever argsz says
+        {2 | SET, 16, 16, 0, 0},
+        {2 | GET, 8, 16, 0, 0},
+        {4 | GET, 31, 64, -EINVAL, 0},
+        {4 | GET, 32, 64, 0, 0},
+        {1 | GET | 1u << 19, 8, 8, -EINVAL, 0},
+        {1 | GET | 1u << 31, 8, 8, -EINVAL, 0},
+        {0 | GET, 8, 8, -ENOTTY, 0},
+        {0 | PROBE, 8, 8, -ENOTTY, 0},
+        {5 | PROBE, 8, 8, -ENOTTY, 0}, // past the table
+        {0xffff | GET, 8, 8, -ENOTTY, 0},
+        {0x101 | GET, 8, 8, -ENOTTY, 0},
+    };
+    struct fixture f;
+
+    (void)state;
+    open_session(&f);
+    say_version(&f, "{\"capabilities\":{}}");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sdc_vfu_device_feature request[8] = {{.argsz = cases[i].argsz, .flags = cases[i].flags}};
+        struct vfu_message message = {
+            .header = {.cmd = SDC_VFU_DEVICE_FEATURE}, .payload = (const uint8_t *)request, .size = cases[i].size};
+        bool probe = cases[i].flags & PROBE;
+        unsigned before = served;
+        assert_int_equal(vfu_feature_serve(f.session, &message, table, sizeof table / sizeof table[0]), cases[i].rc);
+        assert_int_equal(served - before, cases[i].rc == 0 && !probe);
+        if (cases[i].rc < 0)
+            continue;
+        vfu_session_step(f.session);
+        struct sdc_vfu_header header;
+        struct sdc_vfu_device_feature reply;
+        receive(&f, &header, sizeof header);
+        assert_int_equal(header.msg_size, sizeof header + cases[i].reply);
+        if (probe) { // the request again
+            receive(&f, &reply, sizeof reply);
+            assert_memory_equal(&reply, request, sizeof reply);
+        }
+    }
+    close_session(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -467,6 +546,7 @@ int main(void)
         cmocka_unit_test(fds_that_nobody_takes_are_bounded),
         cmocka_unit_test(fds_go_with_their_own_messages),
         cmocka_unit_test(a_masked_msi_comes_with_the_unmask_or_is_forgotten),
+        cmocka_unit_test(a_feature_is_probed_got_and_set_as_its_row_says),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,6 +50,12 @@ static const struct message_type types[SDC_VFU_COMMANDS] = {
                                     sizeof(struct sdc_vfu_write_multi) + SDC_LIMIT_WRITE_MULTI * sizeof(struct sdc_vfu_write),
                                     0, 0, VFU_READY, sizeof(struct sdc_vfu_write_multi), vfu_region_write_multi},
     [SDC_VFU_RESET] = {"DEVICE_RESET", 0, ROOM, 0, 0, VFU_READY, 0, vfu_reset},
+    [SDC_VFU_DEVICE_FEATURE] = {"DEVICE_FEATURE", sizeof(struct sdc_vfu_device_feature), ROOM, 0, 0, VFU_READY,
+                                sizeof(struct sdc_vfu_device_feature), vfu_device_feature},
+    [SDC_VFU_MIG_DATA_READ] = {"MIG_DATA_READ", sizeof(struct sdc_vfu_mig_data), ROOM, 0, 0, VFU_READY,
+                               sizeof(struct sdc_vfu_mig_data), vfu_migration_data},
+    [SDC_VFU_MIG_DATA_WRITE] = {"MIG_DATA_WRITE", sizeof(struct sdc_vfu_mig_data),
+                                sizeof(struct sdc_vfu_mig_data) + SDC_LIMIT_DATA_XFER, 0, 0, VFU_READY, 0, vfu_migration_data},
 };
 
 static const struct message_type *type_of(uint16_t command)

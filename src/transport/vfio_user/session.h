@@ -191,6 +191,20 @@ int vfu_reply_with_fds(struct vfu_session *session, const struct sdc_vfu_header 
 // An error reply, header only; for clients that need it padded to the payload of the good one. error is a negative errno.
 void vfu_reply_error(struct vfu_session *session, const struct sdc_vfu_header *command, int error, uint32_t good_size);
 
+// --- feature.c ---
+
+// What a device has by number (DEVICE_FEATURE).
+struct vfu_feature {
+    uint32_t methods;  // SDC_VFU_FEATURE_GET, SDC_VFU_FEATURE_SET; 0: the device hasn't got it
+    uint32_t get_size; // of the data that a GET's request has at least, bytes
+    uint32_t set_size; // likewise
+    // Answers a GET or a SET with enough data. As a message's handler.
+    int (*serve)(struct vfu_session *session, struct vfu_message *message);
+};
+
+// Serves a DEVICE_FEATURE by the table features[count].
+int vfu_feature_serve(struct vfu_session *session, struct vfu_message *message, const struct vfu_feature *features, uint32_t count);
+
 // --- dma.c: guest memory ---
 
 struct vfu_dma {
@@ -277,6 +291,8 @@ int vfu_region_read(struct vfu_session *session, struct vfu_message *message);  
 int vfu_region_write(struct vfu_session *session, struct vfu_message *message);
 int vfu_region_write_multi(struct vfu_session *session, struct vfu_message *message);
 int vfu_reset(struct vfu_session *session, struct vfu_message *message);         // session.c
+int vfu_device_feature(struct vfu_session *session, struct vfu_message *message); // feature.c
+int vfu_migration_data(struct vfu_session *session, struct vfu_message *message);
 
 // Looks at once what can go on.
 void vfu_session_step(struct vfu_session *session);
