@@ -24,7 +24,7 @@ struct outlet {
     char *name;
     struct sdc_socket_place place;
     int fd;
-    struct sdc_vfu_listener *listener;
+    struct sdc_listener *listener;
 };
 
 struct sdc_server {
@@ -114,7 +114,7 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
         rc = open_socket(outlet, options, err);
     if (rc == 0) {
         struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = options->allow_file_memory};
-        rc = sdc_vfu_listener_new(server->loops[0], outlet->fd, outlet->card->pci, &vfu, &outlet->listener, err);
+        rc = sdc_vfu_listen(server->loops[0], outlet->fd, outlet->card->pci, &vfu, &outlet->listener, err);
     }
     if (rc < 0) {
         free_outlet(outlet);
@@ -145,7 +145,7 @@ static void end(struct sdc_server *server)
         return;
     server->ending = true;
     for (struct outlet *outlet = server->outlets; outlet; outlet = outlet->next)
-        sdc_vfu_listener_close(outlet->listener, listener_closed, outlet);
+        sdc_listener_close(outlet->listener, listener_closed, outlet);
 }
 
 static void signal_arrived(struct sdc_watch *watch, uint32_t events)

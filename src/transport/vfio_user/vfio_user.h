@@ -6,9 +6,7 @@
 
 #include <sidecard/pci.h>
 
-#include "loop/loop.h"
-
-struct sdc_vfu_listener;
+#include "transport/common/listener.h"
 
 struct sdc_vfu_options {
     const char *name;       // for the log: the socket's path
@@ -17,7 +15,5 @@ struct sdc_vfu_options {
 
 // Serves device on fd, a listening non-blocking socket that stays the caller's, from loop, which is the device's home loop. device
 // outlives the listener.
-int sdc_vfu_listener_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device, const struct sdc_vfu_options *options,
-                         struct sdc_vfu_listener **listener, struct sdc_error *err);
-// Home loop. Lets nobody in any more, ends the session, then frees itself and calls closed.
-void sdc_vfu_listener_close(struct sdc_vfu_listener *listener, void (*closed)(void *context), void *context);
+int sdc_vfu_listen(struct sdc_loop *loop, int fd, struct sdc_pci_device *device, const struct sdc_vfu_options *options,
+                   struct sdc_listener **listener, struct sdc_error *err);

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A listening socket that lets one client in at a time: the next one waits in the backlog until the card is as new again. What a session is,
+// the transport says. All on the home loop.
+#pragma once
+
+#include <sidecard/error.h>
+
+#include "loop/loop.h"
+
+struct sdc_listener;
+
+struct sdc_listener_ops {
+    // A client was let in: makes its session, which takes fd over. Its end is told by sdc_listener_ended. NULL: no memory, and fd is
+    // closed.
+    void *(*open)(void *context, int fd, struct sdc_listener *listener);
+    // The server ends: so does the session, whatever its state; sdc_listener_ended follows, not before this returns.
+    void (*end)(void *session);
+    // The listener is closed: frees context.
+    void (*free)(void *context);
+};
+
+// Listens on fd, a listening non-blocking socket that stays the caller's. context is the listener's from then on, also when this fails.
+// name is for the log, and outlives it.
+int sdc_listener_new(struct sdc_loop *loop, int fd, const char *name, const struct sdc_listener_ops *ops, void *context,
+                     struct sdc_listener **listener, struct sdc_error *err);
+// The session that open made is gone: the next client is let in.
+void sdc_listener_ended(struct sdc_listener *listener);
+// Lets nobody in any more, ends the session, then frees itself and calls closed.
+void sdc_listener_close(struct sdc_listener *listener, void (*closed)(void *context), void *context);
