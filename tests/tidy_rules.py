@@ -158,6 +158,7 @@ KEEPS = {
     ("src/ring/chain.c", "reserve"),                # spans, for chains of more than a few buffers
     ("src/transport/common/virtqueue.c", "grow"),   # requests, up to as many as the driver has had in flight
     ("src/transport/common/virtqueue.c", "use_map"), # once for each map of memory
+    ("src/transport/common/guest_memory.c", "sdc_guest_memory_publish"), # likewise
     ("src/loop/timers.c", "make_room"),             # up to as many as were set
     # Once when a queue goes on where another process was killed.
     ("src/ring/inflight.c", "inflight_line_up"),

@@ -5,7 +5,6 @@
 
 #include "base/check.h"
 #include "base/log.h"
-#include "os/fd.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,148 +13,28 @@
 
 enum { PAGE = 4096 };
 
-// A file of guest memory that is mapped as a whole.
-struct vfu_file {
-    struct sdc_mapping mapping;
-    struct vfu_dma *dma;
-    struct vfu_file *next;
-    dev_t device;
-    ino_t inode;
-    bool writable;
-};
-
-// A published map on its way back to the home loop.
-struct vfu_live_map {
-    struct sdc_post post;
-    struct vfu_session *session;
-    struct sdc_map *map;
-};
-
-// --- files ---
-
-// The last region or map that held it has gone; both are dropped on the home loop only.
-static void release_file(struct sdc_mapping *mapping)
-{
-    struct vfu_file *file = sdc_container(mapping, struct vfu_file, mapping);
-    struct vfu_file **link = &file->dma->files;
-
-    while (*link != file)
-        link = &(*link)->next;
-    *link = file->next;
-    sdc_unmap(mapping->base, mapping->size);
-    free(file);
-}
-
-// The mapping of the file behind fd, at least `end` bytes long, with a reference for the caller.
-static int map_file(struct vfu_dma *dma, int fd, const struct sdc_file_identity *id, uint64_t end, bool writable,
-                    struct sdc_mapping **mapping)
-{
-    for (struct vfu_file *file = dma->files; file; file = file->next) {
-        if (file->device == id->device && file->inode == id->inode && file->mapping.size >= end &&
-            (file->writable || !writable)) {
-            sdc_mapping_ref(&file->mapping);
-            *mapping = &file->mapping;
-            return 0;
-        }
-    }
-    struct vfu_file *file = calloc(1, sizeof *file);
-    void *base;
-    int rc = file ? sdc_fd_map(fd, id->size, id->writable, &base) : -ENOMEM;
-    if (rc < 0) {
-        free(file);
-        return rc;
-    }
-    *file = (struct vfu_file){.dma = dma, .next = dma->files, .device = id->device, .inode = id->inode,
-                              .writable = id->writable};
-    file->mapping.base = base;
-    file->mapping.size = id->size;
-    file->mapping.release = release_file;
-    atomic_init(&file->mapping.refs, 1);
-    dma->files = file;
-    *mapping = &file->mapping;
-    return 0;
-}
-
 // --- publishing ---
-
-static void run_released(struct sdc_post *post)
-{
-    struct vfu_live_map *live = sdc_container(post, struct vfu_live_map, post);
-    struct vfu_session *session = live->session;
-
-    sdc_map_free(live->map);
-    free(live);
-    session->dma.maps_alive--;
-    vfu_session_step(session);
-}
-
-// On the thread of the last reader.
-static void released(struct sdc_map *map)
-{
-    struct vfu_live_map *live = map->context;
-
-    sdc_loop_post(live->session->loop, &live->post);
-}
 
 int vfu_dma_publish(struct vfu_session *session)
 {
-    struct vfu_dma *dma = &session->dma;
-    struct vfu_live_map *live = calloc(1, sizeof *live);
-    struct sdc_map *map = live ? sdc_region_table_publish(&dma->table, released, live) : NULL;
-    if (!map) {
-        free(live);
+    struct sdc_map *map = sdc_guest_memory_publish(&session->dma.memory);
+    if (!map)
         return -ENOMEM;
-    }
-    *live = (struct vfu_live_map){.post = {.run = run_released}, .session = session, .map = map};
     // Cloud Hypervisor takes no messages from a server.
     map->remote = session->pads_errors ? NULL : &session->remote.base;
-    sdc_map_unref(dma->map);
-    dma->map = map;
-    dma->maps_alive++;
-    dma->changed = false;
+    session->dma.changed = false;
     session->device->ops->set_map(session->device, map);
     return 0;
 }
 
 void vfu_dma_withdraw(struct vfu_session *session)
 {
-    struct vfu_dma *dma = &session->dma;
-
     session->device->ops->set_map(session->device, NULL);
-    sdc_map_unref(dma->map);
-    dma->map = NULL;
-    sdc_region_table_clear(&dma->table);
-    sdc_regions_clear(&dma->before);
+    sdc_guest_memory_withdraw(&session->dma.memory);
+    sdc_regions_clear(&session->dma.before);
 }
 
 // --- DMA_MAP ---
-
-// Checks the file and finds the region's place in it.
-static int map_region(struct vfu_session *session, const struct sdc_vfu_dma_map *map, int fd, struct sdc_region *region)
-{
-    struct sdc_file_identity id;
-    uint64_t end;
-    int rc = sdc_fd_identify(fd, &id);
-    if (rc < 0)
-        return rc;
-
-    if (id.kind == SDC_MEMORY_FILE_OTHER)
-        return -EINVAL;
-    if (id.kind == SDC_MEMORY_FILE_PLAIN && !session->options->allow_file_memory) {
-        sdc_log_peer("%s: guest memory is a plain file, which may be truncated under us: give the VM memory from memfd or /dev/shm, "
-                     "or serve with --allow-file-memory", session->options->name);
-        return -EINVAL;
-    }
-    if (!sdc_add(map->offset, map->size, &end) || end > id.size)
-        return -EINVAL;
-    bool writable = map->flags & SDC_VFU_MAP_WRITE;
-    if (writable && !id.writable)
-        return -EACCES;
-    rc = map_file(&session->dma, fd, &id, end, writable, &region->mapping);
-    if (rc == 0)
-        region->host = region->mapping->base + map->offset;
-    return rc;
-}
 
 int vfu_dma_map(struct vfu_session *session, struct vfu_message *message)
 {
@@ -180,9 +59,9 @@ int vfu_dma_map(struct vfu_session *session, struct vfu_message *message)
     struct sdc_region region = {.iova = map.address, .size = map.size};
     region.access = (map.flags & SDC_VFU_MAP_READ ? SDC_ACCESS_READ : 0) |
                     (map.flags & SDC_VFU_MAP_WRITE ? SDC_ACCESS_WRITE : 0);
-    int rc = message->fds_count > 0 ? map_region(session, &map, message->fds[0], &region) : 0;
+    int rc = message->fds_count > 0 ? sdc_guest_memory_find(&session->dma.memory, message->fds[0], map.offset, &region) : 0;
     if (rc == 0)
-        rc = sdc_region_table_add(&session->dma.table, &region);
+        rc = sdc_region_table_add(&session->dma.memory.table, &region);
     sdc_mapping_unref(region.mapping);
     if (rc < 0)
         return rc;
@@ -206,8 +85,8 @@ static void reply_unmap(struct vfu_session *session)
 // The regions are there again, so that the client can try again.
 static void put_back(struct vfu_dma *dma)
 {
-    sdc_regions_clear(&dma->table.regions);
-    dma->table.regions = dma->before;
+    sdc_regions_clear(&dma->memory.table.regions);
+    dma->memory.table.regions = dma->before;
     dma->before = (struct sdc_regions){0};
     dma->changed = true;
 }
@@ -216,7 +95,7 @@ static void put_back(struct vfu_dma *dma)
 static bool unmap_finished(struct vfu_session *session)
 {
     struct vfu_dma *dma = &session->dma;
-    bool drained = dma->maps_alive == 1 && !session->device->ops->busy(session->device);
+    bool drained = dma->memory.maps_alive == 1 && !session->device->ops->busy(session->device);
 
     if (!drained && !session->impatient)
         return false;
@@ -236,13 +115,13 @@ static bool unmap_finished(struct vfu_session *session)
 static int take_out(struct vfu_dma *dma, const struct sdc_vfu_dma_unmap *unmap)
 {
     if (unmap->flags & SDC_VFU_UNMAP_ALL) {
-        dma->before = dma->table.regions;
-        dma->table.regions = (struct sdc_regions){0};
+        dma->before = dma->memory.table.regions;
+        dma->memory.table.regions = (struct sdc_regions){0};
         return 0;
     }
-    int rc = sdc_regions_copy(&dma->before, &dma->table.regions);
+    int rc = sdc_regions_copy(&dma->before, &dma->memory.table.regions);
     if (rc == 0)
-        rc = sdc_region_table_remove(&dma->table, unmap->address, unmap->size);
+        rc = sdc_region_table_remove(&dma->memory.table, unmap->address, unmap->size);
     if (rc < 0)
         sdc_regions_clear(&dma->before);
     return rc;

@@ -69,7 +69,7 @@ static void take_down(struct vfu_session *session)
         session->closing = VFU_CLOSE_END;
         vfu_dma_withdraw(session);
     }
-    if (session->closing == VFU_CLOSE_END && !device->ops->busy(device) && session->dma.maps_alive == 0) {
+    if (session->closing == VFU_CLOSE_END && !device->ops->busy(device) && session->dma.memory.maps_alive == 0) {
         if (device->ops->close_io_fds)
             device->ops->close_io_fds(device);
         device->host = NULL;
@@ -286,6 +286,11 @@ static const struct sdc_pci_host_ops host_ops = {
     .ready = host_ready,
 };
 
+static void memory_released(struct sdc_guest_memory *memory)
+{
+    vfu_session_step(sdc_container(memory, struct vfu_session, dma.memory));
+}
+
 // --- life ---
 
 struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device,
@@ -308,6 +313,10 @@ struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pc
         .notice = {.expired = run_notice},
         .step = {.run = run_step},
         .max_data_xfer_size = SDC_LIMIT_DATA_XFER,
+        .dma.memory = {.loop = loop,
+                       .name = options->name,
+                       .allow_plain_files = options->allow_file_memory,
+                       .released = memory_released},
         .begun = UINT64_MAX,
         .ended = ended,
         .context = context,

@@ -6,8 +6,8 @@
 
 #include "base/limits.h"
 #include "loop/loop.h"
-#include "memory/map.h"
 #include "os/socket.h"
+#include "transport/common/guest_memory.h"
 #include "transport/common/remote.h"
 #include "transport/vfio_user/vfio_user.h"
 #include "wire/vfio_user.h"
@@ -208,11 +208,8 @@ int vfu_feature_serve(struct vfu_session *session, struct vfu_message *message, 
 // --- dma.c: guest memory ---
 
 struct vfu_dma {
-    struct sdc_region_table table;
-    struct sdc_map *map;       // the current one; the session's reference
-    struct vfu_file *files;    // that are mapped
-    uint32_t maps_alive;       // published and not freed; one: nobody uses an older one than the current
-    bool changed;              // the table is ahead of map
+    struct sdc_guest_memory memory;
+    bool changed;              // the table is ahead of the newest map
     bool holding;              // replies to DMA_MAPs wait until the card has taken the maps over
     struct sdc_regions before; // the DMA_UNMAP under way: what the table was, in case I/O on the region does not end
     struct sdc_vfu_dma_unmap unmap; // that command
