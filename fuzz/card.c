@@ -156,7 +156,7 @@ void fuzz_card_open(struct fuzz_card *card, uint16_t queues, uint16_t queue_size
     struct sdc_error err;
 
     *card = (struct fuzz_card){.host = {.ops = &ops}};
-    if (sdc_card_new("virtio-blk", "ram:256k", &options, &loop, 1, &card->card, &err) < 0)
+    if (sdc_card_new("virtio-blk", "ram:256k", &options, SDC_CARD_PCI, &loop, 1, &card->card, &err) < 0)
         sdc_bug(err.text);
     card->pci = card->card->pci;
     card->pci->host = &card->host;

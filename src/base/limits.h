@@ -8,6 +8,7 @@
 #define SDC_LIMIT_MESSAGE_FDS 16                      // fds with one message
 #define SDC_LIMIT_REPLY_FDS 64                        // fds with one reply of ours, if the client takes so many
 #define SDC_LIMIT_UNREAD_FDS 128                      // fds of ours that a client may leave in its socket
+#define SDC_LIMIT_VHOST_SLOTS 509                     // regions that a vhost-user front end may show, as KVM has slots
 #define SDC_LIMIT_WRITE_MULTI 200                     // writes in one REGION_WRITE_MULTI, as QEMU sends
 #define SDC_LIMIT_VERSION_JSON 4096                   // bytes of a VERSION request's JSON
 #define SDC_LIMIT_VERSION_REPLY_JSON 194              // bytes of ours: QEMU takes no longer reply

@@ -21,7 +21,8 @@
 static const char usage[] =
     "usage: sidecard serve SOCKET DEVICE BACKEND [--option=value ...]\n"
     "\n"
-    "  SOCKET   PATH or vfio-user:PATH, a Unix socket to make; fd:N, a listening one that was passed in\n"
+    "  SOCKET   PATH or vfio-user:PATH, a Unix socket to make, or vhost-user:PATH; fd:N, vfio-user:fd:N or\n"
+    "           vhost-user:fd:N, a listening one that was passed in\n"
     "  DEVICE   virtio-blk\n"
     "  BACKEND  PATH or file:PATH, a raw image or a block device; ram:SIZE; null:SIZE\n"
     "\n"

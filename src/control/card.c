@@ -10,6 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+// A virtio device in the shape that the card is to have; takes device over.
+static int shape_virtio(struct sdc_card *card, struct sdc_virtio_device *device, struct sdc_loop *const *loops, unsigned loops_count,
+                        struct sdc_error *err)
+{
+    if (card->shape == SDC_CARD_VHOST)
+        return sdc_vhu_card_new(device, loops, loops_count, &card->vhost, err);
+    return sdc_virtio_pci_new(device, loops, loops_count, &card->pci, err);
+}
+
 // --- virtio-blk ---
 
 // A serial number that stays the same when the card is served again: made of the backend's name.
@@ -62,7 +71,7 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
     device->withheld = options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED;
     card->device = device;
     card->refresh = refresh_virtio_blk;
-    return sdc_virtio_pci_new(device, loops, loops_count, &card->pci, err);
+    return shape_virtio(card, device, loops, loops_count, err);
 }
 
 // --- the registry ---
@@ -95,8 +104,8 @@ static int unknown(const char *device, struct sdc_error *err)
     return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "unknown device '%s'; there is: virtio-blk", device);
 }
 
-int sdc_card_new(const char *device, const char *backend, const struct sdc_card_options *options, struct sdc_loop *const *loops,
-                 unsigned loops_count, struct sdc_card **out, struct sdc_error *err)
+int sdc_card_new(const char *device, const char *backend, const struct sdc_card_options *options, enum sdc_card_shape shape,
+                 struct sdc_loop *const *loops, unsigned loops_count, struct sdc_card **out, struct sdc_error *err)
 {
     for (size_t i = 0; i < SDC_COUNT(types); i++) {
         if (strcmp(device, types[i].name) != 0)
@@ -104,6 +113,7 @@ int sdc_card_new(const char *device, const char *backend, const struct sdc_card_
         struct sdc_card *card = calloc(1, sizeof *card);
         if (!card)
             return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");
+        card->shape = shape;
         int rc = types[i].make(card, backend, options, loops, loops_count, err);
         if (rc < 0)
             free(card);
@@ -116,6 +126,9 @@ int sdc_card_new(const char *device, const char *backend, const struct sdc_card_
 
 void sdc_card_free(struct sdc_card *card)
 {
-    card->pci->ops->destroy(card->pci);
+    if (card->shape == SDC_CARD_VHOST)
+        sdc_vhu_card_free(card->vhost);
+    else
+        card->pci->ops->destroy(card->pci);
     free(card);
 }

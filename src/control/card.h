@@ -6,6 +6,7 @@
 
 #include "backend/block/block.h"
 #include "loop/loop.h"
+#include "transport/vhost_user/vhost_user.h"
 
 // What the user can say about a card. Zero means the default where the comment names one.
 struct sdc_card_options {
@@ -19,8 +20,18 @@ struct sdc_card_options {
     struct sdc_block_open_options block;
 };
 
+// What a transport shows of a card.
+enum sdc_card_shape {
+    SDC_CARD_PCI,   // a PCI device: vfio-user
+    SDC_CARD_VHOST, // a virtio device: vhost-user
+};
+
 struct sdc_card {
-    struct sdc_pci_device *pci;
+    enum sdc_card_shape shape;
+    union {
+        struct sdc_pci_device *pci;
+        struct sdc_vhu_card *vhost;
+    };
     // Home loop: looks at what stands behind the card again.
     void (*refresh)(struct sdc_card *card);
     void *device;
@@ -28,8 +39,9 @@ struct sdc_card {
 
 // The names of the devices, ended by NULL.
 const char *const *sdc_card_names(void);
-// Makes the card `device` on `backend` (as on the command line). loops[0] is its home loop. 0 or a negative errno with err filled.
-int sdc_card_new(const char *device, const char *backend, const struct sdc_card_options *options, struct sdc_loop *const *loops,
-                 unsigned loops_count, struct sdc_card **card, struct sdc_error *err);
+// Makes the card `device` on `backend` (as on the command line), in the shape that a transport wants. loops[0] is its home loop. 0 or a
+// negative errno with err filled.
+int sdc_card_new(const char *device, const char *backend, const struct sdc_card_options *options, enum sdc_card_shape shape,
+                 struct sdc_loop *const *loops, unsigned loops_count, struct sdc_card **card, struct sdc_error *err);
 // No session is connected, no loop runs.
 void sdc_card_free(struct sdc_card *card);

@@ -42,32 +42,39 @@ struct sdc_server {
 
 // --- sockets ---
 
-static const char prefix[] = "vfio-user:";
+static const struct {
+    const char *prefix;
+    enum sdc_card_shape shape;
+} transports[] = {{"vfio-user:", SDC_CARD_PCI}, {"vhost-user:", SDC_CARD_VHOST}};
 static const char fd_prefix[] = "fd:";
 
-// What stands before a colon in what the user calls the socket is a transport, unless a slash says that it is part of a path.
-static int check_transport(const char *socket, struct sdc_error *err)
+// What stands before a colon in what the user calls the socket is a transport, unless a slash says that it is part of a path. *rest is
+// what stands behind it.
+static int parse_transport(const char *socket, enum sdc_card_shape *shape, const char **rest, struct sdc_error *err)
 {
     size_t word = strcspn(socket, ":/");
 
-    if (socket[word] != ':' || strncmp(socket, prefix, sizeof prefix - 1) == 0 ||
-        strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0)
+    *shape = SDC_CARD_PCI;
+    *rest = socket;
+    for (size_t i = 0; i < SDC_COUNT(transports); i++) {
+        size_t length = strlen(transports[i].prefix);
+        if (strncmp(socket, transports[i].prefix, length) != 0)
+            continue;
+        *shape = transports[i].shape;
+        *rest = socket + length;
         return 0;
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': there is no transport '%.*s'; type PATH, vfio-user:PATH or fd:N, "
-                         "and ./ before a path with a colon in it", socket, (int)word, socket);
+    }
+    if (socket[word] != ':' || strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0)
+        return 0;
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': there is no transport '%.*s'; type PATH, vfio-user:PATH, "
+                         "vhost-user:PATH or fd:N, and ./ before a path with a colon in it", socket, (int)word, socket);
 }
 
-// Opens what the user calls the socket.
-static int open_socket(struct outlet *outlet, const struct sdc_serve_options *options, struct sdc_error *err)
+// Opens what the user calls the socket, without the transport.
+static int open_socket(struct outlet *outlet, const struct sdc_serve_options *options, const char *socket, struct sdc_error *err)
 {
-    const char *socket = options->socket;
     uint64_t number;
-    int rc = check_transport(socket, err);
 
-    if (rc < 0)
-        return rc;
-    if (strncmp(socket, prefix, sizeof prefix - 1) == 0)
-        socket += sizeof prefix - 1;
     if (strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0) {
         if (sdc_parse_number(socket + sizeof fd_prefix - 1, 0, INT32_MAX, &number) < 0)
             return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': write fd: and a number, as in fd:3", socket);
@@ -100,22 +107,35 @@ static void free_outlet(struct outlet *outlet)
     free(outlet);
 }
 
+static int start_listening(struct outlet *outlet, bool allow_file_memory, struct sdc_error *err)
+{
+    struct sdc_loop *home = outlet->server->loops[0];
+    struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = allow_file_memory};
+    struct sdc_vhu_options vhu = {.name = outlet->name, .allow_file_memory = allow_file_memory};
+
+    if (outlet->card->shape == SDC_CARD_VHOST)
+        return sdc_vhu_listen(home, outlet->fd, outlet->card->vhost, &vhu, &outlet->listener, err);
+    return sdc_vfu_listen(home, outlet->fd, outlet->card->pci, &vfu, &outlet->listener, err);
+}
+
 int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err)
 {
     struct outlet *outlet = calloc(1, sizeof *outlet);
     if (!outlet)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a socket");
 
+    enum sdc_card_shape shape = SDC_CARD_PCI;
+    const char *socket = options->socket;
     *outlet = (struct outlet){.server = server, .place = {.lock_fd = -1}, .fd = -1, .name = strdup(options->socket)};
-    int rc = outlet->name ? sdc_card_new(options->device, options->backend, &options->card, server->loops,
-                                         server->loops_count, &outlet->card, err)
+    int rc = outlet->name ? parse_transport(options->socket, &shape, &socket, err)
                           : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a name");
     if (rc == 0)
-        rc = open_socket(outlet, options, err);
-    if (rc == 0) {
-        struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = options->allow_file_memory};
-        rc = sdc_vfu_listen(server->loops[0], outlet->fd, outlet->card->pci, &vfu, &outlet->listener, err);
-    }
+        rc = sdc_card_new(options->device, options->backend, &options->card, shape, server->loops, server->loops_count,
+                          &outlet->card, err);
+    if (rc == 0)
+        rc = open_socket(outlet, options, socket, err);
+    if (rc == 0)
+        rc = start_listening(outlet, options->allow_file_memory, err);
     if (rc < 0) {
         free_outlet(outlet);
         return rc;

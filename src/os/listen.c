@@ -262,6 +262,11 @@ static int socket_option(int fd, int name)
     return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -errno : value;
 }
 
+bool sdc_socket_is_stream(int fd)
+{
+    return socket_option(fd, SO_TYPE) == SOCK_STREAM;
+}
+
 int sdc_socket_adopt(int fd, struct sdc_error *err)
 {
     int domain = socket_option(fd, SO_DOMAIN);

@@ -38,6 +38,8 @@ void sdc_socket_unlisten(const char *path, struct sdc_socket_place *place);
 int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err);
 // Two stream sockets that are connected with each other, close-on-exec. 0 or a negative errno.
 int sdc_socket_pair(int pair[2]);
+// Whether fd is a stream socket.
+bool sdc_socket_is_stream(int fd);
 // A connection, non-blocking, close-on-exec, or a negative errno: -EAGAIN none waits; -EMFILE when fds have run out: then the
 // connection was accepted by means of a reserve fd and closed, so that the caller's loop does not spin.
 int sdc_socket_accept(int fd);

@@ -32,7 +32,8 @@ enum {
 
 static void packed_start(struct sdc_ring *ring)
 {
-    ring->packed.avail_wrap = ring->packed.used_wrap = true;
+    ring->avail_next = ring->used_next = ring->config.position;
+    ring->packed.avail_wrap = ring->packed.used_wrap = !ring->config.wrapped;
 }
 
 static int packed_resolve(struct sdc_ring *ring, struct sdc_memory *memory)

@@ -39,6 +39,10 @@ int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, 
         return sdc_error_set(err, -EINVAL, SDC_FAULT_PEER, "queue size %" PRIu32 " is not %s up to %d", config->size,
                              packed ? "a number" : "a power of two", SDC_LIMIT_QUEUE_SIZE);
 
+    if (packed && config->position >= config->size)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_PEER, "a queue of %" PRIu32 " entries cannot go on at %u", config->size,
+                             config->position);
+
     *ring = (struct sdc_ring){
         .format = packed ? &sdc_ring_packed : &sdc_ring_split, .config = *config, .memory = *memory};
     ring->format->start(ring);
@@ -54,7 +58,7 @@ int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, 
     if (!ring->taken)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a queue of %" PRIu32 " entries", config->size);
     if (config->log && !config->resume)
-        sdc_inflight_start(config->log, ring->used_next, true);
+        sdc_inflight_start(config->log, ring->used_next, !config->wrapped);
     if (rc == 0)
         wake(ring);
     return 0;

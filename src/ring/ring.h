@@ -20,7 +20,8 @@ struct sdc_ring_config {
     uint64_t desc;     // guest addresses (virtio 1.2, 2.7: descriptor area, driver area, device area)
     uint64_t driver;
     uint64_t device;
-    uint16_t position; // split rings: where to go on, the next available entry and the next used one
+    uint16_t position; // where to go on: the next available entry, which is the next used one too. 0: a new ring
+    bool wrapped;      // packed rings: the wrap counters are 0 there; they are 1 in a new ring
     struct sdc_inflight *log; // opened for a ring like this, outlasts it; NULL: what is in flight is written down nowhere
     bool resume;       // with a log: go on where it says, not at position. Such a ring may be started asleep
 };
@@ -97,6 +98,12 @@ bool sdc_ring_rearm(struct sdc_ring *ring);
 
 extern const struct sdc_ring_format sdc_ring_split;
 extern const struct sdc_ring_format sdc_ring_packed;
+
+// Packed rings: whether the wrap counter of the next available entry is 0.
+static inline bool sdc_ring_wrapped(const struct sdc_ring *ring)
+{
+    return ring->format == &sdc_ring_packed && !ring->packed.avail_wrap;
+}
 
 // For the formats: the features that they differ by, and how they say that the driver broke the rules.
 static inline bool sdc_ring_has(const struct sdc_ring *ring, uint64_t feature)

@@ -190,7 +190,7 @@ def test_device_that_is_like_nothing_says_what_there_is(cli, sock, disk):
     said(cli("serve", sock, "zzz", disk), USAGE, "zzz", "virtio-blk")
 
 
-@pytest.mark.parametrize("word", ["vhost-user", "vfio-usr", "x"])
+@pytest.mark.parametrize("word", ["vhost-usr", "vfio-usr", "x"])
 def test_unknown_transport_is_not_taken_for_a_path(cli, workdir, disk, word):
     said(cli("serve", f"{word}:vm0.sock", "virtio-blk", disk), USAGE, word, "vfio-user:", "./")
 

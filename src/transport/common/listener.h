@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A listening socket that lets one client in at a time: the next one waits in the backlog until the card is as new again. What a session is,
-// the transport says. All on the home loop.
+// A listening socket that lets one client in at a time: the next one waits in the backlog until the card is as new again. What a
+// session is, the transport says. All on the home loop.
 #pragma once
 
 #include <sidecard/error.h>

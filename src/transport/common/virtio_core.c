@@ -77,8 +77,7 @@ static void run_broke(struct sdc_post *post)
     if (core->status & SDC_VIRTIO_S_NEEDS_RESET || core->resetting || core->status == 0)
         return;
     core->status |= SDC_VIRTIO_S_NEEDS_RESET;
-    if (core->status & SDC_VIRTIO_S_DRIVER_OK)
-        core->ops->config_interrupt(core->context);
+    core->ops->config_interrupt(core->context);
 }
 
 static void queue_broke(struct sdc_virtqueue *queue, const char *reason)
@@ -188,9 +187,15 @@ void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const 
 
 void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue)
 {
+    if (core->features & SDC_VIRTIO_F_RING_RESET)
+        sdc_virtio_core_stop_queue(core, queue);
+}
+
+void sdc_virtio_core_stop_queue(struct sdc_virtio_core *core, uint16_t queue)
+{
     struct queue_state *state = &core->states[queue];
 
-    if (!(core->features & SDC_VIRTIO_F_RING_RESET) || !state->enabled)
+    if (!state->enabled)
         return;
     state->enabled = false;
     if (!state->started)
@@ -198,6 +203,11 @@ void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue)
     state->started = false;
     state->resetting = true;
     order(core, queue, SDC_VIRTQUEUE_STOP);
+}
+
+void sdc_virtio_core_forgive(struct sdc_virtio_core *core)
+{
+    core->status &= (uint8_t)~SDC_VIRTIO_S_NEEDS_RESET;
 }
 
 bool sdc_virtio_core_queue_resetting(const struct sdc_virtio_core *core, uint16_t queue)
@@ -268,8 +278,7 @@ void sdc_virtio_config_changed(struct sdc_virtio_device *device)
     struct sdc_virtio_core *core = device->core;
 
     core->config_generation++;
-    if (core->status & SDC_VIRTIO_S_DRIVER_OK)
-        core->ops->config_interrupt(core->context);
+    core->ops->config_interrupt(core->context);
 }
 
 // --- life ---

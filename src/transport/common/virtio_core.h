@@ -9,7 +9,8 @@
 struct sdc_virtio_core_ops {
     uint64_t features; // that are the transport's own to offer
     void (*interrupt)(void *context, uint16_t queue); // the queue's loop
-    void (*config_interrupt)(void *context);          // home loop
+    // Home loop: the configuration has changed, or the device needs a reset. The driver is to hear of it, if it is there.
+    void (*config_interrupt)(void *context);
     void (*ready)(void *context);                     // home loop: not busy any more
 };
 
@@ -48,6 +49,10 @@ void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const 
 bool sdc_virtio_core_enabled(const struct sdc_virtio_core *core, uint16_t queue);
 // VIRTIO_F_RING_RESET: the queue alone ends (virtio 1.2, 2.6.1); it may be set up and enabled again when it is not resetting any more.
 void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue);
+// The same where it is the transport that ends queues (vhost-user). Where the ring stood is in core->queues[queue] then.
+void sdc_virtio_core_stop_queue(struct sdc_virtio_core *core, uint16_t queue);
+// No queue runs: those that broke may be started again.
+void sdc_virtio_core_forgive(struct sdc_virtio_core *core);
 bool sdc_virtio_core_queue_resetting(const struct sdc_virtio_core *core, uint16_t queue);
 void sdc_virtio_core_kick(struct sdc_virtio_core *core, uint16_t queue);
 // Signals of fd, an eventfd, are kicks of the queue too, from whoever has a copy of it: whenever it is started, and from now on if it is.

@@ -272,6 +272,9 @@ static void obeyed(struct sdc_virtqueue *queue)
 static void start(struct sdc_virtqueue *queue)
 {
     struct sdc_error err;
+
+    queue->position = queue->config.position;
+    queue->wrapped = queue->config.wrapped;
     int rc = use_map(queue, queue->map);
     if (rc < 0) {
         queue->broke(queue, "no memory");
@@ -310,6 +313,8 @@ static void stop(struct sdc_virtqueue *queue)
     sdc_loop_undefer(queue->loop, &queue->work);
     sdc_loop_undefer(queue->loop, &queue->flush);
     sdc_virtqueue_abandon(queue);
+    queue->position = queue->ring.avail_next;
+    queue->wrapped = sdc_ring_wrapped(&queue->ring);
     sdc_ring_stop(&queue->ring);
     free_requests(queue);
     drop_use(queue->use);

@@ -51,6 +51,10 @@ struct sdc_virtqueue {
     atomic_bool kicked;
     struct sdc_post kick_post;
 
+    // Where the ring stood when the queue obeyed a STOP; the home loop reads it until the next START.
+    uint16_t position;
+    bool wrapped;
+
     // The queue's loop only.
     struct sdc_watch kick_watch;
     bool running;

@@ -60,7 +60,8 @@ static void core_config_interrupt(void *context)
 {
     struct virtio_pci *card = context;
 
-    raise(card, card->config_vector, ISR_CONFIG);
+    if (card->core->status & SDC_VIRTIO_S_DRIVER_OK)
+        raise(card, card->config_vector, ISR_CONFIG);
 }
 
 static void core_ready(void *context)

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The device behind the vrings: features, status, configuration, reset.
+#include "transport/vhost_user/session.h"
+
+#include "base/check.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+// What a driver has done before its VMM shows us a vring. A front end that speaks of the status says its own.
+enum { DRIVER_THERE = SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER | SDC_VIRTIO_S_FEATURES_OK | SDC_VIRTIO_S_DRIVER_OK };
+
+static uint64_t u64_of(const struct vhu_message *message)
+{
+    uint64_t value;
+
+    memcpy(&value, message->payload, sizeof value);
+    return value;
+}
+
+int vhu_nothing(struct vhu_session *session, struct vhu_message *message)
+{
+    (void)session;
+    (void)message;
+    return 0;
+}
+
+// --- features ---
+
+int vhu_get_features(struct vhu_session *session, struct vhu_message *message)
+{
+    (void)message;
+    return vhu_reply_u64(session, sdc_virtio_core_offered(session->card->core) | SDC_VHOST_F_PROTOCOL_FEATURES);
+}
+
+// A driver that is there comes again with other features only after its VMM has stopped the vrings.
+int vhu_set_features(struct vhu_session *session, struct vhu_message *message)
+{
+    struct sdc_virtio_core *core = session->card->core;
+    uint64_t features = u64_of(message) & ~SDC_VHOST_F_PROTOCOL_FEATURES;
+
+    if (session->features_set && features == core->features)
+        return 0;
+    if (vhu_runs(session->card)) {
+        sdc_log_peer("%s: SET_FEATURES %#" PRIx64 " while vrings run with %#" PRIx64, session->options->name, features, core->features);
+        return -EBUSY;
+    }
+    sdc_virtio_core_reset(core); // at once: no queue runs
+    sdc_virtio_core_accept(core, features);
+    sdc_virtio_core_set_status(core, DRIVER_THERE);
+    session->features_set = core->status & SDC_VIRTIO_S_FEATURES_OK;
+    return session->features_set ? 0 : -EINVAL;
+}
+
+int vhu_get_protocol_features(struct vhu_session *session, struct vhu_message *message)
+{
+    (void)message;
+    return vhu_reply_u64(session, VHU_PROTOCOL_FEATURES);
+}
+
+int vhu_set_protocol_features(struct vhu_session *session, struct vhu_message *message)
+{
+    uint64_t features = u64_of(message);
+
+    if (features & ~VHU_PROTOCOL_FEATURES)
+        return -EINVAL;
+    session->protocol_features = features;
+    return 0;
+}
+
+int vhu_get_queue_num(struct vhu_session *session, struct vhu_message *message)
+{
+    (void)message;
+    return vhu_reply_u64(session, session->card->core->device->queues_count);
+}
+
+// --- configuration ---
+
+// Bytes past the end of the device's configuration are zero, as over PCI: front ends ask for as many as their own structure has.
+int vhu_get_config(struct vhu_session *session, struct vhu_message *message)
+{
+    struct sdc_virtio_device *device = session->card->core->device;
+    struct sdc_vhost_config config;
+    uint8_t reply[sizeof config + SDC_VHOST_CONFIG_MAX] = {0};
+
+    memcpy(&config, message->payload, sizeof config);
+    // The specification's word for an error is a reply without payload.
+    if (!sdc_within(config.offset, config.size, SDC_VHOST_CONFIG_MAX) || message->header.size != sizeof config + config.size)
+        return vhu_reply(session, NULL, 0);
+    memcpy(reply, &config, sizeof config);
+    if (config.offset < device->config_size)
+        device->ops->config_read(device, config.offset, reply + sizeof config,
+                                 (uint32_t)sdc_min(config.size, device->config_size - config.offset));
+    return vhu_reply(session, reply, (uint32_t)sizeof config + config.size);
+}
+
+int vhu_set_config(struct vhu_session *session, struct vhu_message *message)
+{
+    struct sdc_virtio_device *device = session->card->core->device;
+    struct sdc_vhost_config config;
+
+    memcpy(&config, message->payload, sizeof config);
+    if (message->header.size != sizeof config + config.size || !sdc_within(config.offset, config.size, device->config_size))
+        return -EINVAL;
+    if (config.flags != SDC_VHOST_CONFIG_WRITABLE)
+        return -ENOTSUP;
+    if (device->ops->config_write)
+        device->ops->config_write(device, config.offset, message->payload + sizeof config, config.size);
+    return 0;
+}
+
+// --- status and reset ---
+
+static bool reset_finished(struct vhu_session *session)
+{
+    vhu_card_forget(session->card);
+    vhu_acknowledge(session, 0);
+    return true;
+}
+
+void vhu_begin_reset(struct vhu_session *session)
+{
+    session->features_set = false;
+    session->status = 0;
+    sdc_virtio_core_reset(session->card->core);
+}
+
+int vhu_reset_device(struct vhu_session *session, struct vhu_message *message)
+{
+    (void)message;
+    vhu_begin_reset(session);
+    session->waiting = reset_finished;
+    return VHU_LATER;
+}
+
+int vhu_get_status(struct vhu_session *session, struct vhu_message *message)
+{
+    uint8_t status = session->status;
+
+    (void)message;
+    if (!session->features_set)
+        status &= (uint8_t)~SDC_VIRTIO_S_FEATURES_OK;
+    return vhu_reply_u64(session, status | (session->card->core->status & SDC_VIRTIO_S_NEEDS_RESET));
+}
+
+int vhu_set_status(struct vhu_session *session, struct vhu_message *message)
+{
+    uint64_t status = u64_of(message);
+
+    if (status > UINT8_MAX)
+        return -EINVAL;
+    if (status == 0)
+        return vhu_reset_device(session, message);
+    session->status = (uint8_t)(status & ~(uint64_t)SDC_VIRTIO_S_NEEDS_RESET);
+    return 0;
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Guest memory: a table at once, or region by region. Each region has the guest's address, by which descriptors name it, and the front
+// end's own, by which vrings do.
+#include "transport/vhost_user/session.h"
+
+#include "base/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t *guest)
+{
+    for (unsigned i = 0; i < session->slots_count; i++) {
+        const struct sdc_vhost_region *slot = &session->slots[i];
+        if (user - slot->user_address < slot->size) {
+            *guest = slot->guest_address + (user - slot->user_address);
+            return true;
+        }
+    }
+    return false;
+}
+
+// --- taking a new table over ---
+
+// The card uses the newest map, and what used older ones has ended.
+static bool memory_taken(struct vhu_session *session)
+{
+    if (session->memory.maps_alive > 1)
+        return false;
+    vhu_acknowledge(session, 0);
+    return true;
+}
+
+static int publish(struct vhu_session *session)
+{
+    struct sdc_map *map = sdc_guest_memory_publish(&session->memory);
+    if (!map)
+        return -ENOMEM;
+    sdc_virtio_core_set_map(session->card->core, map);
+    session->waiting = memory_taken;
+    return VHU_LATER;
+}
+
+// --- regions ---
+
+static bool overlaps(const struct sdc_vhost_region *a, const struct sdc_vhost_region *b)
+{
+    return a->user_address < b->user_address + b->size && b->user_address < a->user_address + a->size;
+}
+
+// Adds a region to the table and to the slots.
+static int add(struct vhu_session *session, const struct sdc_vhost_region *slot, int fd)
+{
+    struct sdc_region region = {
+        .iova = slot->guest_address, .size = slot->size, .access = SDC_ACCESS_READ | SDC_ACCESS_WRITE};
+    uint64_t end;
+
+    if (slot->size > SDC_LIMIT_DMA_REGION_BYTES || !sdc_add(slot->user_address, slot->size, &end))
+        return -EINVAL;
+    if (session->slots_count == SDC_LIMIT_VHOST_SLOTS)
+        return -ENOSPC;
+    for (unsigned i = 0; i < session->slots_count; i++) {
+        if (overlaps(slot, &session->slots[i]))
+            return -EEXIST;
+    }
+    int rc = slot->size > 0 ? sdc_guest_memory_find(&session->memory, fd, slot->mmap_offset, &region) : -EINVAL;
+    if (rc == 0)
+        rc = sdc_region_table_add(&session->memory.table, &region);
+    sdc_mapping_unref(region.mapping);
+    if (rc == 0)
+        session->slots[session->slots_count++] = *slot;
+    return rc;
+}
+
+int vhu_set_mem_table(struct vhu_session *session, struct vhu_message *message)
+{
+    struct sdc_vhost_region slots[SDC_VHOST_MEM_TABLE_MAX];
+    struct sdc_vhost_mem_table table;
+    int rc = 0;
+
+    memcpy(&table, message->payload, sizeof table);
+    if (table.num_regions > SDC_VHOST_MEM_TABLE_MAX || table.num_regions != (uint32_t)message->fds_count ||
+        message->header.size < sizeof table + table.num_regions * sizeof *slots)
+        return -EINVAL;
+    memcpy(slots, message->payload + sizeof table, table.num_regions * sizeof *slots);
+    sdc_region_table_clear(&session->memory.table);
+    session->slots_count = 0;
+    for (uint32_t i = 0; rc == 0 && i < table.num_regions; i++)
+        rc = add(session, &slots[i], message->fds[i]);
+    // The table before is gone, and a part of a table is none.
+    if (rc < 0) {
+        sdc_region_table_clear(&session->memory.table);
+        session->slots_count = 0;
+    }
+    int published = publish(session);
+    if (rc < 0)
+        session->waiting = NULL;
+    return rc < 0 ? rc : published;
+}
+
+int vhu_get_max_mem_slots(struct vhu_session *session, struct vhu_message *message)
+{
+    (void)message;
+    return vhu_reply_u64(session, SDC_LIMIT_VHOST_SLOTS);
+}
+
+int vhu_add_mem_reg(struct vhu_session *session, struct vhu_message *message)
+{
+    struct sdc_vhost_mem_reg reg;
+
+    memcpy(&reg, message->payload, sizeof reg);
+    int rc = add(session, &reg.region, message->fds[0]);
+    return rc < 0 ? rc : publish(session);
+}
+
+int vhu_rem_mem_reg(struct vhu_session *session, struct vhu_message *message)
+{
+    struct sdc_vhost_mem_reg reg;
+
+    memcpy(&reg, message->payload, sizeof reg);
+    for (unsigned i = 0; i < session->slots_count; i++) {
+        const struct sdc_vhost_region *slot = &session->slots[i];
+        if (slot->guest_address != reg.region.guest_address || slot->user_address != reg.region.user_address ||
+            slot->size != reg.region.size)
+            continue;
+        int rc = sdc_region_table_remove(&session->memory.table, slot->guest_address, slot->size);
+        if (rc < 0)
+            return rc;
+        session->slots[i] = session->slots[--session->slots_count];
+        return publish(session);
+    }
+    return -ENOENT;
+}

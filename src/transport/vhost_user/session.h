@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A vhost-user session: one connected front end. What the files of this folder share. Everything runs on the home loop but what a vring's
+// lock guards.
+#pragma once
+
+#include "base/limits.h"
+#include "os/socket.h"
+#include "transport/common/guest_memory.h"
+#include "transport/common/virtio_core.h"
+#include "transport/vhost_user/vhost_user.h"
+#include "wire/vhost_user.h"
+
+#include <pthread.h>
+
+struct vhu_session;
+
+// Features of virtio that end or begin at the VMM's own transport: a front end that was offered them would promise what it does not bring.
+#define VHU_WITHHELD (SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)
+
+#define VHU_PROTOCOL_FEATURES                                                                                          \
+    (SDC_VHOST_PROTOCOL_F_MQ | SDC_VHOST_PROTOCOL_F_REPLY_ACK | SDC_VHOST_PROTOCOL_F_BACKEND_REQ |                     \
+     SDC_VHOST_PROTOCOL_F_CONFIG | SDC_VHOST_PROTOCOL_F_RESET_DEVICE | SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS |      \
+     SDC_VHOST_PROTOCOL_F_STATUS)
+
+// --- card.c: the device and its vrings ---
+
+struct vhu_vring {
+    // What the front end has said.
+    uint32_t size;
+    bool has_addresses;
+    struct sdc_vhost_vring_addr addresses; // in the front end's own memory
+    uint16_t position; // where to go on
+    bool wrapped;
+    bool started; // by a kick fd, until GET_VRING_BASE
+    bool enabled;
+    // Whether the queue runs: it is both.
+    bool running;
+    // Queues' loops signal the fds while the home loop changes them.
+    pthread_mutex_t lock;
+    int call_fd; // eventfds; -1: none
+    int err_fd;
+};
+
+struct sdc_vhu_card {
+    struct sdc_virtio_core *core;
+    struct vhu_vring *vrings; // as many as the device has queues
+    struct vhu_session *session; // NULL: no front end is connected
+};
+
+// The vrings are as the front end found them: its fds are closed. No queue runs.
+void vhu_card_forget(struct sdc_vhu_card *card);
+
+// --- stream.c: messages from and to the socket ---
+
+// As large as the payload of a request can be: a table of 8 regions, or 256 bytes of configuration.
+enum { VHU_PAYLOAD_MAX = sizeof(struct sdc_vhost_mem_table) + SDC_VHOST_MEM_TABLE_MAX * sizeof(struct sdc_vhost_region) + 64 };
+
+struct vhu_message {
+    struct sdc_vhost_header header;
+    uint8_t payload[VHU_PAYLOAD_MAX];
+    int fds[SDC_VHOST_FDS_MAX]; // a handler that keeps one sets it to -1
+    int fds_count;
+};
+
+struct vhu_stream {
+    int fd;
+    struct vhu_message in; // the message that is arriving
+    size_t got;            // its bytes
+    bool fds_lost;         // more came with it than a message may have
+    uint8_t *out;          // replies that were not sent yet
+    size_t out_size;
+    size_t out_used;
+    size_t out_sent;
+};
+
+// Receives what is there of one message and no more, so that fds, which come with the first bytes of a message, are always those of the
+// message that is being read. 1: it is whole, in stream->in; 0 at the end of the stream; -EAGAIN; -EPROTO: it is larger than any; or
+// an error.
+int vhu_stream_receive(struct vhu_stream *stream);
+// The message is done with: closes the fds that nobody kept.
+void vhu_stream_consume(struct vhu_stream *stream);
+// A reply to a request, with size bytes of payload. -ENOMEM.
+int vhu_stream_reply(struct vhu_stream *stream, uint32_t request, const void *payload, uint32_t size);
+// Sends what can be sent. 0 (look at vhu_stream_unsent) or an error.
+int vhu_stream_send(struct vhu_stream *stream);
+static inline size_t vhu_stream_unsent(const struct vhu_stream *stream)
+{
+    return stream->out_used - stream->out_sent;
+}
+void vhu_stream_close(struct vhu_stream *stream);
+
+// --- session.c ---
+
+struct vhu_session {
+    struct sdc_loop *loop;
+    struct sdc_vhu_card *card;
+    const struct sdc_vhu_options *options;
+    struct vhu_stream stream;
+    bool whole;   // stream.in is a whole message that waits to be handled
+    bool closing;
+    struct sdc_watch watch;
+    struct sdc_timer deadline; // for the rest of a message
+    bool dated;                // it is set
+    struct sdc_deferred step;
+    uint64_t protocol_features; // as the front end set them
+    bool features_set;
+    uint8_t status; // as the front end set it
+    // The command that waits for the card: called when that is not busy; true: it is finished, with *result.
+    bool (*waiting)(struct vhu_session *session);
+    struct sdc_guest_memory memory;
+    struct sdc_vhost_region *slots; // the front end's regions
+    unsigned slots_count;
+    // channel.c
+    int channel_fd; // for requests of ours; -1: none
+    struct sdc_watch channel;
+    bool config_changed; // is to be told
+    uint8_t unsent[sizeof(struct sdc_vhost_header)]; // the rest of a message
+    size_t unsent_size;
+    enum { VHU_CLOSE_RESET, VHU_CLOSE_UNMAP, VHU_CLOSE_END } step_down; // the next step of taking it down
+    void (*ended)(struct vhu_session *session);
+    void *context;
+};
+
+struct vhu_session *vhu_session_new(struct sdc_loop *loop, int fd, struct sdc_vhu_card *card, const struct sdc_vhu_options *options,
+                                    void (*ended)(struct vhu_session *session), void *context);
+void vhu_session_close(struct vhu_session *session, const char *reason);
+void vhu_session_free(struct vhu_session *session);
+void vhu_session_step(struct vhu_session *session);
+
+// --- dispatch.c ---
+
+// What a handler can say besides 0 (done; acknowledged if the front end wants that) and a negative errno (refused).
+enum {
+    VHU_REPLIED = 1, // with a reply of its own
+    VHU_LATER = 2,   // session->waiting is set: it acknowledges or replies
+};
+
+// Handles the message in hand. 0; VHU_LATER; or a negative errno: it was refused and that cannot be said: the session ends.
+int vhu_dispatch(struct vhu_session *session);
+// Says that the message in hand was done (0) or refused, if the front end asked for that. An error: see vhu_dispatch.
+int vhu_acknowledge(struct vhu_session *session, int result);
+// A handler's reply.
+int vhu_reply(struct vhu_session *session, const void *payload, uint32_t size);
+int vhu_reply_u64(struct vhu_session *session, uint64_t value);
+
+// Handlers, by file. Each gets a message whose size, fds and state the table has checked.
+int vhu_get_features(struct vhu_session *session, struct vhu_message *message); // device.c
+int vhu_set_features(struct vhu_session *session, struct vhu_message *message);
+int vhu_get_protocol_features(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_protocol_features(struct vhu_session *session, struct vhu_message *message);
+int vhu_nothing(struct vhu_session *session, struct vhu_message *message);
+int vhu_get_queue_num(struct vhu_session *session, struct vhu_message *message);
+int vhu_get_config(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_config(struct vhu_session *session, struct vhu_message *message);
+int vhu_reset_device(struct vhu_session *session, struct vhu_message *message);
+int vhu_get_status(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_status(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_backend_req_fd(struct vhu_session *session, struct vhu_message *message); // channel.c
+int vhu_set_mem_table(struct vhu_session *session, struct vhu_message *message);      // memory.c
+int vhu_get_max_mem_slots(struct vhu_session *session, struct vhu_message *message);
+int vhu_add_mem_reg(struct vhu_session *session, struct vhu_message *message);
+int vhu_rem_mem_reg(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_vring_num(struct vhu_session *session, struct vhu_message *message);      // vrings.c
+int vhu_set_vring_addr(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_vring_base(struct vhu_session *session, struct vhu_message *message);
+int vhu_get_vring_base(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_vring_kick(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_vring_call(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_vring_err(struct vhu_session *session, struct vhu_message *message);
+int vhu_set_vring_enable(struct vhu_session *session, struct vhu_message *message);
+
+// vrings.c: whether any queue runs.
+bool vhu_runs(const struct sdc_vhu_card *card);
+// device.c: the device is reset and its vrings are forgotten; finished when the card is not busy.
+void vhu_begin_reset(struct vhu_session *session);
+// memory.c: the guest address of what the front end has at `user`. False: it has shown no such memory.
+bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t *guest);
+// channel.c: tells the front end that the configuration has changed, when it can be told.
+void vhu_channel_tell(struct vhu_session *session);
+void vhu_channel_close(struct vhu_session *session);
