@@ -15,10 +15,17 @@ enum {
 static int open_vfio_user(const struct sdc_bench_options *options, struct sdc_driver_transport **transport,
                           struct sdc_error *err)
 {
-    struct sdc_vfio_client_options connect = {.timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
+    struct sdc_vfio_client_options connect = {
+        .timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS),
+        .twin_socket = options->twin_socket,
+    };
     struct sdc_vfio_client *client;
     int ret = sdc_vfio_client_open(options->socket, &connect, &client, err);
-    return ret < 0 ? ret : sdc_driver_virtio_pci_open(client, transport, err);
+    if (ret == 0)
+        ret = sdc_driver_virtio_pci_open(client, transport, err);
+    if (ret == 0)
+        sdc_driver_virtio_pci_notify_by(*transport, options->notify);
+    return ret;
 }
 
 static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_driver_transport **transport,

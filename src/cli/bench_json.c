@@ -79,6 +79,7 @@ static json_t *options_object(const struct sdc_bench_options *options)
         set_number_text(object, "number_ios", options->number_ios);
     set_number_text(object, "randseed", options->seed);
     json_object_set_new(object, "verify", json_string(options->verify ? "pattern" : "none"));
+    json_object_set_new(object, "memory", json_string(options->private_memory ? "private" : "shared"));
     json_object_set_new(object, "wait", json_string(options->poll ? "poll" : "interrupt"));
     return object;
 }
@@ -92,6 +93,7 @@ static json_t *device_object(const struct sdc_driver_blk_info *info, const struc
     json_object_set_new(object, "queues", integer(info->queues));
     json_object_set_new(object, "queue_size", integer(info->queue_size));
     json_object_set_new(object, "ring", json_string(info->packed ? "packed" : "split"));
+    json_object_set_new(object, "notified_by", json_string(info->notified_by));
     json_object_set_new(object, "features", json_sprintf("0x%llx", (unsigned long long)info->features));
     json_object_set_new(object, "notifications", integer(totals->kicks));
     json_object_set_new(object, "waits", integer(totals->waits));

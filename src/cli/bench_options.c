@@ -44,6 +44,9 @@ const char sdc_bench_usage[] =
     "  --packed=on|off       use packed rings if the device offers them (on)\n"
     "  --event-idx=on|off    use event indices if the device offers them (on)\n"
     "  --indirect=on|off     use indirect descriptors if the device offers them (on)\n"
+    "  --notify=auto|message|ioeventfd|mapped  how to tell the device of requests (auto)\n"
+    "  --memory=shared|private  share memory, or let all data move by messages (shared)\n"
+    "  --twin-socket=on|off  let the server ask for private memory on a socket of its own (off)\n"
     "\n"
     "  --json                results in the form of fio's JSON\n"
     "  --eta=auto|never      a live line on a terminal, or none (auto)\n"
@@ -85,13 +88,51 @@ static int parse_rw(const struct sdc_option *option, const char *text, struct sd
                          text);
 }
 
+// Which of these words it is.
+static int pick(const struct sdc_option *option, const char *text, const char *const *names, size_t count, size_t *which,
+                struct sdc_error *err)
+{
+    char all[80] = "";
+    for (size_t i = 0, at = 0; i < count; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *which = i;
+            return 0;
+        }
+        at += (size_t)snprintf(all + at, sizeof all - at, "%s%s", i == 0 ? "" : i + 1 < count ? ", " : " or ", names[i]);
+    }
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: must be %s", option->name, text, all);
+}
+
+static int parse_memory(const struct sdc_option *option, const char *text, struct sdc_error *err)
+{
+    static const char *const names[] = {"shared", "private"};
+    size_t which = 0;
+    int ret = pick(option, text, names, SDC_COUNT(names), &which, err);
+    if (ret == 0)
+        *(bool *)option->value = which == 1;
+    return ret;
+}
+
+static int parse_notify(const struct sdc_option *option, const char *text, struct sdc_error *err)
+{
+    const char *names[SDC_DRIVER_NOTIFY_MAPPED + 1];
+    size_t which = 0;
+    for (size_t i = 0; i < SDC_COUNT(names); i++)
+        names[i] = sdc_driver_notify_name((enum sdc_driver_notify)i);
+    int ret = pick(option, text, names, SDC_COUNT(names), &which, err);
+    if (ret == 0)
+        *(enum sdc_driver_notify *)option->value = (enum sdc_driver_notify)which;
+    return ret;
+}
+
 static int parse_eta(const struct sdc_option *option, const char *text, struct sdc_error *err)
 {
-    bool never = strcmp(text, "never") == 0;
-    if (!never && strcmp(text, "auto") != 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--eta=%s: must be auto or never", text);
-    *(bool *)option->value = never;
-    return 0;
+    static const char *const names[] = {"auto", "never"};
+    size_t which = 0;
+    int ret = pick(option, text, names, SDC_COUNT(names), &which, err);
+    if (ret == 0)
+        *(bool *)option->value = which == 1;
+    return ret;
 }
 
 // Seconds: a number, with fio's "s" or "m" behind it or not.
@@ -178,6 +219,13 @@ static int check_socket(struct sdc_bench_options *options, const char *socket, s
                              "--reconnect-ms=%" PRIu64 ": only a vhost-user back end can be found again; type vhost-user:%s",
                              options->reconnect_ms, socket);
     options->socket = socket;
+    if (options->vhost_user && (options->private_memory || options->twin_socket))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s: over vhost-user all memory is shared; leave it out",
+                             options->private_memory ? "memory=private" : "twin-socket=on");
+    if (options->vhost_user && options->notify != SDC_DRIVER_NOTIFY_AUTO)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--notify=%s: over vhost-user it is always an eventfd; leave it out",
+                             sdc_driver_notify_name(options->notify));
     return 0;
 }
 
@@ -226,6 +274,9 @@ int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *opt
         {"packed", SDC_OPTION_BOOL, &options->packed, 0, 0, "--packed=off", NULL},
         {"event-idx", SDC_OPTION_BOOL, &options->event_idx, 0, 0, "--event-idx=off", NULL},
         {"indirect", SDC_OPTION_BOOL, &options->indirect, 0, 0, "--indirect=off", NULL},
+        {"notify", SDC_OPTION_CALL, &options->notify, 0, 0, "--notify=message", parse_notify},
+        {"memory", SDC_OPTION_CALL, &options->private_memory, 0, 0, "--memory=private", parse_memory},
+        {"twin-socket", SDC_OPTION_BOOL, &options->twin_socket, 0, 0, "--twin-socket=on", NULL},
         {"eta", SDC_OPTION_CALL, &options->quiet, 0, 0, "--eta=never", parse_eta},
         {"help", SDC_OPTION_FLAG, &options->help, 0, 0, "--help", NULL},
     };

@@ -2,6 +2,8 @@
 // What sidecard bench was asked to do: fio's words, checked.
 #pragma once
 
+#include "driver/doorbell.h"
+
 #include <sidecard/error.h>
 
 #include <stdbool.h>
@@ -35,6 +37,9 @@ struct sdc_bench_options {
     bool packed;
     bool event_idx;
     bool indirect;
+    bool private_memory; // no fds: data moves by messages
+    bool twin_socket;
+    enum sdc_driver_notify notify;
     bool help;
 };
 

@@ -112,7 +112,7 @@ static void print_direction(FILE *to, const char *name, const struct sdc_bench_s
     print_percentiles(to, latency);
 }
 
-static void print_cpu(FILE *to, const struct sdc_bench_totals *totals)
+static void print_cpu(FILE *to, const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals)
 {
     uint64_t ios = totals->stats[SDC_BENCH_READ].ios + totals->stats[SDC_BENCH_WRITE].ios;
     double time = totals->jobs_ns > 0 ? (double)totals->jobs_ns : 1;
@@ -120,8 +120,9 @@ static void print_cpu(FILE *to, const struct sdc_bench_totals *totals)
             100 * (double)totals->usage.user_ns / time, 100 * (double)totals->usage.system_ns / time,
             totals->usage.switches);
     if (ios > 0)
-        fprintf(to, "  queues: %.3f notifications and %.3f waits for each request\n",
-                (double)totals->kicks / (double)ios, (double)totals->waits / (double)ios);
+        fprintf(to, "  queues: %.3f notifications%s%s and %.3f waits for each request\n",
+                (double)totals->kicks / (double)ios, *info->notified_by ? " by " : "", info->notified_by,
+                (double)totals->waits / (double)ios);
 }
 
 void sdc_bench_print(FILE *to, const struct sdc_bench_options *options,
@@ -129,14 +130,14 @@ void sdc_bench_print(FILE *to, const struct sdc_bench_options *options,
 {
     static const char *const names[] = {"read", "write"};
     char size[32];
-    fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s rings: err=%d\n", options->rw,
+    fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s rings, %s memory: err=%d\n", options->rw,
             sdc_format_size(options->block_size, size), options->iodepth, totals->jobs,
             options->poll ? "polling" : "by interrupt", info->packed ? "packed" : "split",
-            totals->error ? -totals->error->code : 0);
+            options->private_memory ? "private" : "shared", totals->error ? -totals->error->code : 0);
     for (unsigned i = 0; i < SDC_BENCH_DIRECTIONS; i++)
         if (totals->stats[i].ios > 0)
             print_direction(to, names[i], &totals->stats[i]);
-    print_cpu(to, totals);
+    print_cpu(to, info, totals);
     if (options->verify)
         fprintf(to, "  verify: %" PRIu64 " blocks checked%s\n", totals->verified,
                 totals->error && totals->error->code == -EILSEQ ? "" : ", all as they were written");

@@ -126,6 +126,7 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
         .write_zeroes_max = values[MAX_ZEROES] * SECTOR,
         .features = features,
         .packed = features & SDC_VIRTIO_F_RING_PACKED,
+        .notified_by = "",
     };
     return 0;
 }
@@ -220,12 +221,15 @@ int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk
         .iova = QUEUES_IOVA,
         .extra = count * sdc_driver_blk_queue_memory(depth),
         .interrupts = !options->poll,
+        .private_memory = options->private_memory,
     };
     ret = sdc_driver_device_start(&blk->device, &setup, err);
     if (ret < 0)
         return ret;
     blk->queues_count = count;
     blk->info.queue_size = blk->device.queues[0]->config.size;
+    if (blk->device.transport->ops->notified_by)
+        blk->info.notified_by = blk->device.transport->ops->notified_by(blk->device.transport, 0);
     uint32_t room = count_room(blk, segments);
     if (room == 0 || options->depth > room)
         return sdc_error_set(err, -E2BIG, SDC_FAULT_USER,

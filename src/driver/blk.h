@@ -27,6 +27,7 @@ struct sdc_driver_blk_info {
     uint64_t write_zeroes_max;
     uint64_t features; // negotiated
     bool packed;       // the queues are packed rings
+    const char *notified_by; // how its queues are notified, once they are set up; "": nobody says
 };
 
 // How to use it.
@@ -36,6 +37,7 @@ struct sdc_driver_blk_options {
     uint32_t depth;       // requests in flight on each queue; 0: 128, or as many as it holds
     uint64_t request_max; // bytes of data in one request; 0: 128 KiB, or what the device takes
     bool poll;            // no interrupts
+    bool private_memory;  // of the queues: see driver/device.h
 };
 
 enum sdc_driver_blk_op {

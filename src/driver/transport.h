@@ -27,7 +27,8 @@ struct sdc_driver_queue_place {
 struct sdc_driver_transport_ops {
     const char *name;
     uint16_t (*device_id)(struct sdc_driver_transport *transport); // virtio 1.2, section 5
-    // Lets the device reach memory. It stays the caller's and has to outlive the transport.
+    // Lets the device reach memory. It stays the caller's and has to outlive the transport. -ENOTSUP: this
+    // device reaches shared memory only, and this is private.
     int (*map)(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory,
                struct sdc_error *err);
     int (*get_features)(struct sdc_driver_transport *transport, uint64_t *offered, struct sdc_error *err);
@@ -57,6 +58,8 @@ struct sdc_driver_transport_ops {
     // Tells the device that a queue has something new, and up to which position if VIRTIO_F_NOTIFICATION_DATA was
     // negotiated. Any thread; does not wait for the device.
     int (*notify)(struct sdc_driver_transport *transport, uint16_t index, uint16_t position, struct sdc_error *err);
+    // How it tells it, for a queue that was set up: a word for people. May be absent.
+    const char *(*notified_by)(struct sdc_driver_transport *transport, uint16_t index);
     // An fd that hangs up when the device goes away.
     int (*hangup_fd)(struct sdc_driver_transport *transport);
     // Takes what the device side has sent unasked; an error when it is gone. Any thread.

@@ -69,6 +69,8 @@ static int map(struct sdc_driver_transport *transport, const struct sdc_client_m
     struct sdc_vhost_client_region region = {
         .guest_address = memory->iova, .user_address = (uintptr_t)memory->base, .size = memory->size, .fd = memory->fd};
 
+    if (memory->fd < 0)
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "memory that is not shared: vhost-user reaches none");
     if (device->memories_count == MEMORIES_MAX)
         return sdc_error_set(err, -ENOSPC, SDC_FAULT_USER, "more than %d pieces of memory", MEMORIES_MAX);
     int ret = sdc_vhost_client_map(device->client, &region, err);

@@ -72,8 +72,11 @@ struct virtio_pci {
     uint32_t notify_multiplier;
     bool msix_on;
     bool notification_data; // VIRTIO_F_NOTIFICATION_DATA was accepted
-    uint16_t queues_count;
-    uint64_t *notify_offsets; // of each queue, in the notification structure's region
+    enum sdc_driver_notify notify_by;
+    bool doorbells_open;
+    struct sdc_driver_doorbells doorbells;
+    uint16_t bells_count;
+    struct sdc_driver_doorbell *bells; // of each queue
 };
 
 static struct virtio_pci *of(struct sdc_driver_transport *transport)
@@ -100,13 +103,6 @@ static int common_write(struct virtio_pci *card, uint32_t offset, uint32_t size,
     sdc_put32(raw, value);
     return sdc_vfio_client_write(card->pci.client, card->places[COMMON].region,
                                  card->places[COMMON].offset + offset, raw, size, err);
-}
-
-// 64-bit registers are written as two halves, which every device has to take (4.1.3.1).
-static int common_write64(struct virtio_pci *card, uint32_t offset, uint64_t value, struct sdc_error *err)
-{
-    int ret = common_write(card, offset, 4, (uint32_t)value, err);
-    return ret < 0 ? ret : common_write(card, offset + 4, 4, (uint32_t)(value >> 32), err);
 }
 
 // --- features, status ---
@@ -279,8 +275,8 @@ static uint32_t notification_size(const struct virtio_pci *card)
     return card->notification_data ? 4 : 2;
 }
 
-// Where queue `index`, which is selected, is notified (4.1.4.4).
-static int find_notify(struct virtio_pci *card, uint16_t index, struct sdc_error *err)
+// Where queue `index`, which is selected, is notified (4.1.4.4), as an offset in the region.
+static int find_notify(struct virtio_pci *card, uint16_t index, uint64_t *at, struct sdc_error *err)
 {
     const struct place *place = &card->places[NOTIFY];
     uint32_t number;
@@ -293,16 +289,48 @@ static int find_notify(struct virtio_pci *card, uint16_t index, struct sdc_error
                              "the device says that queue %u is notified at 0x%" PRIx64 " of 0x%" PRIx64
                              " bytes",
                              index, offset, place->size);
-    if (index >= card->queues_count) {
-        uint64_t *offsets = reallocarray(card->notify_offsets, index + (size_t)1, sizeof *offsets);
-        if (!offsets)
-            return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", index + 1);
-        for (; card->queues_count <= index; card->queues_count++)
-            offsets[card->queues_count] = UINT64_MAX;
-        card->notify_offsets = offsets;
-    }
-    card->notify_offsets[index] = place->offset + offset;
+    *at = place->offset + offset;
     return 0;
+}
+
+// What the server offers for all queues is asked for with the first one.
+static int open_doorbells(struct virtio_pci *card, struct sdc_error *err)
+{
+    const struct place *place = &card->places[NOTIFY];
+    if (card->doorbells_open)
+        return 0;
+    int ret = sdc_driver_doorbells_open(&card->doorbells, card->pci.client, place->region, place->offset, place->size,
+                                        card->notify_by, err);
+    card->doorbells_open = ret == 0;
+    return ret;
+}
+
+static int make_bells(struct virtio_pci *card, uint16_t index, struct sdc_error *err)
+{
+    if (index < card->bells_count)
+        return 0;
+    struct sdc_driver_doorbell *bells = reallocarray(card->bells, index + (size_t)1, sizeof *bells);
+    if (!bells)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", index + 1);
+    for (; card->bells_count <= index; card->bells_count++)
+        bells[card->bells_count] = (struct sdc_driver_doorbell){.way = SDC_DRIVER_NOTIFY_AUTO, .fd = -1};
+    card->bells = bells;
+    return 0;
+}
+
+// Queue `index` is selected.
+static int setup_bell(struct virtio_pci *card, uint16_t index, struct sdc_error *err)
+{
+    uint64_t offset = 0;
+    int ret = find_notify(card, index, &offset, err);
+    if (ret == 0)
+        ret = open_doorbells(card, err);
+    if (ret == 0)
+        ret = make_bells(card, index, err);
+    if (ret == 0)
+        ret = sdc_driver_doorbell_choose(&card->doorbells, card->notify_by, offset, notification_size(card), index,
+                                         &card->bells[index], err);
+    return ret;
 }
 
 // A device that does not take the size keeps the one it had, and would go on at other places than we do.
@@ -319,21 +347,34 @@ static int set_size(struct virtio_pci *card, uint16_t index, uint16_t size, stru
     return ret;
 }
 
+// 64-bit registers are written as two halves, which every device has to take (4.1.3.1).
+static int write_addresses(struct virtio_pci *card, const struct sdc_driver_queue_place *place, struct sdc_error *err)
+{
+    static const uint32_t registers[] = {QUEUE_DESC, QUEUE_DRIVER, QUEUE_DEVICE};
+    const uint64_t addresses[] = {place->desc, place->driver, place->device};
+    struct sdc_vfio_write writes[2 * SDC_COUNT(registers)];
+    for (uint32_t i = 0; i < SDC_COUNT(writes); i++) {
+        writes[i] = (struct sdc_vfio_write){
+            .region = card->places[COMMON].region,
+            .size = 4,
+            .offset = card->places[COMMON].offset + registers[i / 2] + 4 * (i % 2),
+        };
+        sdc_put32(writes[i].data, (uint32_t)(addresses[i / 2] >> (32 * (i % 2))));
+    }
+    return sdc_vfio_client_write_multi(card->pci.client, writes, SDC_COUNT(writes), false, err);
+}
+
 static int queue_setup(struct sdc_driver_transport *transport, const struct sdc_driver_queue_place *place,
                        struct sdc_error *err)
 {
     struct virtio_pci *card = of(transport);
     int ret = common_write(card, QUEUE_SELECT, 2, place->index, err);
     if (ret == 0)
-        ret = find_notify(card, place->index, err);
+        ret = setup_bell(card, place->index, err);
     if (ret == 0)
         ret = set_size(card, place->index, place->size, err);
     if (ret == 0)
-        ret = common_write64(card, QUEUE_DESC, place->desc, err);
-    if (ret == 0)
-        ret = common_write64(card, QUEUE_DRIVER, place->driver, err);
-    if (ret == 0)
-        ret = common_write64(card, QUEUE_DEVICE, place->device, err);
+        ret = write_addresses(card, place, err);
     if (ret == 0 && place->call_fd >= 0)
         ret = set_vector(card, place->index + UINT32_C(1), place->call_fd, QUEUE_VECTOR, err);
     else if (ret == 0)
@@ -377,20 +418,27 @@ static int queue_resetting(struct sdc_driver_transport *transport, uint16_t inde
 static int notify(struct sdc_driver_transport *transport, uint16_t index, uint16_t position, struct sdc_error *err)
 {
     struct virtio_pci *card = of(transport);
-    uint8_t raw[4];
-    sdc_put16(raw, index);
-    sdc_put16(raw + 2, position);
-    return sdc_vfio_client_post(card->pci.client, card->places[NOTIFY].region, card->notify_offsets[index],
-                                raw, notification_size(card), err);
+    uint32_t value = index | (card->notification_data ? (uint32_t)position << 16 : 0);
+    return sdc_driver_doorbell_ring(&card->doorbells, &card->bells[index], value, notification_size(card), err);
+}
+
+static const char *notified_by(struct sdc_driver_transport *transport, uint16_t index)
+{
+    return sdc_driver_notify_name(of(transport)->bells[index].way);
 }
 
 // --- memory, life and death ---
 
+// Private memory is served by a thread of the client's: ours may be asleep, or poll the very memory.
 static int map(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory,
                struct sdc_error *err)
 {
-    return sdc_vfio_client_map(of(transport)->pci.client, memory->iova, memory->size,
-                               SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE, memory->fd, 0, err);
+    struct sdc_vfio_client *client = of(transport)->pci.client;
+    uint32_t both = SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE;
+    if (memory->fd >= 0)
+        return sdc_vfio_client_map(client, memory->iova, memory->size, both, memory->fd, 0, err);
+    int ret = sdc_vfio_client_serve_start(client, err);
+    return ret < 0 ? ret : sdc_vfio_client_map_private(client, memory->iova, memory->size, both, memory->base, err);
 }
 
 static int hangup_fd(struct sdc_driver_transport *transport)
@@ -400,14 +448,16 @@ static int hangup_fd(struct sdc_driver_transport *transport)
 
 static int check(struct sdc_driver_transport *transport, struct sdc_error *err)
 {
-    return sdc_vfio_client_process(of(transport)->pci.client, err);
+    int ret = sdc_vfio_client_process(of(transport)->pci.client, err);
+    return ret < 0 ? ret : 0; // answers that are left go out with the next message
 }
 
 static void close_transport(struct sdc_driver_transport *transport)
 {
     struct virtio_pci *card = of(transport);
     sdc_vfio_client_close(card->pci.client);
-    free(card->notify_offsets);
+    sdc_driver_doorbells_close(&card->doorbells);
+    free(card->bells);
     free(card);
 }
 
@@ -428,6 +478,7 @@ static const struct sdc_driver_transport_ops virtio_pci_ops = {
     .queue_reset = queue_reset,
     .queue_resetting = queue_resetting,
     .notify = notify,
+    .notified_by = notified_by,
     .hangup_fd = hangup_fd,
     .check = check,
     .close = close_transport,
@@ -503,4 +554,9 @@ int sdc_driver_virtio_pci_open(struct sdc_vfio_client *client, struct sdc_driver
     card->transport.ops = &virtio_pci_ops;
     *transport = &card->transport;
     return 0;
+}
+
+void sdc_driver_virtio_pci_notify_by(struct sdc_driver_transport *transport, enum sdc_driver_notify way)
+{
+    of(transport)->notify_by = way;
 }

@@ -44,6 +44,12 @@ int sdc_fd_set_nonblocking(int fd)
     return 0;
 }
 
+bool sdc_fd_is_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && flags & O_NONBLOCK;
+}
+
 bool sdc_fd_is_eventfd(int fd)
 {
     char path[40], target[40];

@@ -14,6 +14,8 @@ int sdc_fd_duplicate(int fd);
 bool sdc_fd_is_open(int fd);
 // Sets O_NONBLOCK. 0 or a negative errno.
 int sdc_fd_set_nonblocking(int fd);
+// Whether O_NONBLOCK is set.
+bool sdc_fd_is_nonblocking(int fd);
 // Whether fd is an eventfd (not a pipe, socket or file).
 bool sdc_fd_is_eventfd(int fd);
 

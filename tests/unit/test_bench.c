@@ -12,6 +12,7 @@
 #include "cli/bench_options.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -187,6 +188,27 @@ static void fios_words_are_understood(void **state)
     assert_int_equal(options.queue_size, 64);
 }
 
+static void memory_and_notifications_are_as_asked_for(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"auto", "message", "ioeventfd", "mapped"};
+    struct sdc_bench_options options;
+    struct sdc_error err;
+    assert_int_equal(parse("a", &options, &err), 0);
+    assert_false(options.private_memory || options.twin_socket);
+    assert_int_equal(options.notify, SDC_DRIVER_NOTIFY_AUTO);
+    assert_int_equal(parse("a --memory=private --twin_socket=on", &options, &err), 0);
+    assert_true(options.private_memory && options.twin_socket);
+    assert_int_equal(parse("a --memory=private --memory=shared", &options, &err), 0);
+    assert_false(options.private_memory);
+    for (unsigned i = 0; i < SDC_COUNT(words); i++) {
+        char line[40];
+        snprintf(line, sizeof line, "a --notify=%s", words[i]);
+        assert_int_equal(parse(line, &options, &err), 0);
+        assert_int_equal(options.notify, SDC_DRIVER_NOTIFY_AUTO + i);
+    }
+}
+
 static void mistakes_are_named(void **state)
 {
     (void)state;
@@ -215,6 +237,12 @@ static void mistakes_are_named(void **state)
         {"a --poll --interrupt", "exclude each other"},
         {"a --rw=write --readonly", "--readonly was given"},
         {"a --eta=always", "auto or never"},
+        {"a --memory=some", "--memory=some: must be shared or private"},
+        {"a --notify=irq", "--notify=irq: must be auto, message, ioeventfd or mapped"},
+        {"a --twin-socket=maybe", "must be on or off"},
+        {"vhost-user:a --memory=private", "--memory=private: over vhost-user all memory is shared"},
+        {"vhost-user:a --twin-socket=on", "--twin-socket=on: over vhost-user"},
+        {"vhost-user:a --notify=message", "--notify=message: over vhost-user it is always an eventfd"},
     };
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
         struct sdc_bench_options options;
@@ -235,6 +263,7 @@ int main(void)
         cmocka_unit_test(every_changed_bit_of_a_block_is_found),
         cmocka_unit_test(a_wrong_block_is_told_by_its_fault),
         cmocka_unit_test(fios_words_are_understood),
+        cmocka_unit_test(memory_and_notifications_are_as_asked_for),
         cmocka_unit_test(mistakes_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

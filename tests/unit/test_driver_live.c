@@ -118,25 +118,43 @@ struct disk {
     struct sdc_client_memory data; // the disk as it should be, then as it is
 };
 
-static void open_disk(struct disk *disk, const struct server *server, uint64_t without,
-                      const struct sdc_driver_blk_options *options)
+// How to connect, and by which way to notify.
+struct way {
+    struct sdc_vfio_client_options connect;
+    enum sdc_driver_notify notify;
+};
+
+static void open_disk_by(struct disk *disk, const struct server *server, const struct way *way, uint64_t without,
+                         const struct sdc_driver_blk_options *options)
 {
     struct sdc_vfio_client *client;
     struct sdc_driver_transport *transport;
     struct sdc_error err = {0};
-    int ret = sdc_vfio_client_open(server->path, NULL, &client, &err);
+    int ret = sdc_vfio_client_open(server->path, &way->connect, &client, &err);
+    if (ret == 0 && way->connect.twin_socket != sdc_vfio_client_session(client)->twin_socket)
+        fail_msg("the server makes no twin socket");
     if (ret == 0)
         ret = sdc_driver_virtio_pci_open(client, &transport, &err);
+    if (ret == 0)
+        sdc_driver_virtio_pci_notify_by(transport, way->notify);
     if (ret == 0)
         ret = sdc_driver_blk_open(transport, without, &disk->blk, &err);
     if (ret == 0)
         ret = sdc_driver_blk_start(disk->blk, options, &err);
     if (ret == 0)
-        ret = sdc_client_memory_new(&disk->data, DATA_IOVA, 2 * DISK, &err);
+        ret = options->private_memory ? sdc_client_memory_new_private(&disk->data, DATA_IOVA, 2 * DISK, &err)
+                                      : sdc_client_memory_new(&disk->data, DATA_IOVA, 2 * DISK, &err);
     if (ret == 0)
         ret = sdc_driver_blk_map(disk->blk, &disk->data, &err);
     if (ret < 0)
         fail_msg("%s", err.text);
+}
+
+static void open_disk(struct disk *disk, const struct server *server, uint64_t without,
+                      const struct sdc_driver_blk_options *options)
+{
+    static const struct way usual;
+    open_disk_by(disk, server, &usual, without, options);
 }
 
 static void close_disk(struct disk *disk)
@@ -279,11 +297,45 @@ static void a_queue_is_reset_while_the_other_goes_on(void **state)
         #test " (packed)", test, NULL, NULL, &formats[1]  \
     }
 
+// No byte of memory is shared: rings, headers and data all go by messages, over either socket, in the layout of either
+// kind of client; and whatever the memory is, each way to notify does.
+static void data_comes_back_over_memory_that_is_not_shared(void **state)
+{
+    static const struct {
+        struct way way;
+        bool private, poll;
+        const char *notified_by;
+    } cases[] = {
+        {{{0}, SDC_DRIVER_NOTIFY_AUTO}, true, false, "ioeventfd"},
+        {{{0}, SDC_DRIVER_NOTIFY_MESSAGE}, true, true, "message"},
+        {{{.twin_socket = true}, SDC_DRIVER_NOTIFY_MESSAGE}, true, false, "message"},
+        {{{.twin_socket = true}, SDC_DRIVER_NOTIFY_IOEVENTFD}, true, true, "ioeventfd"},
+        {{{.dma_count_32 = true}, SDC_DRIVER_NOTIFY_AUTO}, true, false, "ioeventfd"},
+        {{{.max_data_transfer = 1000}, SDC_DRIVER_NOTIFY_AUTO}, true, false, "ioeventfd"},
+        {{{.twin_socket = true}, SDC_DRIVER_NOTIFY_IOEVENTFD}, false, false, "ioeventfd"},
+        {{{0}, SDC_DRIVER_NOTIFY_MESSAGE}, false, true, "message"},
+    };
+    struct server server;
+    start_server(&server, false);
+    for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
+        struct disk disk;
+        struct sdc_driver_blk_options options = {
+            .queues = QUEUES, .request_max = BLOCK, .poll = cases[i].poll, .private_memory = cases[i].private};
+        open_disk_by(&disk, &server, &cases[i].way, *(uint64_t *)*state, &options);
+        assert_string_equal(sdc_driver_blk_info(disk.blk)->notified_by, cases[i].notified_by);
+        for (uint16_t queue = 0; queue < QUEUES; queue++)
+            write_and_compare(&disk, queue, options.poll, (uint8_t)(i + queue));
+        close_disk(&disk);
+    }
+    stop_server(&server);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         BOTH(data_comes_back_over_rings_of_any_size),
         BOTH(a_queue_is_reset_while_the_other_goes_on),
+        BOTH(data_comes_back_over_memory_that_is_not_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// PCI discovery and the virtio-pci transport against a card made of two arrays: configuration space and one
-// BAR.
+// PCI discovery and the virtio-pci transport, against a card made for the test.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +10,7 @@
 #include "base/check.h"
 #include "driver/pci.h"
 #include "driver/virtio_pci.h"
-#include "fake_server.h"
+#include "fake_card.h"
 #include "os/fd.h"
 #include "os/wait.h"
 
@@ -22,230 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    CAP_MSIX = 0x40,
-    CAP_COMMON = 0x50,
-    CAP_NOTIFY = 0x60,
-    CAP_DEVICE = 0x74,
-    CAP_SECOND_COMMON = 0x84,
-    BAR = 4,
-    BAR_BYTES = 0x4000,
-    COMMON = 0x0000,
-    DEVICE = 0x2000,
-    NOTIFY = 0x3000,
-    MULTIPLIER = 4,
-    NOTIFY_OFF = 3, // of every queue
-    VECTORS = 3,
-};
-
-struct card {
-    uint8_t config[256];
-    uint8_t mask[256]; // bits that can be written
-    uint8_t bar[BAR_BYTES];
-    uint64_t features;
-    uint64_t accepted;
-    unsigned generations; // reads of the generation that still change it
-    uint16_t bad_vector;  // reads back as NO_VECTOR
-    uint16_t queues;
-    uint16_t sizes[4];    // of each
-    bool keeps_sizes;     // whatever is written
-    unsigned resetting;   // reads of the queue's reset register that still say so
-    unsigned resets[4];   // of each queue
-    int fds[VECTORS];     // eventfds that were set
-    unsigned notified;    // writes to the notification register
-    uint32_t notified_value;
-    uint32_t notified_size;
-    bool notified_posted;
-};
-
-// --- the card ---
-
-static void put_capability(struct card *card, uint8_t at, uint8_t next, uint8_t type, uint32_t offset,
-                           uint32_t size)
-{
-    uint8_t *c = card->config + at;
-    c[0] = SDC_DRIVER_PCI_CAP_VENDOR;
-    c[1] = next;
-    c[2] = type == 2 ? 20 : 16;
-    c[3] = type;
-    c[4] = BAR;
-    sdc_put32(c + 8, offset);
-    sdc_put32(c + 12, size);
-    if (type == 2)
-        sdc_put32(c + 16, MULTIPLIER);
-}
-
-static struct card *new_card(void)
-{
-    struct card *card = calloc(1, sizeof *card);
-    uint8_t *c = card->config;
-    sdc_put16(c, 0x1af4);
-    sdc_put16(c + 2, 0x1042);
-    sdc_put16(c + 6, 0x10);       // capabilities
-    sdc_put32(c + 8, 0x01800001); // class, revision
-    sdc_put16(c + 0x2c, 0x1af4);
-    sdc_put16(c + 0x2e, 0x1100);
-    c[0x34] = CAP_MSIX;
-    sdc_put32(c + 0x10, 0xfe001001); // BAR0: I/O, 32 bytes
-    sdc_put32(card->mask + 0x10, 0xffffffe0);
-    sdc_put32(c + 0x14, 0xfe000000); // BAR1: 32-bit, 4 KiB
-    sdc_put32(card->mask + 0x14, 0xfffff000);
-    sdc_put32(c + 0x20, 0x0000000c); // BAR4: 64-bit, prefetchable, 16 KiB
-    sdc_put32(card->mask + 0x20, 0xffffc000);
-    sdc_put32(card->mask + 0x24, 0xffffffff);
-    sdc_put16(card->mask + 4, 0xffff);
-    c[CAP_MSIX] = SDC_DRIVER_PCI_CAP_MSIX;
-    c[CAP_MSIX + 1] = CAP_COMMON;
-    sdc_put16(c + CAP_MSIX + 2, VECTORS - 1);
-    sdc_put16(card->mask + CAP_MSIX + 2, 0xc000);
-    put_capability(card, CAP_COMMON, CAP_NOTIFY, 1, COMMON, 0x38);
-    put_capability(card, CAP_NOTIFY, CAP_DEVICE, 2, NOTIFY, 0x1000);
-    put_capability(card, CAP_DEVICE, CAP_SECOND_COMMON, 4, DEVICE, 64);
-    put_capability(card, CAP_SECOND_COMMON, 0, 1, 0x1000, 0x38); // the first one counts
-    card->features = UINT64_C(0x1234567890abcdef);
-    card->bad_vector = 0xffff;
-    card->queues = 2;
-    for (unsigned i = 0; i < 4; i++)
-        card->sizes[i] = 256;
-    for (unsigned i = 0; i < VECTORS; i++)
-        card->fds[i] = -1;
-    return card;
-}
-
-static void free_card(struct card *card)
-{
-    for (unsigned i = 0; i < VECTORS; i++)
-        sdc_fd_close(&card->fds[i]);
-    free(card);
-}
-
-static void bar_read(struct card *card, uint64_t offset, uint8_t *to, uint32_t size)
-{
-    unsigned queue = sdc_get16(card->bar + 0x16);
-    if (offset == COMMON + 0x04)
-        sdc_put32(card->bar + 0x04, (uint32_t)(card->features >> (32 * (sdc_get32(card->bar) & 1))));
-    if (offset == COMMON + 0x12)
-        sdc_put16(card->bar + 0x12, card->queues);
-    if (offset == COMMON + 0x15 && card->generations > 0) {
-        card->generations--;
-        card->bar[0x15]++;
-    }
-    if (offset == COMMON + 0x18)
-        sdc_put16(card->bar + 0x18, queue < card->queues ? card->sizes[queue] : 0);
-    if (offset == COMMON + 0x1a && sdc_get16(card->bar + 0x1a) == card->bad_vector)
-        sdc_put16(card->bar + 0x1a, 0xffff);
-    if (offset == COMMON + 0x1e)
-        sdc_put16(card->bar + 0x1e, NOTIFY_OFF);
-    if (offset == COMMON + 0x3a)
-        sdc_put16(card->bar + 0x3a, card->resetting > 0 && card->resetting-- > 0);
-    memcpy(to, card->bar + offset, size);
-}
-
-static void bar_write(struct card *card, uint64_t offset, const uint8_t *from, uint32_t size, bool posted)
-{
-    unsigned queue = sdc_get16(card->bar + 0x16);
-    memcpy(card->bar + offset, from, size);
-    if (offset == COMMON + 0x18 && queue < card->queues && !card->keeps_sizes)
-        card->sizes[queue] = sdc_get16(from);
-    if (offset == COMMON + 0x3a && queue < card->queues && sdc_get16(from) == 1)
-        card->resets[queue]++;
-    if (offset == COMMON + 0x0c) {
-        unsigned shift = 32 * (sdc_get32(card->bar + 8) & 1);
-        card->accepted = (card->accepted & ~(UINT64_C(0xffffffff) << shift)) | (uint64_t)sdc_get32(from)
-                                                                                   << shift;
-    }
-    if (offset == NOTIFY + NOTIFY_OFF * MULTIPLIER) {
-        card->notified++;
-        card->notified_size = size;
-        card->notified_value = size == 4 ? sdc_get32(from) : sdc_get16(from);
-        card->notified_posted = posted;
-    }
-}
-
-static void access_region(struct fake_server *server, struct fake_message *message)
-{
-    struct card *card = server->context;
-    struct sdc_vfu_region_access access;
-    uint8_t reply[sizeof access + 4096];
-    memcpy(&access, message->payload, sizeof access);
-    memcpy(reply, &access, sizeof access);
-    uint8_t *data = message->payload + sizeof access;
-    uint64_t limit = access.region == 7 ? sizeof card->config : access.region == BAR ? BAR_BYTES : 0;
-    bool read = message->header.cmd == SDC_VFU_REGION_READ, posted = message->header.flags & SDC_VFU_NO_REPLY;
-    if (!sdc_within(access.offset, access.count, limit)) {
-        if (!posted)
-            fake_reply_error(server, message, EINVAL);
-        return;
-    }
-    if (read && access.region == 7)
-        memcpy(reply + sizeof access, card->config + access.offset, access.count);
-    else if (read)
-        bar_read(card, access.offset, reply + sizeof access, access.count);
-    else if (access.region == BAR)
-        bar_write(card, access.offset, data, access.count, posted);
-    for (uint32_t i = 0; !read && access.region == 7 && i < access.count; i++) {
-        uint8_t mask = card->mask[access.offset + i], *at = &card->config[access.offset + i];
-        *at = (uint8_t)((*at & ~mask) | (data[i] & mask));
-    }
-    if (!posted)
-        fake_reply(server, message, reply, sizeof access + (read ? access.count : 0), NULL, 0);
-}
-
-static void set_irqs(struct fake_server *server, struct fake_message *message)
-{
-    struct card *card = server->context;
-    struct sdc_vfu_set_irqs set;
-    memcpy(&set, message->payload, sizeof set);
-    if (set.index != 2 || set.start + set.count > VECTORS || message->fds_count != (int)set.count) {
-        fake_reply_error(server, message, EINVAL);
-        return;
-    }
-    for (unsigned i = 0; i < set.count; i++) {
-        sdc_fd_close(&card->fds[set.start + i]);
-        card->fds[set.start + i] = dup(message->fds[i]);
-    }
-    fake_reply(server, message, NULL, 0, NULL, 0);
-}
-
-static bool serve_card(struct fake_server *server, struct fake_message *message)
-{
-    struct sdc_vfu_device_info device = {.argsz = 16, .flags = 2, .num_regions = 9, .num_irqs = 5};
-    struct sdc_vfu_region_info region;
-    struct sdc_vfu_irq_info irq;
-    switch (message->header.cmd) {
-    case SDC_VFU_GET_INFO:
-        fake_reply(server, message, &device, sizeof device, NULL, 0);
-        break;
-    case SDC_VFU_GET_REGION_INFO:
-        memcpy(&region, message->payload, sizeof region);
-        region.size = region.index == BAR ? BAR_BYTES : region.index == 1 ? 4096 : 0;
-        fake_reply(server, message, &region, sizeof region, NULL, 0);
-        break;
-    case SDC_VFU_GET_IRQ_INFO:
-        memcpy(&irq, message->payload, sizeof irq);
-        irq.count = VECTORS;
-        fake_reply(server, message, &irq, sizeof irq, NULL, 0);
-        break;
-    case SDC_VFU_SET_IRQS:
-        set_irqs(server, message);
-        break;
-    case SDC_VFU_REGION_READ:
-    case SDC_VFU_REGION_WRITE:
-        access_region(server, message);
-        break;
-    default:
-        fake_reply(server, message, NULL, 0, NULL, 0);
-    }
-    return true;
-}
-
 // --- discovery ---
-
-#define CONNECT(card)                                                     \
-    struct fake_server server = {.message = serve_card, .context = card}; \
-    struct sdc_vfio_client *client;                                       \
-    struct sdc_error err = {0};                                           \
-    assert_int_equal(fake_open(&server, NULL, &client, &err), 0)
 
 static void a_function_is_found_out_and_left_as_it_was(void **state)
 {
@@ -355,17 +131,6 @@ static void structures_outside_their_bar_are_passed_over(void **state)
 }
 
 // --- the transport ---
-
-#define OPEN(card)                                                             \
-    CONNECT(card);                                                             \
-    struct sdc_driver_transport *transport;                                    \
-    assert_int_equal(sdc_driver_virtio_pci_open(client, &transport, &err), 0); \
-    const struct sdc_driver_transport_ops *ops = transport->ops
-
-#define CLOSE(card)            \
-    ops->close(transport);     \
-    fake_close(&server, NULL); \
-    free_card(card)
 
 static void features_and_status_get_across(void **state)
 {
