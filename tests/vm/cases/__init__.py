@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """All cases, in the order in which they run."""
 
-from cases import firmware, linux_disk, restart
+from cases import firmware, linux_disk, restart, vhost_user
 
 ALL_CASES = [linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxFourQueuesSplit,
              linux_disk.LinuxThreads,
              linux_disk.LinuxReadOnly, linux_disk.LinuxLargeBlocks, linux_disk.LinuxWriteThrough,
              linux_disk.LinuxPinInterrupts,
+             vhost_user.VhostUserOneQueue, vhost_user.VhostUserFourQueues, vhost_user.VhostUserFourQueuesSplit,
+             vhost_user.VhostUserDiscard,
              linux_disk.LinuxPrivateMemory, linux_disk.LinuxPrivateMemorySplit, restart.Restarts, firmware.SeaBios, firmware.Ovmf]

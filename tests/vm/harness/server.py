@@ -38,6 +38,8 @@ class Disk:
     threads: int = 1
     queue_size: int = 256
     packed: bool = True
+    transport: str = "vfio-user"
+    reconnect_ms: int = 0    # over vhost-user: QEMU tries so often to find a back end again that has gone
 
     def size(self):
         """Bytes."""
@@ -65,7 +67,7 @@ class Sidecard:
         options += ["--read-only"] if disk.read_only else []
         options += ["--direct"] if disk.direct else []
         ready, ready_end = os.pipe()
-        command = [self._binary, "serve", self.socket, "virtio-blk", str(disk.image), *options,
+        command = [self._binary, "serve", f"{disk.transport}:{self.socket}", "virtio-blk", str(disk.image), *options,
                    f"--ready-fd={ready_end}"]
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -78,10 +80,21 @@ class Sidecard:
 
     def device_arguments(self, boot=False):
         """QEMU's words for the disk."""
+        if self.disk.transport == "vhost-user":
+            return self._vhost_user_arguments(boot)
         device = {"driver": "vfio-user-pci", "socket": {"type": "unix", "path": self.socket}}
         if boot:
             device["bootindex"] = 0
         return ["-device", json.dumps(device)]
+
+    def _vhost_user_arguments(self, boot):
+        disk = self.disk
+        reconnect = f",reconnect-ms={disk.reconnect_ms}" if disk.reconnect_ms else ""
+        device = {"driver": "vhost-user-blk-pci", "chardev": "disk", "num-queues": disk.queues, "queue-size": disk.queue_size,
+                  "config-wce": True, "disable-legacy": "on", "packed": disk.packed}
+        if boot:
+            device["bootindex"] = 0
+        return ["-chardev", f"socket,id=disk,path={self.socket}{reconnect}", "-device", json.dumps(device)]
 
     def resize(self, _machine, size):
         """Changes the image's size and tells the server."""
