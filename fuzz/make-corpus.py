@@ -302,9 +302,13 @@ def virtio_blk():
 # --- session: operations ---
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, RESET = 1, 2, 3, 4, 5, 7, 8, 9, 10, 13
-WRITE_MULTI = 15
+IO_FDS, WRITE_MULTI, FEATURE, MIG_READ, MIG_WRITE = 6, 15, 16, 17, 18
 MEMORY, EVENT, FILE, SOCKET = range(4)
 TURNS = u8(6) + u8(8)
+ANSWER_ALL, CLOSE_TWIN = u8(8) + u8(0), u8(11)
+# mistakes in an answer
+WRONG_ID, WRONG_SIZE, WRONG_ADDRESS, REFUSES, NARROW, TWICE, OTHER_SOCKET, LAST_FIRST = (1 << bit for bit in range(8))
+EVENT_SIGNAL, KICK_SIGNAL = 0, 1
 
 
 def message(command, payload=b"", fds=None, cut=None, flags=None, size=None, late=False, heels=False):
@@ -325,6 +329,10 @@ def message(command, payload=b"", fds=None, cut=None, flags=None, size=None, lat
 
 def hello(json='{"capabilities":{"max_msg_fds":8,"max_data_xfer_size":1048576,"pgsizes":4096}}', minor=2, **more):
     return message(VERSION, u16(0) + u16(minor) + json.encode() + b"\0", **more)
+
+
+def twin():
+    return hello('{"capabilities":{"max_msg_fds":8,"pgsizes":4096,"twin_socket":{"supported":true}}}')
 
 
 def dma_map(address, size, offset=0, flags=3, **more):
@@ -353,6 +361,26 @@ def write_multi(*writes):
     for index, offset, data in writes:
         out += u64(offset) + u32(index) + u32(len(data)) + data.ljust(8, b"\0")
     return message(WRITE_MULTI, out)
+
+
+def io_fds(index, argsz=4096, flags=0, count=0, **more):
+    return message(IO_FDS, u32(argsz) + u32(flags) + u32(index) + u32(count), **more)
+
+
+def feature(number, flags, data=b"", argsz=64):
+    return message(FEATURE, u32(argsz) + u32(number | flags << 16) + data)
+
+
+def answer(how):
+    return u8(8) + u8(how)
+
+
+def signal(which):
+    return u8(9) + u8(which)
+
+
+def over_twin(data):
+    return u8(10) + u8(len(data)) + data
 
 
 def driver(notify=True):
@@ -424,9 +452,53 @@ def session():
         "sizes-huge": hello() + message(REGION_WRITE, bytes(16), size=0xffffffff),
         "sizes-late": hello() + message(REGION_WRITE, bytes(300), size=0x1000) + u8(4) + u8(255) + bytes(255),
         "payload-short": hello() + b"".join(message(command, bytes(3)) for command in range(19)),
+        "io-fds": hello() + b"".join(io_fds(index) for index in range(10)) + memory + driver(notify=False) + signal(KICK_SIGNAL) +
+                  TURNS + signal(0xe1) + message(RESET) + TURNS + signal(KICK_SIGNAL) + driver() + io_fds(4),
+        "io-fds-late": hello() + memory + event_irqs + driver() + io_fds(4, argsz=16) + io_fds(4) + signal(KICK_SIGNAL) + TURNS +
+                       dma_unmap(0, 0x10000) + signal(KICK_SIGNAL) + memory + signal(KICK_SIGNAL) + TURNS,
+        "io-fds-mistakes": hello() + io_fds(9) + io_fds(4, flags=1) + io_fds(4, count=1) + io_fds(4, argsz=15) +
+                           io_fds(4, argsz=1 << 21) + io_fds(4, fds=[EVENT]) + io_fds(4, flags=0, cut=3) + io_fds(4) * 3,
+        "io-fds-unread": hello('{"capabilities":{"max_msg_fds":64}}') +
+                         message(IO_FDS, u32(4096) + u32(0) + u32(4) + u32(0), heels=True) * 100,
+        "irq-switches": hello() + memory + event_irqs + driver(notify=False) + set_irqs(2, 0x0c, 0, 2, fds=[EVENT] * 2) +
+                        signal(0xe0) + TURNS + u8(7) + u8(2) + u8(1) + set_irqs(2, 0x14, 1, 1, fds=[EVENT]) + signal(EVENT_SIGNAL) +
+                        TURNS + set_irqs(2, 0x0c, 0, 2) + set_irqs(2, 0x14, 1, 1, fds=[EVENT]) + set_irqs(2, 0x21, 0, 0) +
+                        set_irqs(0, 0x24, 0, 1, fds=[EVENT]) + set_irqs(0, 0x14, 0, 1, fds=[EVENT]) + u8(7) + u8(0) + u8(0) + TURNS,
+        "irq-switches-mistakes": hello() + set_irqs(2, 0x0c, 0, 0) + set_irqs(2, 0x0c, 0, 2, fds=[EVENT]) +
+                                 set_irqs(3, 0x0c, 0, 1, fds=[EVENT]) + set_irqs(2, 0x14, 0, 1, fds=[MEMORY]) +
+                                 set_irqs(4, 0x09, 0, 1) + set_irqs(4, 0x24, 0, 1, fds=[EVENT]) + set_irqs(4, 0x21, 0, 1),
+        "features": hello() + b"".join(feature(number, flags) for number in (0, 1, 2, 6, 7, 8, 9) for flags in range(8)) +
+                    feature(1, 1, argsz=7) + feature(1, 8) + message(FEATURE, bytes(7)) + message(MIG_READ, u32(64) + u32(8)) +
+                    message(MIG_WRITE, u32(16) + u32(8) + bytes(8)),
+        "map-flags": hello() + dma_map(0, 4096, flags=7, fds=[MEMORY]) + dma_map(4096, 4096, flags=15, fds=[MEMORY]) +
+                     dma_map(8192, 4096, flags=11, fds=[MEMORY]) + dma_map(8192, 4096, flags=7) + dma_map(8192, 4096, flags=19),
+        "remote": hello() + dma_map(0, 0x10000) + event_irqs + driver() + ANSWER_ALL * 3 + dma_unmap(0, 0x10000) + TURNS,
+        "remote-narrow": hello() + dma_map(0, 0x10000) + driver() + answer(NARROW) + ANSWER_ALL + TURNS,
+        "remote-small": hello('{"capabilities":{"max_data_xfer_size":16,"pgsizes":4096}}') + dma_map(0, 0x10000) + driver() +
+                        answer(LAST_FIRST) + answer(LAST_FIRST) + ANSWER_ALL,
+        "remote-refused": hello() + dma_map(0, 0x10000) + driver() + answer(REFUSES) + ANSWER_ALL + region_write(4, 0x3000, u16(0)) +
+                          answer(REFUSES) + ANSWER_ALL,
+        "remote-reset": hello() + dma_map(0, 0x10000) + driver() + message(RESET) + ANSWER_ALL + driver(notify=False) + ANSWER_ALL,
+        "remote-gone": hello() + dma_map(0, 0x10000) + driver() + answer(LAST_FIRST | NARROW),
+        "remote-crossing": hello() + dma_map(0, 0x10000) + driver() + region_read(7, 0, 64, heels=True) + answer(LAST_FIRST) +
+                           message(GET_INFO, u32(16) + bytes(12), heels=True) + ANSWER_ALL,
+        "twin": twin() + dma_map(0, 0x10000) + event_irqs + io_fds(4) + driver(notify=False) + ANSWER_ALL + signal(KICK_SIGNAL) +
+                ANSWER_ALL * 2 + message(RESET) + ANSWER_ALL,
+        "twin-closed": twin() + dma_map(0, 0x10000) + driver() + CLOSE_TWIN + TURNS + region_write(4, 0x3000, u16(0)) + TURNS,
+        "twin-closed-late": twin() + dma_map(0, 0x10000) + driver() + ANSWER_ALL + CLOSE_TWIN + region_write(4, 0x3000, u16(0)) + TURNS,
+        "twin-half": twin() + dma_map(0, 0x10000) + driver() + over_twin(u16(0) + u16(12) + u32(32) + u32(1) + u32(0)) + TURNS,
+        "twin-garbage": twin() + over_twin(bytes(40)) + TURNS,
+        "twin-command": twin() + over_twin(u16(0) + u16(4) + u32(16) + u32(0) + u32(0)) + TURNS,
         "raw": u8(4) + u8(20) + u16(7) + u16(1) + u32(20) + u32(0) + u32(0) + u16(0) + u16(2),
     }
-    return {name: u8(index & 1) + course for index, (name, course) in enumerate(courses.items())}
+    for name, how in (("id", WRONG_ID), ("size", WRONG_SIZE), ("address", WRONG_ADDRESS), ("twice", TWICE), ("socket", OTHER_SOCKET)):
+        courses["remote-wrong-" + name] = hello() + dma_map(0, 0x10000) + driver() + answer(LAST_FIRST) + answer(how) + TURNS
+        courses["twin-wrong-" + name] = twin() + dma_map(0, 0x10000) + driver() + answer(LAST_FIRST) + answer(how) + TURNS
+    seeds = {name: u8(index & 1) + course for index, (name, course) in enumerate(courses.items())}
+    regions = hello() + b"".join(message(REGION_INFO, u32(argsz) + u32(0) + u32(index) + bytes(20))
+                                 for index in (0, 1, 4) for argsz in (31, 32, 63, 64, 4064))
+    seeds["mappable-part"], seeds["mappable-whole"] = u8(4) + regions + region_read(0, 4096, 64), u8(2) + regions
+    return seeds
 
 
 # --- inflight: how (packed, a region that is found), then what happens: offer, take, give, publish, poke, kill ---

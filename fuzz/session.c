@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A whole session over a socket pair: messages in any pieces, with any fds, to a real card. Whatever the client does, the session
-// ends when the client goes, every reply is well-formed, and no fd stays behind.
+// A whole session over a socket pair: messages in any pieces, with any fds, to a real card; answers, honest or not, to what the server
+// asks for memory without an fd, on a twin socket or on the main one; signals of eventfds in both directions. Whatever the client does,
+// the session ends when the client goes, every message to it is well-formed, and no fd stays behind.
 #include "base/check.h"
 #include "card.h"
 #include "input.h"
@@ -20,23 +21,43 @@ enum {
     PAYLOAD_MAX = 8192,
     TRIES = 200,        // to send while the server has no room
     PATIENCE = 100000,  // turns: what has not ended then hangs
+    ASKED = 128,        // commands of the server that are kept to be answered
+    ROUNDS = 64,        // of honest answers in one go
+    KICKS = 4,
 };
 
 enum { FD_MEMORY, FD_EVENT, FD_FILE, FD_SOCKET, FD_KINDS };
+
+// A socket of the client's, and the message that arrives there.
+struct channel {
+    int fd; // -1: none
+    uint8_t head[sizeof(struct sdc_vfu_header) + sizeof(struct sdc_vfu_dma_access)];
+    size_t used; // bytes of it
+    size_t left; // of the message, behind what is in head
+};
+
+// What the server asked.
+struct asked {
+    struct sdc_vfu_header header;
+    struct sdc_vfu_dma_access access;
+    bool wide; // its count has 64 bits
+};
 
 struct course {
     struct fuzz_card card;
     struct vfu_session *session;
     bool ended;
-    int fd; // the client's end
+    struct channel main, twin;
+    int kicks[KICKS]; // eventfds of the server's
+    unsigned kicks_count;
+    struct asked asked[ASKED];
+    unsigned asked_count;
+    struct sdc_pci_bar lent;
     int fds[FD_KINDS];
     void *memory;        // of FD_MEMORY
     unsigned commands;   // sent, or perhaps so: more can be inside raw bytes
     bool raw;            // raw bytes were sent: the count means nothing any more
     unsigned replies;
-    struct sdc_vfu_header reply; // that is arriving
-    size_t reply_used;           // bytes of it
-    size_t payload_left;         // of the reply before it
 };
 
 static void session_ended(struct vfu_session *session)
@@ -44,58 +65,125 @@ static void session_ended(struct vfu_session *session)
     ((struct course *)session->context)->ended = true;
 }
 
-// --- replies ---
+// --- what the server sends ---
 
-static void check_reply(struct course *course)
+static void check_reply(struct course *course, const struct sdc_vfu_header *reply)
 {
-    const struct sdc_vfu_header *reply = &course->reply;
-
-    fuzz_check(reply->msg_size >= sizeof *reply && reply->msg_size <= SDC_LIMIT_MESSAGE, "a reply of an impossible size");
-    fuzz_check((reply->flags & ~(uint32_t)SDC_VFU_ERROR) == SDC_VFU_TYPE_REPLY, "something that is not a reply");
+    fuzz_check((reply->flags & ~(uint32_t)SDC_VFU_ERROR) == SDC_VFU_TYPE_REPLY, "something that is neither reply nor command");
     fuzz_check(!(reply->flags & SDC_VFU_ERROR) == (reply->error == 0), "an error without a number, or a number without an error");
     fuzz_check(reply->error < 4096, "an error that is no errno");
     course->replies++;
     fuzz_check(course->raw || course->replies <= course->commands, "more replies than commands");
 }
 
-static void take_reply_bytes(struct course *course, const uint8_t *bytes, size_t size)
+static void check_command(struct course *course, const struct channel *channel, const struct sdc_vfu_header *header)
+{
+    struct asked asked = {.header = *header};
+    size_t size = header->msg_size - sizeof *header;
+
+    fuzz_check(header->cmd == SDC_VFU_DMA_READ || header->cmd == SDC_VFU_DMA_WRITE, "a command that no server sends");
+    fuzz_check(channel == &course->twin || course->twin.fd < 0, "a command on the main socket beside a twin");
+    fuzz_check(header->error == 0 && size >= 12, "a command that is malformed");
+    memcpy(&asked.access, channel->head + sizeof *header, size < sizeof asked.access ? 12 : sizeof asked.access);
+    asked.wide = header->cmd == SDC_VFU_DMA_READ ? size == 16 : size - 16 == asked.access.count;
+    if (!asked.wide)
+        asked.access.count &= UINT32_MAX;
+    fuzz_check(header->cmd == SDC_VFU_DMA_READ || asked.wide || size - 12 == asked.access.count, "a DMA_WRITE of another length");
+    fuzz_check(asked.access.count <= SDC_LIMIT_DATA_XFER, "a transfer larger than was agreed on");
+    if (course->asked_count < ASKED)
+        course->asked[course->asked_count++] = asked;
+}
+
+// The message's head is here, or all of a shorter one.
+static void take_head(struct course *course, struct channel *channel)
+{
+    struct sdc_vfu_header header;
+
+    memcpy(&header, channel->head, sizeof header);
+    channel->left = header.msg_size - channel->used;
+    channel->used = 0;
+    if (header.flags == SDC_VFU_TYPE_COMMAND)
+        check_command(course, channel, &header);
+    else if (channel == &course->twin)
+        fuzz_check(false, "a reply on the twin socket");
+    else
+        check_reply(course, &header);
+}
+
+// How many bytes of the message that arrives are its head.
+static size_t head_size(const struct channel *channel)
+{
+    struct sdc_vfu_header header;
+
+    if (channel->used < sizeof header)
+        return sizeof header;
+    memcpy(&header, channel->head, sizeof header);
+    fuzz_check(header.msg_size >= sizeof header && header.msg_size <= SDC_LIMIT_MESSAGE, "a message of an impossible size");
+    return (size_t)sdc_min(header.msg_size, sizeof channel->head);
+}
+
+static void take_bytes(struct course *course, struct channel *channel, const uint8_t *bytes, size_t size)
 {
     while (size > 0) {
-        bool payload = course->payload_left > 0;
-        size_t length = (size_t)sdc_min(size, payload ? course->payload_left : sizeof course->reply - course->reply_used);
-        if (payload) {
-            course->payload_left -= length;
+        size_t length = (size_t)sdc_min(size, channel->left > 0 ? channel->left : head_size(channel) - channel->used);
+        if (channel->left > 0) {
+            channel->left -= length;
         } else {
-            memcpy((uint8_t *)&course->reply + course->reply_used, bytes, length);
-            course->reply_used += length;
+            memcpy(channel->head + channel->used, bytes, length);
+            channel->used += length;
         }
         bytes += length;
         size -= length;
-        if (course->reply_used < sizeof course->reply)
-            continue;
-        check_reply(course);
-        course->payload_left = course->reply.msg_size - sizeof course->reply;
-        course->reply_used = 0;
+        if (channel->left == 0 && channel->used >= sizeof(struct sdc_vfu_header) && channel->used == head_size(channel))
+            take_head(course, channel);
+    }
+}
+
+// A socket is the twin, an eventfd a queue's, memory a BAR's.
+static void keep_fd(struct course *course, int fd)
+{
+    struct sdc_file_identity id;
+    bool event = sdc_fd_is_eventfd(fd);
+    bool memory = !event && sdc_fd_identify(fd, &id) == 0 && id.kind == SDC_MEMORY_FILE_SHARED;
+
+    if (event && course->kicks_count < KICKS) {
+        course->kicks[course->kicks_count++] = fd;
+    } else if (event || memory) {
+        sdc_fd_close(&fd);
+    } else {
+        fuzz_check(course->twin.fd < 0, "a second twin socket");
+        course->twin.fd = fd;
+    }
+}
+
+static void take_from(struct course *course, struct channel *channel)
+{
+    uint8_t bytes[16384];
+    int fds[SDC_SOCKET_FDS_MAX];
+    int count;
+    ssize_t got;
+
+    while (channel->fd >= 0 && (got = sdc_socket_receive(channel->fd, bytes, sizeof bytes, fds, &count)) > 0) {
+        for (int i = 0; i < count; i++)
+            keep_fd(course, fds[i]);
+        take_bytes(course, channel, bytes, (size_t)got);
     }
 }
 
 static void take_replies(struct course *course)
 {
-    uint8_t bytes[16384];
-    ssize_t got;
-
-    while ((got = recv(course->fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0)
-        take_reply_bytes(course, bytes, (size_t)got);
+    take_from(course, &course->main);
+    take_from(course, &course->twin);
 }
 
 // --- sending ---
 
 // Sends all of it, fds with its first byte, unless the server has gone or takes nothing more. wait: lets the server work.
-static void send_all(struct course *course, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count, bool wait)
+static void send_over(struct course *course, int fd, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count, bool wait)
 {
     for (unsigned i = 0; i < TRIES && size > 0 && !course->ended; i++) {
         struct iovec iov = {(void *)(uintptr_t)bytes, size};
-        ssize_t sent = sdc_socket_send(course->fd, &iov, 1, fds, fds_count);
+        ssize_t sent = sdc_socket_send(fd, &iov, 1, fds, fds_count);
         if (sent > 0) {
             bytes += sent;
             size -= (size_t)sent;
@@ -108,6 +196,11 @@ static void send_all(struct course *course, const uint8_t *bytes, size_t size, c
             take_replies(course);
         }
     }
+}
+
+static void send_all(struct course *course, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count, bool wait)
+{
+    send_over(course, course->main.fd, bytes, size, fds, fds_count, wait);
 }
 
 static unsigned choose_fds(struct course *course, struct fuzz_input *input, int fds[SDC_SOCKET_FDS_MAX])
@@ -163,6 +256,80 @@ static void send_raw(struct course *course, struct fuzz_input *input)
     send_all(course, bytes, size, NULL, 0, true);
 }
 
+// --- answering ---
+
+enum { WRONG_ID = 1, WRONG_SIZE = 2, WRONG_ADDRESS = 4, REFUSES = 8, NARROW = 16, TWICE = 32, OTHER_SOCKET = 64, LAST_FIRST = 128 };
+
+static void answer(struct course *course, struct asked asked, uint8_t how)
+{
+    uint8_t reply[sizeof(struct sdc_vfu_header) + sizeof asked.access + PAYLOAD_MAX] = {0};
+    bool read = asked.header.cmd == SDC_VFU_DMA_READ;
+    // Who has counts of 32 bits answers a write with a bare header.
+    bool narrow = how & NARROW || !asked.wide;
+    size_t head = narrow ? (read ? 12 : 0) : sizeof asked.access;
+    size_t data = read ? (size_t)sdc_min(asked.access.count, PAYLOAD_MAX) : 0;
+    struct sdc_vfu_header header = asked.header;
+
+    header.flags = SDC_VFU_TYPE_REPLY | (how & REFUSES ? SDC_VFU_ERROR : 0);
+    header.error = how & REFUSES ? 5 : 0;
+    header.msg_size = (uint32_t)(sizeof header + (how & REFUSES ? 0 : head + data + (how & WRONG_SIZE ? 1 : 0)));
+    header.msg_id = (uint16_t)(header.msg_id + (how & WRONG_ID ? 77 : 0));
+    asked.access.address ^= how & WRONG_ADDRESS ? 4096 : 0;
+    memcpy(reply, &header, sizeof header);
+    memcpy(reply + sizeof header, &asked.access, head);
+    if (data > 0 && asked.access.address < MEMORY && asked.access.count <= MEMORY - asked.access.address)
+        memcpy(reply + sizeof header + head, (uint8_t *)course->memory + asked.access.address, data);
+    bool over_twin = (course->twin.fd >= 0) != ((how & OTHER_SOCKET) != 0);
+    int fd = over_twin && course->twin.fd >= 0 ? course->twin.fd : course->main.fd;
+    for (unsigned i = 0; i < (how & TWICE ? 2u : 1u); i++)
+        send_over(course, fd, reply, header.msg_size, NULL, 0, false);
+}
+
+static struct asked take_asked(struct course *course, bool last)
+{
+    unsigned which = last ? course->asked_count - 1 : 0;
+    struct asked asked = course->asked[which];
+
+    course->asked_count--;
+    memmove(&course->asked[which], &course->asked[which + 1], (course->asked_count - which) * sizeof asked);
+    return asked;
+}
+
+// One answer with the mistakes of how; without any, everything that is asked until nothing is asked any more.
+static void answer_some(struct course *course, uint8_t how)
+{
+    fuzz_turns(6, NULL, NULL);
+    take_replies(course);
+    if (how != 0 && course->asked_count > 0)
+        answer(course, take_asked(course, how & LAST_FIRST), how);
+    for (unsigned i = 0; how == 0 && i < ROUNDS && course->asked_count > 0 && !course->ended; i++) {
+        while (course->asked_count > 0)
+            answer(course, take_asked(course, false), 0);
+        fuzz_turns(6, NULL, NULL);
+        take_replies(course);
+    }
+}
+
+static void send_over_twin(struct course *course, struct fuzz_input *input)
+{
+    uint8_t bytes[256];
+    uint8_t size = fuzz_u8(input);
+
+    fuzz_bytes(input, bytes, size);
+    if (course->twin.fd >= 0)
+        send_over(course, course->twin.fd, bytes, size, &course->fds[FD_EVENT], 1, true);
+}
+
+// Any number of signals of the client's eventfd, which may mask, or of one that is a kick.
+static void signal_one(struct course *course, struct fuzz_input *input)
+{
+    uint8_t which = fuzz_u8(input);
+    int fd = which & 1 && course->kicks_count > 0 ? course->kicks[which / 2 % course->kicks_count] : course->fds[FD_EVENT];
+
+    for (unsigned i = 0; i <= which / 32u; i++)
+        sdc_eventfd_signal(fd);
+}
+
 static void poke_memory(struct course *course, struct fuzz_input *input)
 {
     uint8_t bytes[256];
@@ -178,7 +345,7 @@ static void poke_memory(struct course *course, struct fuzz_input *input)
 
 static void do_one(struct course *course, struct fuzz_input *input)
 {
-    switch (fuzz_u8(input) % 8) {
+    switch (fuzz_u8(input) % 12) {
     case 0:
     case 1:
     case 2:
@@ -200,6 +367,19 @@ static void do_one(struct course *course, struct fuzz_input *input)
         sdc_pci_interrupt(course->card.pci, kind, fuzz_u8(input) % 4);
         break;
     }
+    case 8:
+        answer_some(course, fuzz_u8(input));
+        break;
+    case 9:
+        signal_one(course, input);
+        break;
+    case 10:
+        send_over_twin(course, input);
+        break;
+    case 11:
+        take_replies(course);
+        sdc_fd_close(&course->twin.fd);
+        break;
     }
 }
 
@@ -215,7 +395,8 @@ static void open_session(struct course *course, bool allow_file_memory)
 
     options.allow_file_memory = allow_file_memory;
     fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
-    course->fd = ends[0];
+    course->main.fd = ends[0];
+    course->twin.fd = -1;
     course->fds[FD_MEMORY] = sdc_memfd_new("fuzz", MEMORY);
     course->fds[FD_EVENT] = sdc_eventfd_new();
     course->fds[FD_FILE] = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -225,16 +406,30 @@ static void open_session(struct course *course, bool allow_file_memory)
     fuzz_check(course->session != NULL, "no session");
 }
 
+// The card itself has nothing that may be mapped: BAR 0, which it has not, is lent to it. Closed with the card.
+static void lend_bar(struct course *course, bool whole)
+{
+    int fd = sdc_memfd_new("bar", 4 * 4096);
+
+    fuzz_check(fd >= 0, "no memory for a BAR");
+    course->lent = (struct sdc_pci_bar){
+        .size = 4 * 4096, .mappable = {.offset = whole ? 0 : 4096, .size = whole ? 4 * 4096 : 2 * 4096, .fd = fd}};
+    course->card.pci->bars[0] = course->lent;
+}
+
 static void close_session(struct course *course)
 {
     take_replies(course);
     sdc_unmap(course->memory, MEMORY);
     course->fds[FD_SOCKET] = -1;
+    sdc_fd_close(&course->twin.fd);
+    while (course->kicks_count > 0)
+        sdc_fd_close(&course->kicks[--course->kicks_count]);
     for (unsigned i = 0; i < FD_KINDS; i++)
         sdc_fd_close(&course->fds[i]);
     // A client that has sent us its own end of the socket goes all the same.
-    shutdown(course->fd, SHUT_RDWR);
-    sdc_fd_close(&course->fd);
+    shutdown(course->main.fd, SHUT_RDWR);
+    sdc_fd_close(&course->main.fd);
     fuzz_check(fuzz_turns(PATIENCE, has_ended, course), "the client has gone and the session does not end");
     vfu_session_free(course->session);
 }
@@ -257,11 +452,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int fd = next_fd();
     course = (struct course){0};
     fuzz_card_open(&course.card, 2, 32);
-    open_session(&course, fuzz_u8(&input) & 1);
-    for (unsigned i = 0; i < 64 && fuzz_more(&input) && !course.ended; i++)
+    uint8_t how = fuzz_u8(&input);
+    if (how & 6)
+        lend_bar(&course, how & 2);
+    open_session(&course, how & 1);
+    for (unsigned i = 0; i < 128 && fuzz_more(&input) && !course.ended; i++)
         do_one(&course, &input);
     close_session(&course);
     fuzz_card_close(&course.card);
+    if (course.lent.size > 0)
+        sdc_fd_close(&course.lent.mappable.fd);
     fuzz_check(next_fd() == fd, "an fd was left behind");
     return 0;
 }
