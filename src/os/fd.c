@@ -86,9 +86,12 @@ uint64_t sdc_eventfd_take(int fd)
     return ret == (ssize_t)sizeof count ? count : 0;
 }
 
-// Whether the file system mounted as mount_id is a FUSE one. One that isn't in our mount table (that of a
-// chroot lacks even its root) may be, unless a block device is under it: FUSE over one takes the machine's
-// root to mount.
+// Whether the file system mounted as mount_id is a FUSE one, or may be. The number is good in every mount namespace as long as the
+// fd is open, so that a mount that isn't in our table is one that we don't see: of another namespace, which a peer can make for
+// itself and mount in what it likes, or outside our chroot. A peer's FUSE has no block device under it, and neither has what it
+// stacks on one (overlayfs): FUSE over a block device takes the machine's root to mount. Without a device under it a file of a
+// mount unseen is therefore taken for FUSE. That may refuse a file on btrfs or overlayfs that came out of a container, though it
+// would do; the file systems can't be told apart without asking them (fstatfs is a question to the server).
 static bool is_fuse(uint64_t mount_id, unsigned device_major)
 {
     bool fuse = device_major == 0;

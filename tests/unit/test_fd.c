@@ -2,9 +2,11 @@
 // File descriptors: eventfds, and what stands behind an fd that a peer sent.
 #include "base/check.h"
 #include "os/fd.h"
+#include "os/socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +16,9 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -142,6 +146,58 @@ static void memory_files_are_told_from_others(void **state)
     assert_int_equal(sdc_fd_identify(-1, &probe), -EBADF);
 }
 
+// A peer in a mount namespace of its own opens these and sends them; 77 if it may not have one.
+static void send_from_elsewhere(int socket, const char *const *paths, unsigned count)
+{
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 && unshare(CLONE_NEWNS) < 0)
+        _exit(77);
+    for (unsigned i = 0; i < count; i++) {
+        int fd = open(paths[i], O_RDONLY | O_CLOEXEC);
+        struct iovec iov = {"x", 1};
+        if (fd < 0 || sdc_socket_send(socket, &iov, 1, &fd, 1) != 1)
+            _exit(1);
+    }
+    _exit(0);
+}
+
+static void a_mount_that_is_not_seen_may_be_fuse_unless_a_device_is_under_it(void **state)
+{
+    (void)state;
+    char plain[] = "/var/tmp/sidecard-test-XXXXXX";
+    close(mkstemp(plain));
+    const char *paths[] = {plain, "/proc/version"};
+    int pair[2], status;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    pid_t peer = fork();
+    if (peer == 0)
+        send_from_elsewhere(pair[1], paths, 2);
+    assert_int_equal(waitpid(peer, &status, 0), peer);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        unlink(plain);
+        skip();
+    }
+    assert_int_equal(status, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        int fds[SDC_SOCKET_FDS_MAX], count;
+        char byte;
+        struct sdc_file_identity here, sent;
+        assert_int_equal(sdc_socket_receive(pair[0], &byte, 1, fds, &count), 1);
+        assert_int_equal(count, 1);
+        int own = open(paths[i], O_RDONLY);
+        assert_int_equal(sdc_fd_identify(own, &here), 0);
+        assert_int_equal(sdc_fd_identify(fds[0], &sent), 0);
+        assert_true(here.device == sent.device && here.inode == sent.inode);
+        // What can be sealed is known for itself; of the rest only what lies on a device.
+        bool known = here.kind == SDC_MEMORY_FILE_SHARED || major(sent.device) != 0;
+        assert_int_equal(sent.kind, known ? here.kind : SDC_MEMORY_FILE_OTHER);
+        close(own);
+        close(fds[0]);
+    }
+    unlink(plain);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 static void a_memfd_is_measured(void **state)
 {
     (void)state;
@@ -197,6 +253,7 @@ int main(void)
         cmocka_unit_test(only_eventfds_are_eventfds),
         cmocka_unit_test(non_blocking_is_added_to_the_flags),
         cmocka_unit_test(memory_files_are_told_from_others),
+        cmocka_unit_test(a_mount_that_is_not_seen_may_be_fuse_unless_a_device_is_under_it),
         cmocka_unit_test(a_memfd_is_measured),
         cmocka_unit_test(a_mapping_shows_the_file),
     };
