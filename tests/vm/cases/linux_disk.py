@@ -369,7 +369,6 @@ class LinuxPrivateMemory(WritableCase):
         """The firmware and the kernel come up again on the same session."""
         self.guest.run("umount /mnt")
         self.guest.reboot()
-        self.guest.wait_for_boot()
         self.guest.run("mkdir -p /mnt && mount /dev/vda /mnt")
         workloads.check_files(self.guest, "/mnt/data", self.sums)
 
