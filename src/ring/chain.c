@@ -9,8 +9,8 @@
 #include <stdlib.h>
 
 enum {
-    CHAIN_KEEP = 64,     // spans that a request keeps for the next one
-    CHAIN_SPLITS = 16,   // regions that one buffer may cross
+    CHAIN_KEEP = 64,                    // spans that a request keeps for the next one
+    CHAIN_MOST = SDC_LIMIT_QUEUE_SPANS, // room for so many is not doubled again for a buffer in pieces
 };
 
 void sdc_chain_init(struct sdc_chain *chain)
@@ -194,19 +194,19 @@ static uint64_t looked_up(const struct sdc_desc *desc)
 // remote, and the reader can reach remote memory.
 static int add_buffer(struct sdc_chain *chain, struct sdc_memory *memory, const struct sdc_desc *desc)
 {
-    int rc = reserve(chain, 1);
-    if (rc < 0)
-        return rc;
+    struct sdc_span *out;
+    int count, rc = reserve(chain, 1);
 
-    unsigned room = chain->capacity - chain->spans_count;
-    struct sdc_span *out = &chain->spans[chain->spans_count];
-    int count = sdc_memory_spans(memory, desc->address, looked_up(desc), access_of(desc), out, room);
-    if (count == -E2BIG && room < CHAIN_SPLITS) {
-        rc = reserve(chain, CHAIN_SPLITS);
+    // A buffer may lie in any number of pieces.
+    for (;;) {
         if (rc < 0)
             return rc;
+        uint32_t room = chain->capacity - chain->spans_count;
         out = &chain->spans[chain->spans_count];
-        count = sdc_memory_spans(memory, desc->address, looked_up(desc), access_of(desc), out, CHAIN_SPLITS);
+        count = sdc_memory_spans(memory, desc->address, looked_up(desc), access_of(desc), out, room);
+        if (count != -E2BIG || chain->capacity >= CHAIN_MOST)
+            break;
+        rc = reserve(chain, room + 1);
     }
     if (count == -EAGAIN && memory->cache)
         return MUST_BOUNCE;

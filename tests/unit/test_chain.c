@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/limits.h"
 #include "ring/chain.h"
 #include "ring_fixture.h"
 
@@ -199,6 +200,69 @@ static void a_long_chain_fits_and_is_trimmed(void **state)
     close_walk(&walk);
 }
 
+// A map of regions of one byte each from address 0 on, none beside its neighbour in host memory.
+static struct sdc_map *crumbs(uint8_t *host, uint32_t count)
+{
+    struct sdc_region_table table = {0};
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct sdc_region region = {.iova = i, .size = 1, .host = host + 2 * (count - i), .access = SDC_ACCESS_READ | SDC_ACCESS_WRITE};
+        assert_int_equal(sdc_region_table_add(&table, &region), 0);
+    }
+    struct sdc_map *map = sdc_region_table_publish(&table, sdc_map_free, NULL);
+    sdc_region_table_clear(&table);
+    return map;
+}
+
+static void a_buffer_may_lie_in_any_number_of_pieces(void **state)
+{
+    static uint8_t host[2 * SDC_LIMIT_DMA_REGIONS + 1];
+    static const uint32_t sizes[] = {15, 16, 17, 64, 1000, SDC_LIMIT_DMA_REGIONS};
+    static uint8_t bytes[SDC_LIMIT_DMA_REGIONS];
+    struct walk walk;
+
+    (void)state;
+    open_walk(&walk, false, false, true);
+    struct sdc_map *map = crumbs(host, SDC_LIMIT_DMA_REGIONS);
+    struct sdc_memory view = {.map = map};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct sdc_iterator it = walk.it;
+        it.memory = &view;
+        put_table(&walk, TABLE, &(struct desc){0, sizes[i], W, 0}, 1);
+        assert_int_equal(sdc_chain_walk(&walk.chain, &it), 0);
+        assert_int_equal(walk.chain.fault, 0);
+        assert_int_equal(walk.chain.spans_count, sizes[i]);
+        memset(bytes, (int)i + 1, sizes[i]);
+        assert_int_equal(sdc_chain_write(&walk.chain, 0, bytes, sizes[i]), 0);
+        assert_int_equal(host[2 * (SDC_LIMIT_DMA_REGIONS - sizes[i] + 1)], i + 1);
+        assert_int_equal(host[2 * (SDC_LIMIT_DMA_REGIONS - sizes[i])], 0);
+        sdc_chain_trim(&walk.chain);
+    }
+    sdc_map_unref(map);
+    close_walk(&walk);
+}
+
+static void a_chain_in_too_many_pieces_fails_and_stays_small(void **state)
+{
+    static uint8_t host[2 * SDC_LIMIT_DMA_REGIONS + 1];
+    struct walk walk;
+
+    (void)state;
+    open_walk(&walk, false, false, true);
+    struct sdc_map *map = crumbs(host, SDC_LIMIT_DMA_REGIONS);
+    struct sdc_memory view = {.map = map};
+    for (uint16_t i = 0; i < TABLE_SIZE; i++)
+        put_table(&walk, TABLE + 16 * (uint64_t)i, &(struct desc){0, SDC_LIMIT_DMA_REGIONS, i + 1 < TABLE_SIZE ? N : 0, (uint16_t)(i + 1)},
+                  1);
+    walk.it.memory = &view;
+    assert_int_equal(sdc_chain_walk(&walk.chain, &walk.it), 0);
+    assert_int_equal(walk.chain.fault, -EFAULT);
+    assert_int_equal(walk.chain.readable_size, (uint64_t)TABLE_SIZE * SDC_LIMIT_DMA_REGIONS);
+    assert_in_range(walk.chain.capacity, 1, 4 * SDC_LIMIT_QUEUE_SPANS + 4);
+    sdc_map_unref(map);
+    close_walk(&walk);
+}
+
 // --- the streams ---
 
 // Readable 1 + 4000 + 16 + 700 bytes, writable 513 + 5000 + 1, on jumbled pages; returns the readable stream as one.
@@ -357,6 +421,8 @@ int main(void)
         cmocka_unit_test(packed_chains),
         cmocka_unit_test(indirect_has_to_be_negotiated),
         cmocka_unit_test(a_long_chain_fits_and_is_trimmed),
+        cmocka_unit_test(a_buffer_may_lie_in_any_number_of_pieces),
+        cmocka_unit_test(a_chain_in_too_many_pieces_fails_and_stays_small),
         cmocka_unit_test(reading_sees_one_stream),
         cmocka_unit_test(spans_cover_what_was_asked_for_and_nothing_else),
         cmocka_unit_test(data_then_status),
