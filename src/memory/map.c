@@ -121,13 +121,25 @@ int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, en
     return remote;
 }
 
+void sdc_memory_clip(struct sdc_memory *memory, uint64_t iova, uint64_t *begin, uint64_t *end)
+{
+    const struct sdc_region *region = find(memory, iova);
+
+    if (region) {
+        *begin = sdc_max(*begin, region->iova);
+        *end = sdc_min(*end, region->iova + region->size);
+    }
+}
+
 // The bytes at iova, in memory or in the cache: at most *size, which becomes how many.
 static const uint8_t *readable(struct sdc_memory *memory, uint64_t iova, uint64_t *size, int *rc)
 {
     const uint8_t *host = stretch(memory, iova, size, SDC_ACCESS_READ, rc);
 
-    if (!host && *rc == -EAGAIN && memory->cache)
+    if (!host && *rc == -EAGAIN && memory->cache) {
         host = sdc_read_cache_find(memory->cache, iova, size);
+        memory->missing_size = *size;
+    }
     return host;
 }
 

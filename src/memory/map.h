@@ -25,9 +25,14 @@ void sdc_map_free(struct sdc_map *map);  // drops the mappings
 // What a reader has fetched from remote memory for what it parses just now. It lasts for one attempt after another until the
 // parse succeeds; then it is cleared, so that nothing old is taken for new.
 struct sdc_read_cache {
-    struct sdc_cached *first;
+    struct sdc_cached *pieces; // sorted by iova, disjoint
+    uint32_t count;
+    uint32_t capacity;
+    uint32_t last;  // index of the last hit
+    uint64_t bytes; // in all pieces
 };
-// Copies the bytes in. -ENOMEM.
+// Copies the bytes in; iova + size does not wrap. A byte that is there already keeps its value, so that every attempt of a parse sees
+// the same. -ENOMEM.
 int sdc_read_cache_add(struct sdc_read_cache *cache, uint64_t iova, const void *data, size_t size);
 void sdc_read_cache_clear(struct sdc_read_cache *cache);
 
@@ -44,6 +49,8 @@ struct sdc_memory {
 
 // Whether all of [iova, iova + size) may be accessed: 0; 1 if a part of it is remote; -EFAULT, -EACCES.
 int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access);
+// Cuts [*begin, *end), which holds iova, down to the region that holds iova.
+void sdc_memory_clip(struct sdc_memory *memory, uint64_t iova, uint64_t *begin, uint64_t *end);
 
 // The owner's table: mutable, one thread.
 struct sdc_region_table {

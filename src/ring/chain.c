@@ -11,6 +11,7 @@
 enum {
     CHAIN_KEEP = 64,                    // spans that a request keeps for the next one
     CHAIN_MOST = SDC_LIMIT_QUEUE_SPANS, // room for so many is not doubled again for a buffer in pieces
+    BOUNCE_END = 16,                    // bytes that are bounced of a writable stream that is too long
 };
 
 void sdc_chain_init(struct sdc_chain *chain)
@@ -242,22 +243,30 @@ static int add_segment(struct sdc_chain *chain, struct sdc_memory *memory, const
     return 0;
 }
 
-// Memory for the two streams of a bounced chain, zeroed: what the device leaves out is not somebody else's data.
+// Memory for the two streams of a bounced chain, zeroed: what the device leaves out is not somebody else's data. Of streams that are
+// too long there is only the end, where devices say how a request went.
 static int make_bounce(struct sdc_chain *chain)
 {
     uint64_t size = chain->readable_size + chain->writable_size;
-
     bool fits = size <= SDC_LIMIT_BOUNCE;
-    chain->bounce = calloc(1, fits ? size + 1 : 1);
+
+    chain->bounce_size = fits ? size : sdc_min(chain->writable_size, BOUNCE_END);
+    chain->unbounced = size - chain->bounce_size;
+    chain->bounce = calloc(1, chain->bounce_size + 1);
     if (!chain->bounce)
         return -ENOMEM;
     if (!fits)
         chain->fault = -EFAULT;
-    uint8_t *base = fits ? chain->bounce : NULL;
-    chain->spans[0] = (struct sdc_span){base, chain->readable_size};
-    chain->spans[1] = (struct sdc_span){base ? base + chain->readable_size : NULL, chain->writable_size};
+    uint64_t end = fits ? chain->writable_size : chain->bounce_size;
+    chain->spans[0] = (struct sdc_span){fits ? chain->bounce : NULL, chain->readable_size};
+    chain->spans[1] = (struct sdc_span){NULL, chain->writable_size - end};
+    chain->spans[2] = (struct sdc_span){chain->bounce + chain->bounce_size - end, end};
     chain->readable_spans = 1;
-    chain->spans_count = 2;
+    chain->spans_count = 3;
+    if (fits) {
+        chain->spans[1] = chain->spans[2];
+        chain->spans_count = 2;
+    }
     return 0;
 }
 

@@ -47,6 +47,8 @@ struct sdc_chain {
     // A chain of which any buffer is in remote memory is bounced as a whole: its two streams are two spans of memory of ours, the
     // readable one first, and its segments say where they come from and go to. Who takes it fills and empties it.
     uint8_t *bounce; // NULL: not bounced
+    uint64_t bounce_size;
+    uint64_t unbounced; // bytes of the two streams before those in bounce: not zero when they are too long for it
     struct sdc_segment *segments;
     uint32_t segments_count;
     uint32_t segments_capacity;

@@ -16,8 +16,8 @@ struct guest {
     struct sdc_memory view;
 };
 
-// A map of the pages whose bit is set in `pages`.
-static inline struct sdc_map *guest_map(struct guest *guest, bool jumbled, uint32_t pages)
+// A map of the pages whose bit is set in `pages`; a page whose bit is set in `remote` came without memory, one in `fixed` is read-only.
+static inline struct sdc_map *guest_map_of(struct guest *guest, bool jumbled, uint32_t pages, uint32_t remote, uint32_t fixed)
 {
     struct sdc_region_table table = {0};
     unsigned step = jumbled ? 1 : GUEST_PAGES;
@@ -26,8 +26,8 @@ static inline struct sdc_map *guest_map(struct guest *guest, bool jumbled, uint3
         struct sdc_region region = {
             .iova = (uint64_t)page * GUEST_PAGE,
             .size = (uint64_t)step * GUEST_PAGE,
-            .host = guest->bytes + (jumbled ? page * 7 % GUEST_PAGES : page) * GUEST_PAGE,
-            .access = SDC_ACCESS_READ | SDC_ACCESS_WRITE,
+            .host = remote >> page & 1 ? NULL : guest->bytes + (jumbled ? page * 7 % GUEST_PAGES : page) * GUEST_PAGE,
+            .access = SDC_ACCESS_READ | (fixed >> page & 1 ? 0 : SDC_ACCESS_WRITE),
         };
         if (pages >> page & 1)
             sdc_region_table_add(&table, &region);
@@ -35,6 +35,11 @@ static inline struct sdc_map *guest_map(struct guest *guest, bool jumbled, uint3
     struct sdc_map *map = sdc_region_table_publish(&table, sdc_map_free, NULL);
     sdc_region_table_clear(&table);
     return map;
+}
+
+static inline struct sdc_map *guest_map(struct guest *guest, bool jumbled, uint32_t pages)
+{
+    return guest_map_of(guest, jumbled, pages, 0, 0);
 }
 
 static inline void guest_open(struct guest *guest, bool jumbled)

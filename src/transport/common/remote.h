@@ -5,6 +5,8 @@
 
 #include "loop/loop.h"
 
+#include <stdatomic.h>
+
 struct sdc_transfer;
 
 struct sdc_remote {
@@ -22,6 +24,9 @@ struct sdc_transfer {
     uint8_t *data;
     int result;    // 0 or a negative errno, when done
     void (*done)(struct sdc_transfer *transfer); // the starter's loop
+    // The starter does not want it any more: set on its loop, before it says that it has obeyed. Nothing of the transfer is asked
+    // from then on; it is done soon.
+    atomic_bool dropped;
     struct sdc_post post;
     // The session's.
     struct sdc_remote *remote;

@@ -16,7 +16,7 @@ enum request_state {
 
 struct request {
     struct sdc_virtio_request shown;
-    struct request *next; // while it is free, or has arrived
+    struct request *next; // while it is free, has arrived, or is parked
     struct sdc_map_use *use; // NULL: bounced, nothing in it lies in a map
     uint32_t spans;          // that the queue counts for it
     struct sdc_chain chain;
@@ -50,3 +50,9 @@ bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request);
 void sdc_virtqueue_unbounce(struct request *request, uint32_t written);
 // Forgets every transfer: requests that waited for one are finished or dropped.
 void sdc_virtqueue_abandon(struct sdc_virtqueue *queue);
+// Guest memory changes: what was fetched for the parser is too old.
+void sdc_virtqueue_forget_cache(struct sdc_virtqueue *queue);
+// The ring's memory goes away: requests that wait for messages are put aside, and their messages forgotten. When it is back each of them
+// goes on where it was.
+void sdc_virtqueue_park(struct sdc_virtqueue *queue);
+void sdc_virtqueue_unpark(struct sdc_virtqueue *queue);

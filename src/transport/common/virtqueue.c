@@ -140,6 +140,12 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
 
 static void finish_order(struct sdc_virtqueue *queue);
 
+// Nothing of the queue's is with the device, or waits for messages.
+static bool is_idle(const struct sdc_virtqueue *queue)
+{
+    return queue->ring.in_flight == queue->parked_count;
+}
+
 void sdc_virtqueue_finish(struct request *request, uint32_t written)
 {
     struct sdc_virtqueue *queue = request->shown.queue;
@@ -186,13 +192,13 @@ static void run_flush(struct sdc_deferred *deferred)
     if (!queue->running)
         return;
     show(queue);
-    if (queue->ring.in_flight == 0 && (queue->stopping || queue->remapping))
+    if (is_idle(queue) && (queue->stopping || queue->remapping))
         finish_order(queue);
 }
 
 static void kicked(struct sdc_virtqueue *queue)
 {
-    queue->look_again |= queue->fetching || queue->cache.first;
+    queue->look_again |= queue->fetching || queue->cache.count > 0;
     if (queue->running)
         sdc_virtqueue_schedule(queue);
 }
@@ -331,8 +337,10 @@ static void remap(struct sdc_virtqueue *queue)
         return;
     }
     struct sdc_memory memory = sdc_virtqueue_view(queue, map);
-    sdc_read_cache_clear(&queue->cache);
+    sdc_virtqueue_forget_cache(queue);
     sdc_ring_remap(&queue->ring, &memory);
+    if (queue->ring.awake)
+        sdc_virtqueue_unpark(queue);
     sdc_virtqueue_schedule(queue);
 }
 
@@ -346,24 +354,22 @@ static void finish_order(struct sdc_virtqueue *queue)
     obeyed(queue);
 }
 
+// The client may hold the very lock that would let it answer us: no order waits for messages of our own.
 static void run_order(struct sdc_post *post)
 {
     struct sdc_virtqueue *queue = sdc_container(post, struct sdc_virtqueue, order_post);
-    bool idle = !queue->running || queue->ring.in_flight == 0;
 
     // What was given in this turn is not shown yet: after the order the ring may be gone, or its memory.
     if (queue->running)
         show(queue);
-    // The client may hold the very lock that would let it answer us: no order waits for messages of our own.
-    if (!idle && queue->order == SDC_VIRTQUEUE_STOP)
-        sdc_virtqueue_abandon(queue);
-    idle = !queue->running || queue->ring.in_flight == 0;
     switch (queue->order) {
     case SDC_VIRTQUEUE_START:
         start(queue);
         break;
     case SDC_VIRTQUEUE_STOP:
-        if (!idle) {
+        if (queue->running)
+            sdc_virtqueue_abandon(queue);
+        if (queue->running && !is_idle(queue)) {
             queue->stopping = true;
             if (queue->device->ops->queue_cancel)
                 queue->device->ops->queue_cancel(queue->device, queue);
@@ -374,12 +380,15 @@ static void run_order(struct sdc_post *post)
     case SDC_VIRTQUEUE_REMAP:
         if (!queue->running) {
             sdc_map_unref(queue->map);
-        } else if (idle || sdc_ring_stays(&queue->ring, queue->map)) {
+        } else if (!sdc_ring_stays(&queue->ring, queue->map)) {
+            // The ring's own memory goes away or moves: what the device has is still given back through it.
+            sdc_virtqueue_park(queue);
+            queue->remapping = !is_idle(queue);
+            if (queue->remapping)
+                return;
             remap(queue);
         } else {
-            // The ring's own memory goes away or moves: what is in flight is still given back through it.
-            queue->remapping = true;
-            return;
+            remap(queue);
         }
         break;
     case SDC_VIRTQUEUE_WATCH:

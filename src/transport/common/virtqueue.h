@@ -68,6 +68,8 @@ struct sdc_virtqueue {
     struct remote_op *ops;       // transfers under way
     struct request *arrived;     // their readable bytes are here: to be taken by the device
     struct request **arrived_end;
+    struct request *parked;      // the ring's memory is away: they go on when it is back
+    uint32_t parked_count;
     bool fetching;               // for the cache: nothing is taken meanwhile
     bool look_again;             // a kick came since something was fetched, which may be older than it
     bool starved;                // too much is bounced: nothing is taken until some is given back

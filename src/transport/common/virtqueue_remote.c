@@ -13,6 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    FETCH_LEAST = 8 * SDC_DESC_SIZE, // bytes around a descriptor
+    FETCH_MOST = 64 * 1024,
+};
+
 enum op_kind { OP_CACHE, OP_FETCH, OP_STORE, OP_RING };
 
 // A transfer of this queue. It outlives the queue's interest in it.
@@ -32,6 +37,14 @@ static void drop_op(struct remote_op *op)
     *op->link = op->next;
     if (op->next)
         op->next->link = op->link;
+}
+
+// Nobody waits for it any more. op_done frees it.
+static void orphan(struct remote_op *op)
+{
+    drop_op(op);
+    op->queue = NULL;
+    atomic_store_explicit(&op->transfer.dropped, true, memory_order_relaxed); // the post that says "obeyed" brings it home
 }
 
 static void op_done(struct sdc_transfer *transfer);
@@ -82,24 +95,33 @@ struct sdc_memory sdc_virtqueue_view(struct sdc_virtqueue *queue, struct sdc_map
     return memory;
 }
 
-// A descriptor is rarely alone: a few behind it are fetched with it. The parser misses an index (2 bytes) on its own, since what
-// stands behind that may be older than it.
-static uint32_t fetch_size(const struct sdc_memory *memory, uint64_t iova, size_t missing)
+// What to fetch for what the parser misses. A descriptor is rarely alone: a block around it, of twice what was fetched for this parse
+// before, so that the fetches stay few however a driver has laid a long chain out. An index (2 bytes) comes on its own, since what stands
+// behind it may be older than it.
+static uint64_t fetch_range(struct sdc_memory *memory, uint64_t iova, uint64_t size, uint64_t *begin)
 {
-    const uint32_t more = 8 * SDC_DESC_SIZE;
-    struct sdc_memory view = {.map = memory->map};
+    uint64_t block = FETCH_LEAST, end;
 
-    if (missing == SDC_DESC_SIZE && sdc_memory_check(&view, iova, more, SDC_ACCESS_READ) == 1)
-        return more;
-    return (uint32_t)missing;
+    *begin = iova;
+    if (size <= sizeof(uint16_t))
+        return size;
+    while (block < memory->cache->bytes * 2 && block < FETCH_MOST)
+        block *= 2;
+    *begin = iova & ~(block - 1);
+    if (!sdc_add(*begin, block, &end))
+        end = UINT64_MAX;
+    end = sdc_max(end, iova + size);
+    sdc_memory_clip(memory, iova, begin, &end);
+    return end - *begin;
 }
 
 void sdc_virtqueue_fetch(struct sdc_virtqueue *queue)
 {
     struct sdc_memory *memory = &queue->ring.memory;
-    uint64_t iova = memory->missing_iova;
+    uint64_t begin;
+    uint64_t size = fetch_range(memory, memory->missing_iova, memory->missing_size, &begin);
 
-    if (start_op(queue, OP_CACHE, NULL, iova, NULL, fetch_size(memory, iova, memory->missing_size)) == 0)
+    if (start_op(queue, OP_CACHE, NULL, begin, NULL, (uint32_t)size) == 0)
         queue->fetching = true;
     else
         sdc_virtqueue_break(queue, "the ring's memory cannot be fetched");
@@ -126,6 +148,14 @@ static void ring_done(struct sdc_virtqueue *queue, struct remote_op *op)
 
 // --- requests ---
 
+// Puts it aside until the ring's memory is there again.
+static void park(struct sdc_virtqueue *queue, struct request *request)
+{
+    request->next = queue->parked;
+    queue->parked = request;
+    queue->parked_count++;
+}
+
 struct request *sdc_virtqueue_arrived(struct sdc_virtqueue *queue)
 {
     struct request *request = queue->arrived;
@@ -148,34 +178,19 @@ static void arrive(struct sdc_virtqueue *queue, struct request *request)
     sdc_virtqueue_schedule(queue);
 }
 
-static uint64_t bounce_size(const struct request *request)
-{
-    return request->chain.readable_size + request->chain.writable_size;
-}
-
-// The bounce, or NULL if it was too big to make. (The chain's spans may be cut up by now.)
-static uint8_t *bounce_of(const struct request *request)
-{
-    return bounce_size(request) <= SDC_LIMIT_BOUNCE ? request->chain.bounce : NULL;
-}
-
-bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request)
+// Brings the readable bytes of a bounced request: those in remote memory by messages. True if it has to wait for them.
+static bool fetch(struct sdc_virtqueue *queue, struct request *request)
 {
     struct sdc_chain *chain = &request->chain;
-    uint8_t *into = bounce_of(request);
+    uint8_t *into = chain->bounce;
 
-    request->state = REQUEST_FETCHED;
     request->transfers = 0;
     request->result = 0;
-    request->lost = false;
-    queue->bounced += bounce_size(request);
-    queue->starved = queue->bounced > SDC_LIMIT_QUEUE_BOUNCE;
-    if (!into || chain->fault)
+    request->shown.fault = chain->fault;
+    if (chain->fault)
         return false;
-    for (uint32_t i = 0; i < chain->segments_count; i++) {
+    for (uint32_t i = 0; i < chain->segments_count && !chain->segments[i].writable; i++) {
         const struct sdc_segment *segment = &chain->segments[i];
-        if (segment->writable)
-            break;
         int rc = segment->remote ? start_op(queue, OP_FETCH, request, segment->iova, into, segment->size)
                                  : sdc_memory_read(&queue->ring.memory, segment->iova, into, segment->size);
         if (rc < 0)
@@ -185,6 +200,15 @@ bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request)
     if (request->transfers == 0 && request->result < 0)
         request->shown.fault = -EFAULT;
     return request->transfers > 0;
+}
+
+bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request)
+{
+    request->state = REQUEST_FETCHED;
+    request->lost = false;
+    queue->bounced += request->chain.bounce_size;
+    queue->starved = queue->bounced > SDC_LIMIT_QUEUE_BOUNCE;
+    return fetch(queue, request);
 }
 
 static void fetch_done(struct sdc_virtqueue *queue, struct remote_op *op)
@@ -199,28 +223,37 @@ static void fetch_done(struct sdc_virtqueue *queue, struct remote_op *op)
         arrive(queue, request);
 }
 
-// Goes over the segments of what was written: the remote ones by messages, or else the others by copy.
-static void store(struct request *request, bool remote)
+// Bytes of the bounce to a segment, or to a part of it: by a message if it is remote, else by copy. Only the segments of one kind.
+static void store_piece(struct request *request, const struct sdc_segment *segment, uint64_t iova, uint8_t *from, uint64_t size,
+                        bool remote)
 {
     struct sdc_virtqueue *queue = request->shown.queue;
-    uint8_t *bounce = bounce_of(request);
-    uint8_t *from = bounce ? bounce + request->chain.readable_size : NULL;
-    uint32_t left = request->written;
+    int rc = 0;
 
-    for (uint32_t i = 0; from && left > 0 && i < request->chain.segments_count; i++) {
-        const struct sdc_segment *segment = &request->chain.segments[i];
+    if (remote && segment->remote)
+        rc = start_op(queue, OP_STORE, request, iova, from, (uint32_t)size);
+    else if (!remote && !segment->remote)
+        rc = sdc_memory_write(&queue->ring.memory, iova, from, size);
+    if (rc < 0)
+        request->result = rc;
+}
+
+// Goes over the segments of what was written. Positions are those in the two streams, one after the other.
+static void store(struct request *request, bool remote)
+{
+    const struct sdc_chain *chain = &request->chain;
+    uint64_t at = chain->readable_size;
+    uint64_t end = at + request->written;
+
+    for (uint32_t i = 0; at < end && i < chain->segments_count; i++) {
+        const struct sdc_segment *segment = &chain->segments[i];
         if (!segment->writable)
             continue;
-        uint32_t size = (uint32_t)sdc_min(left, segment->size);
-        int rc = 0;
-        if (remote && segment->remote)
-            rc = start_op(queue, OP_STORE, request, segment->iova, from, size);
-        else if (!remote && !segment->remote)
-            rc = sdc_memory_write(&queue->ring.memory, segment->iova, from, size);
-        if (rc < 0)
-            request->result = rc;
-        from += size;
-        left -= size;
+        uint64_t from = sdc_max(at, chain->unbounced);
+        uint64_t to = sdc_min(at + segment->size, end);
+        if (from < to)
+            store_piece(request, segment, segment->iova + (from - at), chain->bounce + (from - chain->unbounced), to - from, remote);
+        at += segment->size;
     }
 }
 
@@ -228,7 +261,7 @@ static void release(struct request *request)
 {
     struct sdc_virtqueue *queue = request->shown.queue;
 
-    queue->bounced -= bounce_size(request);
+    queue->bounced -= request->chain.bounce_size;
     if (queue->starved && queue->bounced <= SDC_LIMIT_QUEUE_BOUNCE) {
         queue->starved = false;
         sdc_virtqueue_schedule(queue);
@@ -256,11 +289,21 @@ static void stored(struct request *request)
 
 void sdc_virtqueue_unbounce(struct request *request, uint32_t written)
 {
+    struct sdc_virtqueue *queue = request->shown.queue;
+
     request->state = REQUEST_STORED;
     request->written = written;
     request->transfers = 0;
     request->result = 0;
-    if (!request->shown.queue->stopping)
+    if (queue->remapping) {
+        park(queue, request);
+        sdc_loop_defer(queue->loop, &queue->flush);
+        return;
+    }
+    // What is not brought to the driver is not shown to it either.
+    if (queue->stopping)
+        queue->ring.awake = false;
+    else
         store(request, true);
     if (request->transfers == 0)
         stored(request);
@@ -301,26 +344,74 @@ static void op_done(struct sdc_transfer *transfer)
     free(op);
 }
 
+static void forget(struct sdc_virtqueue *queue)
+{
+    sdc_read_cache_clear(&queue->cache);
+    queue->fetching = false;
+}
+
+void sdc_virtqueue_forget_cache(struct sdc_virtqueue *queue)
+{
+    for (struct remote_op *op = queue->ops, *next; op; op = next) {
+        next = op->next;
+        if (op->kind == OP_CACHE)
+            orphan(op);
+    }
+    forget(queue);
+}
+
+void sdc_virtqueue_park(struct sdc_virtqueue *queue)
+{
+    struct request *request;
+
+    while ((request = sdc_virtqueue_arrived(queue)) != NULL)
+        park(queue, request);
+    for (struct remote_op *op = queue->ops, *next; op; op = next) {
+        next = op->next;
+        if (op->kind == OP_RING)
+            continue; // sent before the client hears that the memory is given up, or not at all
+        orphan(op);
+        if (op->request && --op->request->transfers == 0)
+            park(queue, op->request);
+    }
+    forget(queue);
+}
+
+static struct request *take_parked(struct sdc_virtqueue *queue)
+{
+    struct request *parked = queue->parked;
+
+    queue->parked = NULL;
+    queue->parked_count = 0;
+    return parked;
+}
+
+void sdc_virtqueue_unpark(struct sdc_virtqueue *queue)
+{
+    for (struct request *request = take_parked(queue), *next; request; request = next) {
+        next = request->next;
+        if (request->state == REQUEST_STORED)
+            sdc_virtqueue_unbounce(request, request->written);
+        else if (!fetch(queue, request))
+            arrive(queue, request);
+    }
+}
+
 void sdc_virtqueue_abandon(struct sdc_virtqueue *queue)
 {
     struct request *request;
 
-    if (queue->ops || queue->arrived)
+    if (queue->ops || queue->arrived || queue->parked)
         queue->ring.awake = false; // what is dropped is not put into the used ring
-    while (queue->ops) {
-        struct remote_op *op = queue->ops;
-        drop_op(op);
-        op->queue = NULL; // op_done frees it
-        if (op->request && --op->request->transfers == 0) {
-            op->request->written = 0;
-            release(op->request);
-        }
-    }
-    while ((request = sdc_virtqueue_arrived(queue)) != NULL) {
+    sdc_virtqueue_park(queue);
+    while (queue->ops)
+        orphan(queue->ops);
+    for (request = take_parked(queue); request;) {
+        struct request *next = request->next;
         request->written = 0;
         release(request);
+        request = next;
     }
-    sdc_read_cache_clear(&queue->cache);
-    queue->fetching = queue->starved = queue->interrupt_due = false;
+    queue->starved = queue->interrupt_due = false;
     queue->ring_writes = 0;
 }

@@ -11,8 +11,9 @@
 #include <string.h>
 
 enum {
-    COUNT_32_SIZE = 12,            // a DMA message's head with a 32-bit count
+    COUNT_32_SIZE = 12,            // a DMA message's head with a 32-bit count: as long as the other with what stands at its end
     UNSENT_MOST = 4 * 1024 * 1024, // bytes of ours that may wait for the socket
+    WRITTEN_32_SIZE = 12, // of a DMA_WRITE's reply whose count has 32 bits, as the specification's table says
     // Bytes of replies that the client may owe. QEMU loses part of a message when its socket is full (208 KiB by default), so it
     // is not let come near.
     READING_MOST = 64 * 1024,
@@ -29,7 +30,8 @@ static struct vfu_stream *stream_of(struct vfu_session *session)
     return session->twin.on ? &session->twin.stream : &session->stream;
 }
 
-static uint32_t head_size(const struct vfu_remote *remote)
+// Where the data stands in a DMA message.
+static uint32_t data_offset(const struct vfu_remote *remote)
 {
     return remote->layout == VFU_LAYOUT_32 ? COUNT_32_SIZE : (uint32_t)sizeof(struct sdc_vfu_dma_access);
 }
@@ -45,18 +47,18 @@ static struct vfu_question *free_question(struct vfu_remote *remote)
     return NULL;
 }
 
-// Appends one message to what is to be sent, with `count` bytes of transfer from offset; without a transfer an empty DMA_WRITE.
-static int ask(struct vfu_session *session, struct sdc_transfer *transfer, uint64_t address, uint32_t offset, uint32_t count)
+// Appends one message to what is to be sent, with `count` bytes of transfer from where it stands; without a transfer an empty DMA_WRITE to
+// iova.
+static int ask(struct vfu_session *session, struct sdc_transfer *transfer, uint64_t iova, uint32_t count)
 {
     struct vfu_remote *remote = &session->remote;
     struct vfu_question *question = free_question(remote);
     bool write = !transfer || transfer->write;
-    uint32_t payload = head_size(remote) + (write ? count : 0);
-    struct sdc_vfu_dma_access access = {.address = address, .count = count};
+    struct sdc_vfu_dma_access access = {.address = iova, .count = count};
     struct sdc_vfu_header header = {
         .msg_id = remote->next_id++,
         .cmd = write ? SDC_VFU_DMA_WRITE : SDC_VFU_DMA_READ,
-        .msg_size = (uint32_t)sizeof header + payload,
+        .msg_size = (uint32_t)(sizeof header + sizeof access) + (write ? count : 0),
         .flags = SDC_VFU_TYPE_COMMAND,
     };
     uint8_t *room = question ? vfu_stream_append(stream_of(session), header.msg_size) : NULL;
@@ -64,14 +66,28 @@ static int ask(struct vfu_session *session, struct sdc_transfer *transfer, uint6
         return -ENOMEM;
 
     memcpy(room, &header, sizeof header);
-    memcpy(room + sizeof header, &access, head_size(remote)); // little-endian: a 32-bit count is the lower half
+    memcpy(room + sizeof header, &access, sizeof access); // little-endian: a 32-bit count is the lower half, the rest is zero
     if (write && count > 0)
-        memcpy(room + sizeof header + head_size(remote), transfer->data + offset, count);
-    *question = (struct vfu_question){
-        .asked = true, .id = header.msg_id, .cmd = header.cmd, .transfer = transfer, .offset = offset, .size = count};
+        memcpy(room + sizeof header + data_offset(remote), transfer->data + transfer->sent, count);
+    *question = (struct vfu_question){.asked = true, .layout = !transfer, .id = header.msg_id, .cmd = header.cmd, .iova = iova,
+                                      .size = count, .transfer = transfer, .offset = transfer ? transfer->sent : 0};
     remote->outstanding++;
     remote->reading += write ? 0 : count;
     return 0;
+}
+
+// Whether all of transfer may still be asked for: memory that the client has taken back is not touched any more.
+static bool is_mapped(const struct vfu_session *session, const struct sdc_transfer *transfer)
+{
+    struct sdc_memory view = {.map = session->dma.memory.map};
+    enum sdc_access access = transfer->write ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
+
+    return sdc_memory_check(&view, transfer->iova, transfer->size, access) >= 0;
+}
+
+static bool is_dropped(struct sdc_transfer *transfer)
+{
+    return atomic_load_explicit(&transfer->dropped, memory_order_relaxed);
 }
 
 // How much of transfer the next message carries; 0: none now.
@@ -92,23 +108,52 @@ static void take_first(struct vfu_remote *remote)
         remote->end = &remote->first;
 }
 
+// The first transfer fails without being asked for further.
+static void give_up_first(struct vfu_remote *remote, int error)
+{
+    struct sdc_transfer *transfer = remote->first;
+
+    take_first(remote);
+    transfer->result = error;
+    transfer->sent = transfer->size;
+    if (transfer->outstanding == 0)
+        sdc_transfer_finish(transfer, error);
+}
+
+// Asks for the next piece of the first transfer. False: not now.
+static bool ask_first(struct vfu_session *session)
+{
+    struct vfu_remote *remote = &session->remote;
+    struct sdc_transfer *transfer = remote->first;
+
+    if (!is_mapped(session, transfer)) {
+        give_up_first(remote, -EFAULT);
+        return true;
+    }
+    if (remote->layout == VFU_LAYOUT_UNKNOWN && ask(session, NULL, transfer->iova, 0) == 0)
+        remote->layout = VFU_LAYOUT_ASKED;
+    if (remote->layout == VFU_LAYOUT_UNKNOWN || remote->layout == VFU_LAYOUT_ASKED)
+        return false;
+    uint32_t count = next_piece(session, transfer);
+    if (count == 0 || ask(session, transfer, transfer->iova + transfer->sent, count) < 0)
+        return false;
+    transfer->sent += count;
+    transfer->outstanding++;
+    if (transfer->sent == transfer->size)
+        take_first(remote);
+    return true;
+}
+
 void vfu_remote_pump(struct vfu_session *session)
 {
     struct vfu_remote *remote = &session->remote;
+    bool going = true;
 
-    while (remote->first && remote->outstanding < VFU_OUTSTANDING && vfu_stream_unsent(stream_of(session)) < UNSENT_MOST) {
-        struct sdc_transfer *transfer = remote->first;
-        if (remote->layout == VFU_LAYOUT_UNKNOWN && ask(session, NULL, transfer->iova, 0, 0) == 0)
-            remote->layout = VFU_LAYOUT_ASKED;
-        if (remote->layout == VFU_LAYOUT_UNKNOWN || remote->layout == VFU_LAYOUT_ASKED)
-            return;
-        uint32_t count = next_piece(session, transfer);
-        if (count == 0 || ask(session, transfer, transfer->iova + transfer->sent, transfer->sent, count) < 0)
-            return;
-        transfer->sent += count;
-        transfer->outstanding++;
-        if (transfer->sent == transfer->size)
-            take_first(remote);
+    while (going && remote->first && remote->outstanding < VFU_OUTSTANDING && vfu_stream_unsent(stream_of(session)) < UNSENT_MOST) {
+        if (is_dropped(remote->first))
+            vfu_remote_forget(session);
+        else
+            going = ask_first(session);
     }
 }
 
@@ -143,6 +188,30 @@ static void answered(struct sdc_transfer *transfer, int result)
         sdc_transfer_finish(transfer, transfer->result);
 }
 
+void vfu_remote_forget(struct vfu_session *session)
+{
+    struct vfu_remote *remote = &session->remote;
+
+    for (unsigned i = 0; i < VFU_OUTSTANDING; i++) {
+        struct vfu_question *question = &remote->questions[i];
+        struct sdc_transfer *transfer = question->asked ? question->transfer : NULL;
+        if (transfer && is_dropped(transfer)) {
+            question->transfer = NULL;
+            answered(transfer, -ECANCELED);
+        }
+    }
+    for (struct sdc_transfer **link = &remote->first, *transfer = *link; transfer; transfer = *link) {
+        if (is_dropped(transfer)) {
+            *link = transfer->next;
+            sdc_transfer_finish(transfer, -ECANCELED);
+        } else {
+            link = &transfer->next;
+        }
+        if (!*link)
+            remote->end = link;
+    }
+}
+
 // An empty write is answered with a bare header by those whose count has 32 bits.
 static int learn_layout(struct vfu_session *session, const struct sdc_vfu_header *header)
 {
@@ -151,19 +220,14 @@ static int learn_layout(struct vfu_session *session, const struct sdc_vfu_header
     if (header->flags & SDC_VFU_ERROR) {
         // Not now (QEMU: bus mastering is off). What waited has failed; the next transfer asks again.
         remote->layout = VFU_LAYOUT_UNKNOWN;
-        while (remote->first) {
-            struct sdc_transfer *transfer = remote->first;
-            take_first(remote);
-            sdc_transfer_finish(transfer, -EIO);
-        }
+        while (remote->first)
+            give_up_first(remote, -EIO);
         return 0;
     }
-    if (header->msg_size == sizeof *header)
-        remote->layout = VFU_LAYOUT_32;
-    else if (header->msg_size == sizeof *header + sizeof(struct sdc_vfu_dma_access))
-        remote->layout = VFU_LAYOUT_64;
-    else
+    uint32_t size = header->msg_size - (uint32_t)sizeof *header;
+    if (size != 0 && size != sizeof(struct sdc_vfu_dma_access) && size != WRITTEN_32_SIZE)
         return -EPROTO;
+    remote->layout = size == 0 ? VFU_LAYOUT_32 : VFU_LAYOUT_64;
     return 0;
 }
 
@@ -174,13 +238,16 @@ static bool fits(const struct vfu_remote *remote, const struct vfu_question *que
     struct sdc_vfu_dma_access access = {0};
     bool write = question->cmd == SDC_VFU_DMA_WRITE;
     uint32_t size = header->msg_size - (uint32_t)sizeof *header;
+    uint32_t head = data_offset(remote);
 
     if (write && remote->layout == VFU_LAYOUT_32)
         return size == 0;
-    if (size != head_size(remote) + (write ? 0 : question->size))
+    if (write && size == WRITTEN_32_SIZE)
+        head = size;
+    else if (size != sizeof access + (write ? 0 : question->size))
         return false;
-    memcpy(&access, payload, head_size(remote));
-    return access.address == question->transfer->iova + question->offset && access.count == question->size;
+    memcpy(&access, payload, head);
+    return access.address == question->iova && access.count == question->size;
 }
 
 static struct vfu_question *find_question(struct vfu_remote *remote, const struct sdc_vfu_header *header)
@@ -201,26 +268,21 @@ static int take_reply(struct vfu_session *session, const struct sdc_vfu_header *
         return -EPROTO;
 
     struct vfu_question was = *question;
+    bool error = header->flags & SDC_VFU_ERROR;
     question->asked = false;
     remote->outstanding--;
     remote->reading -= was.cmd == SDC_VFU_DMA_READ ? was.size : 0;
-    if (!was.transfer)
+    if (was.layout)
         return learn_layout(session, header);
-    if (header->flags & SDC_VFU_ERROR) {
+    bool good = error || fits(remote, &was, header, payload);
+    if (error && was.transfer)
         sdc_log_peer("%s: the client refuses %s of %u bytes at %#llx: error %u", session->options->name,
-                     was.cmd == SDC_VFU_DMA_WRITE ? "DMA_WRITE" : "DMA_READ", was.size,
-                     (unsigned long long)(was.transfer->iova + was.offset), header->error);
-        answered(was.transfer, -EIO);
-        return 0;
-    }
-    if (!fits(remote, &was, header, payload)) {
-        answered(was.transfer, -EIO);
-        return -EPROTO;
-    }
-    if (was.cmd == SDC_VFU_DMA_READ)
-        memcpy(was.transfer->data + was.offset, payload + head_size(remote), was.size);
-    answered(was.transfer, 0);
-    return 0;
+                     was.cmd == SDC_VFU_DMA_WRITE ? "DMA_WRITE" : "DMA_READ", was.size, (unsigned long long)was.iova, header->error);
+    if (was.transfer && good && !error && was.cmd == SDC_VFU_DMA_READ)
+        memcpy(was.transfer->data + was.offset, payload + data_offset(remote), was.size);
+    if (was.transfer)
+        answered(was.transfer, good && !error ? 0 : -EIO);
+    return good ? 0 : -EPROTO;
 }
 
 int vfu_remote_replies(struct vfu_session *session)

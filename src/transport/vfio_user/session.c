@@ -278,7 +278,10 @@ static void host_interrupt(struct sdc_pci_host *host, enum sdc_pci_irq kind, uin
 
 static void host_ready(struct sdc_pci_host *host)
 {
-    vfu_session_step((struct vfu_session *)(void *)host);
+    struct vfu_session *session = (struct vfu_session *)(void *)host;
+
+    vfu_remote_forget(session);
+    vfu_session_step(session);
 }
 
 static const struct sdc_pci_host_ops host_ops = {

@@ -112,16 +112,19 @@ int vfu_stream_take_reply(struct vfu_stream *stream, struct sdc_vfu_header *head
 
 enum { VFU_OUTSTANDING = 64 }; // messages of ours without a reply
 
-// How the client lays DMA messages out. An older QEMU's have a 32-bit count: it is found out before the first transfer.
+// How the client lays DMA messages out. An older QEMU's (10.1) have a 32-bit count, the data right behind it, and four bytes at the end
+// that mean nothing. It is found out before the first transfer.
 enum vfu_dma_layout { VFU_LAYOUT_UNKNOWN, VFU_LAYOUT_ASKED, VFU_LAYOUT_64, VFU_LAYOUT_32 };
 
 struct vfu_question {
     bool asked; // a reply is owed
+    bool layout; // the question for the layout
     uint16_t id;
     uint16_t cmd;
-    struct sdc_transfer *transfer; // NULL: the question for the layout
-    uint32_t offset; // of this piece in the transfer
+    uint64_t iova;
     uint32_t size;
+    struct sdc_transfer *transfer; // NULL: nobody waits for it any more
+    uint32_t offset; // of this piece in the transfer
 };
 
 struct vfu_remote {
@@ -140,6 +143,8 @@ void vfu_remote_init(struct vfu_remote *remote, struct sdc_loop *home);
 void vfu_remote_pump(struct vfu_session *session);
 // Handles every reply that has arrived. 0, or -EPROTO when one answers nothing that was asked, or came over the wrong socket.
 int vfu_remote_replies(struct vfu_session *session);
+// The card has let go of something: what it has dropped is forgotten. Replies to what was asked of it still have to be good ones.
+void vfu_remote_forget(struct vfu_session *session);
 // The client has gone: every transfer fails.
 void vfu_remote_fail(struct vfu_session *session);
 
