@@ -306,7 +306,11 @@ int sdc_driver_device_recover(struct sdc_driver_device *device, uint32_t timeout
                              transport->ops->name);
     pthread_mutex_lock(&device->recovering);
     bool gone = transport->ops->check(transport, &why) < 0;
-    int ret = gone ? transport->ops->recover(transport, timeout_ms, &why) : 0;
+    uint64_t deadline_ns = sdc_clock_ns() + timeout_ms * UINT64_C(1000000);
+    int ret = gone ? -ECONNRESET : 0;
+    // What was found may be gone again before all is set up.
+    while (ret == -ECONNRESET && sdc_clock_ns() < deadline_ns)
+        ret = transport->ops->recover(transport, timeout_ms, &why);
     for (uint16_t i = 0; gone && ret == 0 && i < device->queues_count; i++)
         if (device->waiters[i] >= 0)
             ret = sdc_waiter_add(device->waiters[i], transport->ops->hangup_fd(transport), SDC_WAIT_HANGUP, false,

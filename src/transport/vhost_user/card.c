@@ -57,9 +57,10 @@ void vhu_card_forget(struct sdc_vhu_card *card)
         sdc_fd_close(&vring->call_fd);
         sdc_fd_close(&vring->err_fd);
         pthread_mutex_unlock(&vring->lock);
+        sdc_inflight_close(&vring->log);
         vring->size = 0;
         vring->position = 0;
-        vring->has_addresses = vring->wrapped = vring->started = vring->enabled = vring->running = false;
+        vring->has_addresses = vring->wrapped = vring->resume = vring->started = vring->enabled = vring->running = false;
     }
 }
 

@@ -25,6 +25,7 @@ enum {
     TABLE = sizeof(struct sdc_vhost_mem_table),
     SLOT = sizeof(struct sdc_vhost_mem_reg),
     CONFIG = sizeof(struct sdc_vhost_config),
+    INFLIGHT = sizeof(struct sdc_vhost_inflight),
 };
 
 static const struct request_type types[SDC_VHOST_REQUESTS] = {
@@ -54,6 +55,10 @@ static const struct request_type types[SDC_VHOST_REQUESTS] = {
                               vhu_get_config},
     [SDC_VHOST_SET_CONFIG] = {"SET_CONFIG", CONFIG, CONFIG + SDC_VHOST_CONFIG_MAX, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIG, false,
                               vhu_set_config},
+    [SDC_VHOST_GET_INFLIGHT_FD] = {"GET_INFLIGHT_FD", INFLIGHT, INFLIGHT, 0, 0, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, true,
+                                   vhu_get_inflight_fd},
+    [SDC_VHOST_SET_INFLIGHT_FD] = {"SET_INFLIGHT_FD", INFLIGHT, INFLIGHT, 1, 1, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, false,
+                                   vhu_set_inflight_fd},
     [SDC_VHOST_RESET_DEVICE] = {"RESET_DEVICE", 0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_RESET_DEVICE, false, vhu_reset_device},
     [SDC_VHOST_GET_MAX_MEM_SLOTS] = {"GET_MAX_MEM_SLOTS", 0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, true,
                                      vhu_get_max_mem_slots},

@@ -49,6 +49,7 @@ static void take_down(struct vhu_session *session)
     if (session->step_down == VHU_CLOSE_UNMAP && !sdc_virtio_core_busy(core)) {
         session->step_down = VHU_CLOSE_END;
         vhu_card_forget(session->card);
+        vhu_inflight_forget(session);
         sdc_virtio_core_set_map(core, NULL);
         sdc_guest_memory_withdraw(&session->memory);
     }
@@ -63,7 +64,7 @@ static void take_down(struct vhu_session *session)
 
 static bool is_full(const struct vhu_session *session)
 {
-    return vhu_stream_unsent(&session->stream) > UNSENT_MAX;
+    return vhu_stream_unsent(&session->stream) > UNSENT_MAX || session->stream.out_fd >= 0;
 }
 
 // Whether what an earlier request began is still under way.
@@ -128,9 +129,12 @@ static void run_step(struct sdc_deferred *deferred)
 
     if (!session->closing)
         process(session);
+    bool was_full = is_full(session);
     int rc = session->closing ? 0 : vhu_stream_send(&session->stream);
     if (rc < 0)
         vhu_session_close(session, strerror(-rc));
+    else if (was_full && !is_full(session))
+        vhu_session_step(session); // for requests that waited for it
     if (session->closing) {
         take_down(session);
         return;
@@ -171,7 +175,7 @@ struct vhu_session *vhu_session_new(struct sdc_loop *loop, int fd, struct sdc_vh
             .loop = loop,
             .card = card,
             .options = options,
-            .stream = {.fd = fd},
+            .stream = {.fd = fd, .out_fd = -1},
             .watch = {.fd = fd, .wanted = SDC_READABLE, .ready = socket_ready},
             .deadline = {.expired = run_deadline},
             .step = {.run = run_step},

@@ -20,7 +20,7 @@ struct vhu_session;
 #define VHU_PROTOCOL_FEATURES                                                                                          \
     (SDC_VHOST_PROTOCOL_F_MQ | SDC_VHOST_PROTOCOL_F_REPLY_ACK | SDC_VHOST_PROTOCOL_F_BACKEND_REQ |                     \
      SDC_VHOST_PROTOCOL_F_CONFIG | SDC_VHOST_PROTOCOL_F_RESET_DEVICE | SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS |      \
-     SDC_VHOST_PROTOCOL_F_STATUS)
+     SDC_VHOST_PROTOCOL_F_STATUS | SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD)
 
 // --- card.c: the device and its vrings ---
 
@@ -35,6 +35,8 @@ struct vhu_vring {
     bool enabled;
     // Whether the queue runs: it is both.
     bool running;
+    struct sdc_inflight log; // of what is in flight, while it runs
+    bool resume;             // the log is somebody's who is gone: the vring goes on from there
     // Queues' loops signal the fds while the home loop changes them.
     pthread_mutex_t lock;
     int call_fd; // eventfds; -1: none
@@ -71,6 +73,9 @@ struct vhu_stream {
     size_t out_size;
     size_t out_used;
     size_t out_sent;
+    size_t out_last;       // where the last reply begins
+    int out_fd;            // goes with the byte at out_fd_at, and is closed then; -1: none
+    size_t out_fd_at;
 };
 
 // Receives what is there of one message and no more, so that fds, which come with the first bytes of a message, are always those of the
@@ -81,6 +86,8 @@ int vhu_stream_receive(struct vhu_stream *stream);
 void vhu_stream_consume(struct vhu_stream *stream);
 // A reply to a request, with size bytes of payload. -ENOMEM.
 int vhu_stream_reply(struct vhu_stream *stream, uint32_t request, const void *payload, uint32_t size);
+// fd goes with the reply that was made last, and is the stream's. The stream is full until it is sent.
+void vhu_stream_attach(struct vhu_stream *stream, int fd);
 // Sends what can be sent. 0 (look at vhu_stream_unsent) or an error.
 int vhu_stream_send(struct vhu_stream *stream);
 static inline size_t vhu_stream_unsent(const struct vhu_stream *stream)
@@ -110,6 +117,10 @@ struct vhu_session {
     struct sdc_guest_memory memory;
     struct sdc_vhost_region *slots; // the front end's regions
     unsigned slots_count;
+    // inflight.c
+    uint8_t *inflight; // the log's memory, NULL: none
+    uint64_t inflight_mapped; // bytes
+    struct sdc_vhost_inflight inflight_said;
     // channel.c
     int channel_fd; // for requests of ours; -1: none
     struct sdc_watch channel;
@@ -160,6 +171,8 @@ int vhu_set_mem_table(struct vhu_session *session, struct vhu_message *message);
 int vhu_get_max_mem_slots(struct vhu_session *session, struct vhu_message *message);
 int vhu_add_mem_reg(struct vhu_session *session, struct vhu_message *message);
 int vhu_rem_mem_reg(struct vhu_session *session, struct vhu_message *message);
+int vhu_get_inflight_fd(struct vhu_session *session, struct vhu_message *message);    // inflight.c
+int vhu_set_inflight_fd(struct vhu_session *session, struct vhu_message *message);
 int vhu_set_vring_num(struct vhu_session *session, struct vhu_message *message);      // vrings.c
 int vhu_set_vring_addr(struct vhu_session *session, struct vhu_message *message);
 int vhu_set_vring_base(struct vhu_session *session, struct vhu_message *message);
@@ -169,6 +182,10 @@ int vhu_set_vring_call(struct vhu_session *session, struct vhu_message *message)
 int vhu_set_vring_err(struct vhu_session *session, struct vhu_message *message);
 int vhu_set_vring_enable(struct vhu_session *session, struct vhu_message *message);
 
+// inflight.c: opens a vring's log, if the front end has given memory for one; config then says so.
+int vhu_inflight_open(struct vhu_session *session, uint16_t index, struct sdc_ring_config *config);
+// No vring runs.
+void vhu_inflight_forget(struct vhu_session *session);
 // vrings.c: whether any queue runs.
 bool vhu_runs(const struct sdc_vhu_card *card);
 // device.c: the device is reset and its vrings are forgotten; finished when the card is not busy.

@@ -72,6 +72,7 @@ int vhu_stream_reply(struct vhu_stream *stream, uint32_t request, const void *pa
         stream->out = out;
         stream->out_size = room;
     }
+    stream->out_last = stream->out_used;
     memcpy(stream->out + stream->out_used, &header, sizeof header);
     if (size > 0)
         memcpy(stream->out + stream->out_used + sizeof header, payload, size);
@@ -79,16 +80,26 @@ int vhu_stream_reply(struct vhu_stream *stream, uint32_t request, const void *pa
     return 0;
 }
 
+void vhu_stream_attach(struct vhu_stream *stream, int fd)
+{
+    stream->out_fd = fd;
+    stream->out_fd_at = stream->out_last;
+}
+
 int vhu_stream_send(struct vhu_stream *stream)
 {
     while (vhu_stream_unsent(stream) > 0) {
-        struct iovec iov = {stream->out + stream->out_sent, vhu_stream_unsent(stream)};
-        ssize_t sent = sdc_socket_send(stream->fd, &iov, 1, NULL, 0);
+        bool with_fd = stream->out_fd >= 0 && stream->out_sent == stream->out_fd_at;
+        size_t size = stream->out_fd >= 0 && !with_fd ? stream->out_fd_at - stream->out_sent : vhu_stream_unsent(stream);
+        struct iovec iov = {stream->out + stream->out_sent, size};
+        ssize_t sent = sdc_socket_send(stream->fd, &iov, 1, &stream->out_fd, with_fd);
         if (sent == -EAGAIN || sent == -ENOBUFS)
             return 0;
         if (sent < 0)
             return (int)sent;
         stream->out_sent += (size_t)sent;
+        if (with_fd)
+            sdc_fd_close(&stream->out_fd);
     }
     stream->out_sent = stream->out_used = 0;
     return 0;
@@ -98,6 +109,7 @@ void vhu_stream_close(struct vhu_stream *stream)
 {
     vhu_stream_consume(stream);
     sdc_socket_close_read_out(&stream->fd);
+    sdc_fd_close(&stream->out_fd);
     free(stream->out);
     stream->out = NULL;
     stream->out_size = stream->out_used = stream->out_sent = 0;

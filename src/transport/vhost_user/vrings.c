@@ -53,6 +53,9 @@ static int start(struct vhu_session *session, uint16_t index)
                      (uint64_t)vring->addresses.used);
         return -EFAULT;
     }
+    int rc = vhu_inflight_open(session, index, &config);
+    if (rc < 0)
+        return rc;
     vring->running = true;
     sdc_virtio_core_enable(session->card->core, index, &config);
     return 0;
@@ -67,6 +70,7 @@ static void note_end(struct vhu_session *session, uint16_t index)
     if (!vring->running)
         return;
     vring->running = false;
+    sdc_inflight_close(&vring->log);
     vring->position = queue->position;
     vring->wrapped = queue->wrapped;
     if (!vhu_runs(session->card))
