@@ -140,10 +140,10 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
 
 static void finish_order(struct sdc_virtqueue *queue);
 
-// Nothing of the queue's is with the device, or waits for messages.
-static bool is_idle(const struct sdc_virtqueue *queue)
+// Whether the order that waits, if one does, has nothing more to wait for.
+static bool has_drained(const struct sdc_virtqueue *queue)
 {
-    return queue->ring.in_flight == queue->parked_count;
+    return queue->ring.in_flight == (queue->stopping ? 0 : queue->afloat);
 }
 
 void sdc_virtqueue_finish(struct request *request, uint32_t written)
@@ -192,7 +192,7 @@ static void run_flush(struct sdc_deferred *deferred)
     if (!queue->running)
         return;
     show(queue);
-    if (is_idle(queue) && (queue->stopping || queue->remapping))
+    if ((queue->stopping || queue->remapping) && has_drained(queue))
         finish_order(queue);
 }
 
@@ -369,8 +369,8 @@ static void run_order(struct sdc_post *post)
     case SDC_VIRTQUEUE_STOP:
         if (queue->running)
             sdc_virtqueue_abandon(queue);
-        if (queue->running && !is_idle(queue)) {
-            queue->stopping = true;
+        queue->stopping = queue->running;
+        if (!has_drained(queue)) {
             if (queue->device->ops->queue_cancel)
                 queue->device->ops->queue_cancel(queue->device, queue);
             return;
@@ -383,7 +383,7 @@ static void run_order(struct sdc_post *post)
         } else if (!sdc_ring_stays(&queue->ring, queue->map)) {
             // The ring's own memory goes away or moves: what the device has is still given back through it.
             sdc_virtqueue_park(queue);
-            queue->remapping = !is_idle(queue);
+            queue->remapping = !has_drained(queue);
             if (queue->remapping)
                 return;
             remap(queue);

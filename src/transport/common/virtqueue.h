@@ -59,7 +59,7 @@ struct sdc_virtqueue {
     struct sdc_watch kick_watch;
     bool running;
     bool stopping;  // a STOP waits for in_flight to become zero
-    bool remapping; // a REMAP waits for the same
+    bool remapping; // a REMAP waits until those in flight are afloat
     struct sdc_ring ring;
     struct sdc_map_use *use;
     struct request *free_requests;
@@ -69,7 +69,7 @@ struct sdc_virtqueue {
     struct request *arrived;     // their readable bytes are here: to be taken by the device
     struct request **arrived_end;
     struct request *parked;      // the ring's memory is away: they go on when it is back
-    uint32_t parked_count;
+    uint32_t afloat;             // requests in flight that are bounced: no change of memory waits for them
     bool fetching;               // for the cache: nothing is taken meanwhile
     bool look_again;             // a kick came since something was fetched, which may be older than it
     bool starved;                // too much is bounced: nothing is taken until some is given back

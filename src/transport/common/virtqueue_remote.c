@@ -153,7 +153,6 @@ static void park(struct sdc_virtqueue *queue, struct request *request)
 {
     request->next = queue->parked;
     queue->parked = request;
-    queue->parked_count++;
 }
 
 struct request *sdc_virtqueue_arrived(struct sdc_virtqueue *queue)
@@ -206,6 +205,7 @@ bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request)
 {
     request->state = REQUEST_FETCHED;
     request->lost = false;
+    queue->afloat++;
     queue->bounced += request->chain.bounce_size;
     queue->starved = queue->bounced > SDC_LIMIT_QUEUE_BOUNCE;
     return fetch(queue, request);
@@ -261,6 +261,7 @@ static void release(struct request *request)
 {
     struct sdc_virtqueue *queue = request->shown.queue;
 
+    queue->afloat--;
     queue->bounced -= request->chain.bounce_size;
     if (queue->starved && queue->bounced <= SDC_LIMIT_QUEUE_BOUNCE) {
         queue->starved = false;
@@ -295,9 +296,8 @@ void sdc_virtqueue_unbounce(struct request *request, uint32_t written)
     request->written = written;
     request->transfers = 0;
     request->result = 0;
-    if (queue->remapping) {
+    if (!queue->stopping && (queue->remapping || !queue->ring.awake)) {
         park(queue, request);
-        sdc_loop_defer(queue->loop, &queue->flush);
         return;
     }
     // What is not brought to the driver is not shown to it either.
@@ -382,7 +382,6 @@ static struct request *take_parked(struct sdc_virtqueue *queue)
     struct request *parked = queue->parked;
 
     queue->parked = NULL;
-    queue->parked_count = 0;
     return parked;
 }
 
