@@ -467,6 +467,14 @@ static void a_remap_beside_the_ring_waits_for_no_transfer(void **state)
         stop_at(station);
         use_map(EVERYTHING & ~0x8000, EVERYTHING);
         assert_false(sdc_virtio_core_busy(f.core));
+        if (station < 3) { // what the parser was to get is from another time
+            struct sdc_transfer *old = sim.waiting[0];
+            assert_true(atomic_load(&old->dropped));
+            memmove(&sim.waiting[0], &sim.waiting[1], --sim.count * sizeof sim.waiting[0]);
+            memset(old->data, 0xbb, old->size);
+            sdc_transfer_finish(old, 0);
+            run_turns(&f, 8);
+        }
         answer_all();
         assert_done(1, 2);
         assert_int_equal(dev.taken, 1);
