@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 
-from . import loads, results
+from . import kills, loads, results
 from .served import TOP
 
 OUT = TOP / "build" / "check"
@@ -179,6 +179,14 @@ def run_tsan_long(part, log):
                 env={"TSAN_OPTIONS": "halt_on_error=1:exitcode=66"})
 
 
+def run_kills(part, log):
+    kills.run_all(part, log, 20)
+
+
+def run_kills_long(part, log):
+    kills.run_all(part, log, 1000)
+
+
 def all_parts():
     return [
         Part("unit", "unit tests", "tests", run_unit),
@@ -187,12 +195,14 @@ def all_parts():
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "unit tests and attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
+        Part("kills", "a vhost-user back end killed 20 times under verified load", "product", run_kills),
         Part("fuzz", "the fuzz corpus again", None, run_fuzz),
         Part("clang", "no warning from clang either", "clang", run_clang),
         Part("tidy", "the rules of the source", None, run_tidy),
         Part("docs", "manual pages and links against the program", "product", run_docs),
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
         Part("asan-epoll", "the attack suite over epoll under ASan and UBSan", "asan", run_asan_epoll, long=True),
+        Part("kills-long", "the same killed 1,000 times", "product", run_kills_long, long=True),
         Part("valgrind", "requests and rings under valgrind", "product", run_valgrind, long=True),
         Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
         Part("soak", "verified load, a minute each", "product", run_soak, long=True),

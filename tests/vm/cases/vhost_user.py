@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The same disks over vhost-user: QEMU brings the PCI device, sidecard the virtqueues."""
 
-from cases.linux_disk import LinuxDiscard, LinuxFourQueues, LinuxOneQueue
+import random
+import threading
+import time
+
+from cases import workloads
+from cases.linux_disk import LinuxDiscard, LinuxFourQueues, LinuxOneQueue, WritableCase, power_off_and_look
+from harness.case import test
+from harness.errors import Lost, expect
 from harness.server import Disk
 
 
@@ -39,3 +46,65 @@ class VhostUserDiscard(OverVhostUser, LinuxDiscard):
 
     name = "vhost-user-discard"
     short = False
+
+
+class Killer(threading.Thread):
+    """Kills a server so many times and starts it again at once."""
+
+    def __init__(self, server, kills):
+        super().__init__(daemon=True)
+        self.server = server
+        self.kills = kills
+        self.done = 0
+        self.error = None
+
+    def run(self):
+        try:
+            while self.done < self.kills:
+                time.sleep(random.uniform(0.3, 1.2))
+                self.server.check_alive()
+                self.server.kill()
+                self.server.start(self.server.disk)
+                self.done += 1
+        except Lost as error:
+            self.error = error
+
+
+class VhostUserKilled(OverVhostUser, WritableCase):
+    """The server is killed under a verified load, twenty times, and started again; QEMU finds it, and the guest notices nothing."""
+
+    name = "vhost-user-killed"
+    queues = 2
+    packed = False
+    kills = 20
+    # What QEMU says when a back end goes away, and when it cannot ask that one where its vrings stood.
+    allowed_of_qemu = "Unexpected end-of-file|Failed to (set msg fds|read|write)|ring restore failed|Broken pipe|Connection reset"
+
+    def make_disk(self):
+        return Disk(self.image, queues=self.queues, packed=self.packed, transport="vhost-user", reconnect_ms=100)
+
+    @test
+    def fio_verifies_while_the_server_is_killed(self):
+        """No I/O error, no write that was acknowledged lost or done again."""
+        killer = Killer(self.server, self.kills)
+        killer.start()
+        try:
+            while killer.is_alive():
+                workloads.fio_files(self.guest, "/mnt", 24)
+        finally:
+            killer.join()
+        expect(killer.error is None, f"after {killer.done} kills: {killer.error}")
+        self.guest.run("rm /mnt/file.*")
+
+    @test
+    def the_host_finds_the_files_undamaged(self):
+        """e2fsck and checksums."""
+        power_off_and_look(self)
+
+
+class VhostUserKilledPacked(VhostUserKilled):
+    """The same with packed rings."""
+
+    name = "vhost-user-killed-packed"
+    short = False
+    packed = True
