@@ -39,6 +39,7 @@ static const char usage[] =
     "  --direct              read and write past the host's page cache\n"
     "  --raw                 take the image as raw even if it looks like qcow2, vmdk, vhdx or vdi\n"
     "  --allow-file-memory   let the guest's memory be a plain file\n"
+    "  --connect             connect to a vhost-user front end that listens at the socket, and again when it goes\n"
     "  --socket-mode=MODE    permissions of the socket, octal\n"
     "  --socket-owner=USER[:GROUP]\n"
     "  --loop=io_uring|epoll what to wait by (io_uring, or epoll where that is not permitted)\n"
@@ -164,6 +165,7 @@ static int parse(int argc, char **argv, struct sdc_serve_options *serve, struct 
         {"direct", SDC_OPTION_FLAG, &serve->card.block.direct, 0, 0, "--direct", NULL},
         {"raw", SDC_OPTION_FLAG, &serve->card.block.raw, 0, 0, "--raw", NULL},
         {"allow-file-memory", SDC_OPTION_FLAG, &serve->allow_file_memory, 0, 0, "--allow-file-memory", NULL},
+        {"connect", SDC_OPTION_FLAG, &serve->connect, 0, 0, "--connect", NULL},
         {"socket-mode", SDC_OPTION_CALL, &serve->listen.mode, 0, 0, "--socket-mode=0660", parse_mode},
         {"socket-owner", SDC_OPTION_CALL, &serve->listen, 0, 0, "--socket-owner=libvirt-qemu:kvm", parse_owner},
         {"loop", SDC_OPTION_CALL, &numbers->loop, 0, 0, "--loop=epoll", parse_loop},

@@ -21,6 +21,7 @@ struct outlet {
     struct outlet *next;
     struct sdc_card *card;
     char *path; // of the socket file, which is ours to remove; NULL: it was passed in
+    char *dialled; // the path that is connected to; NULL: it is listened at
     char *name;
     struct sdc_socket_place place;
     int fd;
@@ -81,6 +82,10 @@ static int open_socket(struct outlet *outlet, const struct sdc_serve_options *op
         outlet->fd = (int)number;
         return sdc_socket_adopt(outlet->fd, err);
     }
+    if (options->connect) {
+        outlet->dialled = strdup(socket);
+        return outlet->dialled ? 0 : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a path");
+    }
     if (*socket == '\0')
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': the path is missing", options->socket);
     outlet->path = strdup(socket);
@@ -103,6 +108,7 @@ static void free_outlet(struct outlet *outlet)
     if (outlet->card)
         sdc_card_free(outlet->card);
     free(outlet->path);
+    free(outlet->dialled);
     free(outlet->name);
     free(outlet);
 }
@@ -111,7 +117,7 @@ static int start_listening(struct outlet *outlet, bool allow_file_memory, struct
 {
     struct sdc_loop *home = outlet->server->loops[0];
     struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = allow_file_memory};
-    struct sdc_vhu_options vhu = {.name = outlet->name, .allow_file_memory = allow_file_memory};
+    struct sdc_vhu_options vhu = {.name = outlet->name, .path = outlet->dialled, .allow_file_memory = allow_file_memory};
 
     if (outlet->card->shape == SDC_CARD_VHOST)
         return sdc_vhu_listen(home, outlet->fd, outlet->card->vhost, &vhu, &outlet->listener, err);
@@ -129,6 +135,8 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
     *outlet = (struct outlet){.server = server, .place = {.lock_fd = -1}, .fd = -1, .name = strdup(options->socket)};
     int rc = outlet->name ? parse_transport(options->socket, &shape, &socket, err)
                           : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a name");
+    if (rc == 0 && options->connect && shape != SDC_CARD_VHOST)
+        rc = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--connect: only vhost-user front ends listen; type vhost-user:%s", socket);
     if (rc == 0)
         rc = sdc_card_new(options->device, options->backend, &options->card, shape, server->loops, server->loops_count,
                           &outlet->card, err);

@@ -15,6 +15,7 @@ struct sdc_serve_options {
     struct sdc_card_options card;
     struct sdc_listen_options listen;
     bool allow_file_memory;
+    bool connect; // to a vhost-user front end that listens at the socket
 };
 
 // threads: loops, 1 to 64, all of one kind; the first, which is every card's home, is run by the caller of sdc_server_run. Blocks

@@ -3,14 +3,20 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "os/fd.h"
 #include "os/socket.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define RETRY_NS UINT64_C(200000000) // between attempts to connect
+
 struct sdc_listener {
     struct sdc_loop *loop;
+    const char *path; // that is connected to; NULL: watch listens
+    struct sdc_timer retry;
+    bool told; // that nobody listens there, since the last session
     const char *name;
     const struct sdc_listener_ops *ops;
     void *context;
@@ -25,7 +31,10 @@ static void finish_close(struct sdc_listener *listener)
     void (*closed)(void *context) = listener->closed;
     void *context = listener->closed_context;
 
-    sdc_loop_unwatch(listener->loop, &listener->watch);
+    if (listener->path)
+        sdc_loop_timer_clear(listener->loop, &listener->retry);
+    else
+        sdc_loop_unwatch(listener->loop, &listener->watch);
     listener->ops->free(listener->context);
     free(listener);
     closed(context);
@@ -36,8 +45,20 @@ void sdc_listener_ended(struct sdc_listener *listener)
     listener->session = NULL;
     if (listener->closed)
         finish_close(listener);
+    else if (listener->path)
+        sdc_loop_timer_set(listener->loop, &listener->retry, RETRY_NS);
     else
         sdc_loop_rewatch(listener->loop, &listener->watch, SDC_READABLE);
+}
+
+static bool open_session(struct sdc_listener *listener, int fd)
+{
+    listener->session = listener->ops->open(listener->context, fd, listener);
+    if (!listener->session)
+        sdc_log_peer("%s: a client could not be let in: no memory", listener->name);
+    else
+        sdc_log(SDC_LOG_INFO, "%s: a client connects", listener->name);
+    return listener->session != NULL;
 }
 
 static void client_waits(struct sdc_watch *watch, uint32_t events)
@@ -51,13 +72,44 @@ static void client_waits(struct sdc_watch *watch, uint32_t events)
             sdc_log_peer("%s: a client could not be let in: %s", listener->name, strerror(-fd));
         return;
     }
-    listener->session = listener->ops->open(listener->context, fd, listener);
-    if (!listener->session) {
-        sdc_log_peer("%s: a client could not be let in: no memory", listener->name);
+    if (open_session(listener, fd))
+        sdc_loop_rewatch(listener->loop, watch, 0);
+}
+
+static void dial(struct sdc_timer *timer)
+{
+    struct sdc_listener *listener = sdc_container(timer, struct sdc_listener, retry);
+    struct sdc_error why = {0};
+    int fd = sdc_socket_connect(listener->path, 0, &why);
+
+    if (fd >= 0 && sdc_fd_set_nonblocking(fd) == 0 && open_session(listener, fd)) {
+        listener->told = false;
         return;
     }
-    sdc_log(SDC_LOG_INFO, "%s: a client connects", listener->name);
-    sdc_loop_rewatch(listener->loop, watch, 0);
+    if (fd < 0 && !listener->told)
+        sdc_log(SDC_LOG_WARNING, "%s: %s; trying again until somebody listens there", listener->name, why.text);
+    listener->told = true;
+    sdc_loop_timer_set(listener->loop, &listener->retry, RETRY_NS);
+}
+
+int sdc_listener_dial_new(struct sdc_loop *loop, const char *path, const char *name, const struct sdc_listener_ops *ops, void *context,
+                          struct sdc_listener **out, struct sdc_error *err)
+{
+    struct sdc_listener *listener = calloc(1, sizeof *listener);
+    int rc = listener ? 0 : -ENOMEM;
+
+    if (rc == 0) {
+        *listener = (struct sdc_listener){
+            .loop = loop, .path = path, .name = name, .ops = ops, .context = context, .retry = {.expired = dial}};
+        rc = sdc_loop_timer_set(loop, &listener->retry, 0);
+    }
+    if (rc < 0) {
+        ops->free(context);
+        free(listener);
+        return sdc_error_set(err, rc, SDC_FAULT_HOST, "no memory for a connection");
+    }
+    *out = listener;
+    return 0;
 }
 
 int sdc_listener_new(struct sdc_loop *loop, int fd, const char *name, const struct sdc_listener_ops *ops, void *context,
@@ -89,7 +141,8 @@ void sdc_listener_close(struct sdc_listener *listener, void (*closed)(void *cont
 {
     listener->closed = closed;
     listener->closed_context = context;
-    sdc_loop_rewatch(listener->loop, &listener->watch, 0);
+    if (!listener->path)
+        sdc_loop_rewatch(listener->loop, &listener->watch, 0);
     if (listener->session)
         listener->ops->end(listener->session);
     else

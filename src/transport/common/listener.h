@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A listening socket that lets one client in at a time: the next one waits in the backlog until the card is as new again. What a
-// session is, the transport says. All on the home loop.
+// Where sessions come from, one at a time: a listening socket, whose next client waits in the backlog until the card is as new again; or
+// a client that listens itself, and is connected to again when it has gone. What a session is, the transport says. All on the home loop.
 #pragma once
 
 #include <sidecard/error.h>
@@ -23,6 +23,9 @@ struct sdc_listener_ops {
 // name is for the log, and outlives it.
 int sdc_listener_new(struct sdc_loop *loop, int fd, const char *name, const struct sdc_listener_ops *ops, void *context,
                      struct sdc_listener **listener, struct sdc_error *err);
+// Connects to a client that listens at path, which outlives the listener, and tries again for as long as nobody does.
+int sdc_listener_dial_new(struct sdc_loop *loop, const char *path, const char *name, const struct sdc_listener_ops *ops, void *context,
+                          struct sdc_listener **listener, struct sdc_error *err);
 // The session that open made is gone: the next client is let in.
 void sdc_listener_ended(struct sdc_listener *listener);
 // Lets nobody in any more, ends the session, then frees itself and calls closed.

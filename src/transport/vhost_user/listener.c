@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// vhost-user at a listening socket.
+// vhost-user at a listening socket, ours or the front end's.
 #include "transport/vhost_user/session.h"
 
 #include <errno.h>
@@ -41,5 +41,7 @@ int sdc_vhu_listen(struct sdc_loop *loop, int fd, struct sdc_vhu_card *card, con
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a listener");
 
     *door = (struct door){.loop = loop, .card = card, .options = *options};
+    if (fd < 0)
+        return sdc_listener_dial_new(loop, door->options.path, door->options.name, &ops, door, listener, err);
     return sdc_listener_new(loop, fd, door->options.name, &ops, door, listener, err);
 }

@@ -18,9 +18,11 @@ void sdc_vhu_card_free(struct sdc_vhu_card *card);
 
 struct sdc_vhu_options {
     const char *name;       // for the log: the socket's path
+    const char *path;       // to connect to; outlives the listener
     bool allow_file_memory; // guest memory may be a plain file, which can be truncated under us
 };
 
 // Serves card on fd, a listening non-blocking socket that stays the caller's, from the card's home loop. card outlives the listener.
+// fd -1: connects to a front end that listens at path instead, and again when it has gone.
 int sdc_vhu_listen(struct sdc_loop *loop, int fd, struct sdc_vhu_card *card, const struct sdc_vhu_options *options,
                    struct sdc_listener **listener, struct sdc_error *err);

@@ -41,6 +41,32 @@ class VhostUserFourQueuesSplit(OverVhostUser, LinuxFourQueues):
     packed = False
 
 
+class VhostUserConnects(OverVhostUser, WritableCase):
+    """QEMU listens, and sidecard connects; again after QEMU has ended and a new one listens."""
+
+    name = "vhost-user-connects"
+    # Nobody listens at first.
+    allowed_messages = "cannot connect|no such socket|nobody listens"
+    allowed_of_qemu = "QEMU waiting for connection"
+
+    def make_disk(self):
+        return Disk(self.image, packed=self.packed, transport="vhost-user", connect=True)
+
+    @test
+    def the_next_qemu_finds_the_files(self):
+        """The plug is pulled, and another machine comes up on the same disk."""
+        self.guest.run("umount /mnt")
+        self.machine.kill()
+        self.boot_linux()
+        self.guest.run("mkdir -p /mnt && mount /dev/vda /mnt")
+        workloads.check_files(self.guest, "/mnt/data", self.sums)
+
+    @test
+    def the_host_finds_the_files_undamaged(self):
+        """e2fsck and checksums."""
+        power_off_and_look(self)
+
+
 class VhostUserDiscard(OverVhostUser, LinuxDiscard):
     """Discard and write zeroes."""
 

@@ -39,6 +39,7 @@ class Disk:
     queue_size: int = 256
     packed: bool = True
     transport: str = "vfio-user"
+    connect: bool = False    # over vhost-user: QEMU listens
     reconnect_ms: int = 0    # over vhost-user: QEMU tries so often to find a back end again that has gone
 
     def size(self):
@@ -66,6 +67,7 @@ class Sidecard:
                    f"--threads={disk.threads}", f"--packed={'on' if disk.packed else 'off'}"]
         options += ["--read-only"] if disk.read_only else []
         options += ["--direct"] if disk.direct else []
+        options += ["--connect"] if disk.connect else []
         ready, ready_end = os.pipe()
         command = [self._binary, "serve", f"{disk.transport}:{self.socket}", "virtio-blk", str(disk.image), *options,
                    f"--ready-fd={ready_end}"]
@@ -89,12 +91,13 @@ class Sidecard:
 
     def _vhost_user_arguments(self, boot):
         disk = self.disk
-        reconnect = f",reconnect-ms={disk.reconnect_ms}" if disk.reconnect_ms else ""
+        how = ",server=on,wait=on" if disk.connect else ""
+        how += f",reconnect-ms={disk.reconnect_ms}" if disk.reconnect_ms else ""
         device = {"driver": "vhost-user-blk-pci", "chardev": "disk", "num-queues": disk.queues, "queue-size": disk.queue_size,
                   "config-wce": True, "disable-legacy": "on", "packed": disk.packed}
         if boot:
             device["bootindex"] = 0
-        return ["-chardev", f"socket,id=disk,path={self.socket}{reconnect}", "-device", json.dumps(device)]
+        return ["-chardev", f"socket,id=disk,path={self.socket}{how}", "-device", json.dumps(device)]
 
     def resize(self, _machine, size):
         """Changes the image's size and tells the server."""
@@ -128,14 +131,14 @@ class Sidecard:
     def stop(self):
         """Asks for an orderly end and checks that it was one; raises Failure."""
         self.check_alive()
-        expect(stat.S_ISSOCK(os.stat(self.socket).st_mode), f"{self.socket} is not a socket")
+        expect(self.disk.connect or stat.S_ISSOCK(os.stat(self.socket).st_mode), f"{self.socket} is not a socket")
         self.process.terminate()
         try:
             status = self.process.wait(scaled(20))
         except subprocess.TimeoutExpired:
             raise Failure(f"sidecard has not ended {scaled(20):.0f} s after SIGTERM\n{tail(self._log)}") from None
         expect(status == 0, f"after SIGTERM sidecard {_how(status)}, should be exit status 0\n{tail(self._log)}")
-        expect(not os.path.exists(self.socket), f"sidecard left its socket {self.socket} behind")
+        expect(self.disk.connect or not os.path.exists(self.socket), f"sidecard left its socket {self.socket} behind")
 
     def check_messages(self, allowed=None):
         """Fails when its stderr holds trouble; `allowed` is a pattern of lines that the case provokes."""
