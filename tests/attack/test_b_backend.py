@@ -329,6 +329,7 @@ def test_b05_other_queues_and_threads_see_the_failed_flush(start, disk):
     server = start("--queues=4", "--threads=2")
     server.check_service = False
     guest = server.guest(queues=4)
+    guest.reuse = False
     disk.fail(FLUSH, errno.EIO)
     assert guest.do(blk.T_FLUSH, queue=3).status == blk.S_IOERR
     for queue in range(4):

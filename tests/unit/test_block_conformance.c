@@ -287,7 +287,7 @@ static void *work(void *context)
     struct worker *worker = context;
     struct fixture f;
     unsigned seed = (unsigned)worker->offset + 1;
-    unsigned char *memory = malloc(WORKER_BYTES), *back = malloc(WORKER_BYTES);
+    unsigned char *memory = malloc(WORKER_BYTES), *back = calloc(1, WORKER_BYTES);
     fixture_open_queue(&f, worker->block);
     for (int round = 0; round < 10; round++) {
         fill(memory, WORKER_BYTES, &seed);

@@ -163,7 +163,7 @@ static void memory_is_out_of_reach_when_it_was_unmapped(void **state)
 {
     (void)state;
     struct script script;
-    uint8_t memory[SIZE];
+    uint8_t memory[SIZE] = {0};
     struct sdc_vfu_dma_unmap sent;
     struct script_message *message = malloc(sizeof *message);
     script_open(&script, NULL);

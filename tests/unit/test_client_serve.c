@@ -124,7 +124,7 @@ static void a_full_twin_holds_up_nothing_on_the_other_socket(void **state)
 {
     (void)state;
     struct script script;
-    uint8_t memory[SIZE];
+    uint8_t memory[SIZE] = {0};
     script_open(&script, &with_twin);
     script_map(&script, BASE, SIZE, BOTH, memory);
     for (uint16_t i = 0; sdc_vfio_client_process(script.client, &script.err) == 0; i++)

@@ -46,8 +46,8 @@ class Part:
             self.results.bad(f"{self.name}: ended with status {status}, though no test says that it failed")
 
 
-def meson_tests(part, log, folder, wrapper=(), slower=1, leave_out=(), env=None):
-    """The unit tests of a build folder."""
+def meson_tests(part, log, folder, wrapper=(), slower=1, leave_out=(), env=None, options=()):
+    """The unit tests of a build folder; options are meson's."""
     testlog = TOP / folder / "meson-logs" / "testlog.json"
     testlog.unlink(missing_ok=True)
     names = []
@@ -56,7 +56,7 @@ def meson_tests(part, log, folder, wrapper=(), slower=1, leave_out=(), env=None)
                                 check=True)
         names = [test["name"] for test in json.loads(listed.stdout) if test["name"] not in leave_out]
     status = part.command(log, *wrapper, "meson", "test", "-C", folder, "--no-rebuild", "--num-processes", "2",
-                          "-t", slower, "--print-errorlogs", *names, env=env)
+                          "-t", slower, "--print-errorlogs", *options, *names, env=env)
     if testlog.exists():
         part.account(results.from_meson(testlog, "tests/unit/"), status)
     elif status is not None:
@@ -155,14 +155,28 @@ def run_attack_repeated(part, log):
         run_attack(part, log)
 
 
+def run_attack_tsan(part, log):
+    """Each server has its loops' threads, and with epoll those for file I/O: so over both."""
+    binary = " ".join([*loads.without_randomisation(), str(TOP / "build-tsan/sidecard")])
+    python_tests(part, log, binary, "tests/attack")
+    python_tests(part, log, binary, *LOOPS_ARE_NOTHING_TO, "tests/attack", env=EPOLL)
+
+
+# Unit tests that valgrind cannot run: several loops (see below), address spaces of a size that it does not have, hours.
+NOT_UNDER_VALGRIND = ["driver_live", "block_file", "inflight"]
+
+
 def run_valgrind(part, log):
-    """Requests and rings under memcheck, which sees uninitialised bytes; deadlines of the rest would pass."""
+    """Unit tests, requests and rings under memcheck, which sees uninitialised bytes; deadlines of the rest would pass."""
+    memcheck = "valgrind -q --error-exitcode=99 --child-silent-after-fork=yes --leak-check=full --errors-for-leak-kinds=definite"
+    meson_tests(part, log, "build", slower=20, leave_out=NOT_UNDER_VALGRIND, options=[f"--wrapper={memcheck}"])
     patterns = ("test_r_*.py", "test_conformance_blk.py", "test_w_registers.py")
     files = sorted(str(path.relative_to(TOP)) for pattern in patterns
                    for path in (TOP / "tests/attack").glob(pattern))
     binary = f"valgrind -q --error-exitcode=99 --leak-check=no --track-origins=no {TOP}/build/sidecard"
     # This valgrind runs no other thread while one waits in io_uring_enter: servers with several loops would hang.
     python_tests(part, log, binary, "-k", "not threads and not quick_resets", *files, timeout=3600)
+    python_tests(part, log, binary, "-k", "not threads and not quick_resets", *files, env=EPOLL, timeout=3600)
 
 
 def run_fuzz_long(part, log):
@@ -203,7 +217,8 @@ def all_parts():
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
         Part("asan-epoll", "the attack suite over epoll under ASan and UBSan", "asan", run_asan_epoll, long=True),
         Part("kills-long", "the same killed 1,000 times", "product", run_kills_long, long=True),
-        Part("valgrind", "requests and rings under valgrind", "product", run_valgrind, long=True),
+        Part("attack-tsan", "the attack suite over both kinds of loop under TSan", "tsan", run_attack_tsan, long=True),
+        Part("valgrind", "unit tests, requests and rings under valgrind", "tests", run_valgrind, long=True),
         Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
         Part("soak", "verified load, a minute each", "product", run_soak, long=True),
         Part("tsan-long", "a minute of each load under TSan", "tsan", run_tsan_long, long=True),
