@@ -378,7 +378,7 @@ static void answers_that_nobody_takes_hold_up_no_reply(void **state)
     struct script script;
     struct sdc_vfio_call *call;
     struct sdc_vfio_command command = {.command = SDC_VFU_RESET};
-    uint8_t memory[SIZE];
+    uint8_t memory[SIZE] = {0};
     uint16_t id = 0;
     unsigned asked = 0;
     script_open(&script, NULL);
@@ -445,7 +445,7 @@ static void commands_of_ours_go_between_answers_never_into_one(void **state)
     struct script script;
     struct listener listener = {0};
     pthread_t thread;
-    uint8_t memory[SIZE];
+    uint8_t memory[SIZE] = {0};
     uint16_t id = 0;
     script_open(&script, NULL);
     script_map(&script, BASE, SIZE, BOTH, memory);

@@ -162,8 +162,9 @@ def run_attack_tsan(part, log):
     python_tests(part, log, binary, *LOOPS_ARE_NOTHING_TO, "tests/attack", env=EPOLL)
 
 
-# Unit tests that valgrind cannot run: several loops (see below), address spaces of a size that it does not have, hours.
-NOT_UNDER_VALGRIND = ["driver_live", "block_file", "inflight"]
+# Unit tests that valgrind cannot run: several loops (see below), limits of address space and fds that are not those of the host,
+# or far too much to do.
+NOT_UNDER_VALGRIND = ["block_conformance", "block_file", "driver_live", "inflight", "loop", "socket"]
 
 
 def run_valgrind(part, log):
