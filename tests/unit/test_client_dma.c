@@ -506,7 +506,7 @@ static void a_server_that_goes_while_it_is_answered_is_noticed(void **state)
 {
     (void)state;
     struct script script;
-    uint8_t memory[SIZE];
+    uint8_t memory[SIZE] = {0};
     uint16_t id = 0;
     int ret;
     script_open(&script, NULL);
