@@ -514,6 +514,26 @@ static void requests_outlast_the_absence_of_all_memory(void **state)
     }
 }
 
+static void requests_wait_until_all_of_their_memory_is_back(void **state)
+{
+    (void)state;
+    for (unsigned station = 3; station < BEFORE_THE_ELEMENT; station++) { // the others have not been taken
+        open_queue(EVERYTHING);
+        stop_at(station);
+        use_map(0, 0);
+        while (sim.count > 0)
+            answer(0, -ECANCELED);
+        for (uint32_t pages = 0x7; pages != EVERYTHING; pages = pages << 1 | 1) {
+            bool back = pages >> (SENT / GUEST_PAGE) & 1 && pages >> (ROOM / GUEST_PAGE) & 1;
+            use_map(pages, pages);
+            answer_all();
+            assert_int_equal(driver_used(&f), back);
+        }
+        assert_done(1, 2);
+        close_queue();
+    }
+}
+
 // The device works in memory of ours meanwhile: nobody waits for it either.
 static void memory_may_go_away_while_the_device_has_a_bounced_request(void **state)
 {
@@ -594,6 +614,7 @@ int main(void)
         cmocka_unit_test(a_reset_waits_for_the_device_and_brings_nothing_afterwards),
         cmocka_unit_test(a_remap_beside_the_ring_waits_for_no_transfer),
         cmocka_unit_test(requests_outlast_the_absence_of_all_memory),
+        cmocka_unit_test(requests_wait_until_all_of_their_memory_is_back),
         cmocka_unit_test(memory_may_go_away_while_the_device_has_a_bounced_request),
         cmocka_unit_test(memory_does_not_go_away_under_the_device),
         cmocka_unit_test(a_reset_forgets_requests_that_were_put_aside),

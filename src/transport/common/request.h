@@ -52,7 +52,7 @@ void sdc_virtqueue_unbounce(struct request *request, uint32_t written);
 void sdc_virtqueue_abandon(struct sdc_virtqueue *queue);
 // Guest memory changes: what was fetched for the parser is too old.
 void sdc_virtqueue_forget_cache(struct sdc_virtqueue *queue);
-// The ring's memory goes away: requests that wait for messages are put aside, and their messages forgotten. When it is back each of them
-// goes on where it was.
+// The ring's memory goes away: requests that wait for messages are put aside, and their messages forgotten. When it is back, and with it
+// the memory of its buffers, each of them goes on where it was.
 void sdc_virtqueue_park(struct sdc_virtqueue *queue);
 void sdc_virtqueue_unpark(struct sdc_virtqueue *queue);

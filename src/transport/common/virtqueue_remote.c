@@ -385,11 +385,26 @@ static struct request *take_parked(struct sdc_virtqueue *queue)
     return parked;
 }
 
+// Whether its buffers are there again; those that a client has taken away come back one after the other.
+static bool is_back(struct sdc_virtqueue *queue, const struct sdc_chain *chain)
+{
+    bool back = true;
+
+    for (uint32_t i = 0; back && !chain->fault && i < chain->segments_count; i++) {
+        const struct sdc_segment *segment = &chain->segments[i];
+        enum sdc_access access = segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
+        back = sdc_memory_check(&queue->ring.memory, segment->iova, segment->size, access) >= 0;
+    }
+    return back;
+}
+
 void sdc_virtqueue_unpark(struct sdc_virtqueue *queue)
 {
     for (struct request *request = take_parked(queue), *next; request; request = next) {
         next = request->next;
-        if (request->state == REQUEST_STORED)
+        if (!is_back(queue, &request->chain))
+            park(queue, request);
+        else if (request->state == REQUEST_STORED)
             sdc_virtqueue_unbounce(request, request->written);
         else if (!fetch(queue, request))
             arrive(queue, request);
