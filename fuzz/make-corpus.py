@@ -73,6 +73,8 @@ def options():
         "bench-verify": ["b", "vfio-user:vm0.sock", "--rw=randwrite", "--verify", "--size=1M", "--offset=4k", "--number_ios=9"],
         "bench-mistakes": ["b", "vm0.sock", "--rw=randraed", "--poll", "--interrupt", "--bs=100", "--eta=never"],
         "bench-help": ["b", "--help"],
+        "bench-memory": ["b", "vm0.sock", "--memory=private", "--twin-socket=on", "--notify=ioeventfd"],
+        "bench-vhost": ["b", "vhost-user:vm0.sock", "--memory=private"],
     }
     return {name: "\n".join(text).encode() for name, text in lines.items()}
 
@@ -526,9 +528,120 @@ def inflight():
     return seeds
 
 
+# --- client: what the program does, and what the server says to each message ---
+
+GET_IO_FDS, DMA_READ, DMA_WRITE, FEATURE = 6, 11, 12, 16
+FDS = {"file": u8(1), "event": u8(41), "socket": u8(61 + 20), "twin": u8(0x8d) + u8(4), "null": u8(101), "two-events": u8(42)}
+SILENCE, HANG_UP = u8(0x86), u8(0xff)
+
+
+def says(payload=None, fds=None, number=None, command=None, error=None, size=None, cut=None):
+    """A reply; payload None: the request's own."""
+    how = (payload is not None) | (fds is not None) << 1 | (number is not None) << 2 | (command is not None) << 3
+    how |= (error is not None) << 4 | (size is not None) << 5 | (cut is not None) << 6
+    out = u8(0) + u8(how) + (u16(len(payload)) if payload is not None else b"") + (FDS[fds] if fds else b"")
+    out += (u8(number) if number is not None else b"") + (u8(command) if command is not None else b"")
+    out += (u16(error) if error is not None else b"") + (u32(size) if size is not None else b"")
+    return out + (payload or b"") + (u8(cut) if cut is not None else b"")
+
+
+def asks(piece, offset, count, data=None, twin=False, silent=False, number=1):
+    how = (data is not None) | twin << 1 | silent << 2 | piece << 6
+    return u8(4) + u8(how) + u16(count) + u16(offset + 16) + u8(number) + (data or b"")
+
+
+def agrees(more=b'"max_msg_fds":8,"max_data_xfer_size":4096', **how):
+    return says(u16(0) + u16(0) + b'{"capabilities":{' + more + b"}}\0", **how)
+
+
+def course(ops, *script, how=0):
+    return u8(how) + u8(len(ops)) + b"".join(u8(op) + u8(a) + u16(b) for op, a, b in ops) + b"".join(script)
+
+
+def region_reply(areas, size=0x4000, flags=15, offset=0, next_cap=0):
+    caps = u16(1) + u16(1) + u32(next_cap) + u32(len(areas)) + u32(0) + b"".join(u64(at) + u64(length) for at, length in areas)
+    return u32(32 + len(caps)) + u32(flags) + u32(4) + u32(32) + u64(size) + u64(offset) + caps
+
+
+def io_fds_reply(entries, stride=40, argsz=None):
+    body = b""
+    for offset, size, number, kind, flags, match in entries:
+        body += u64(offset) + u64(size) + u32(number) + u32(kind) + u32(flags) + u32(0)
+        body += u64(match) if stride == 40 else u64(0) + u64(match)
+    return u32(argsz if argsz is not None else 16 + len(body)) + u32(0) + u32(4) + u32(len(entries)) + body
+
+
+def client():
+    twin = b'"twin_socket":{"supported":true,"fd_index":0},"write_multiple":true,"max_data_xfer_size":4096'
+    multi = b'"write_multiple":true'
+    info = says(u32(16) + u32(3) + u32(9) + u32(5))
+    whole = says(u32(32) + u32(7) + u32(4) + u32(0) + u64(0x4000) + u64(0), fds="file")
+    beyond = says(region_reply([(0x1000, 0x1000), (0x3000, 0x1000)], offset=0x3000), fds="file")
+    region = region_reply([(0x1000, 0x1000), (0x3000, 0x1000)])
+    bare = says(region_reply([])[:32], fds=None)
+    short = says(u32(80) + region[4:32])
+    maps = [(8, 0, 1), (8, 1, 7), (8, 2, 7)]
+    mapped = says(b"") * 3
+    everything = (asks(0, 0, 100) + asks(0, 96, 8) + asks(1, 0, 4, b"data") + asks(1, 0x0ff0, 17) + asks(2, 0, 1, b"x") +
+                  asks(0, 0, 4, b"evil") + asks(1, 0, 8, b"noreply!", silent=True) + asks(3, 0, 1))
+    entries = [(0x3000, 2, 0, 0, 0, 0), (0x3004, 0, 1, 0, 1, 7), (0, 0, 9, 1, 0, 0)]
+    return {
+        "nothing": b"",
+        "hello": course([], agrees()),
+        "hello-no-json": course([], says(u16(0) + u16(0))),
+        "hello-silence": course([], SILENCE),
+        "hello-gone": course([], HANG_UP),
+        "hello-error": course([], says(b"", error=22)),
+        "hello-newer": course([], says(u16(0) + u16(1))),
+        "hello-bad-json": course([], agrees(b'"max_msg_fds":0')),
+        "hello-other-id": course([], agrees(number=1)),
+        "hello-other-command": course([], agrees(command=2)),
+        "hello-huge": course([], agrees(size=0x7fffffff)),
+        "hello-cut": course([(0, 0, 0)], agrees(cut=7), info),
+        "twin": course(maps + [(12, 0, 0)], agrees(twin, fds="twin"), mapped,
+                       asks(0, 0, 100, twin=True) + asks(1, 0, 4, b"data", twin=True) + says(b""), how=1),
+        "twin-uninvited": course([], agrees(twin, fds="twin")),
+        "twin-null": course([], agrees(twin, fds="null"), how=1),
+        "twin-file": course([], agrees(twin, fds="file"), how=1),
+        "twin-none": course([], agrees(twin), how=1),
+        "device": course([(0, 0, 0)], agrees(), info),
+        "device-short": course([(0, 0, 0)], agrees(), says(b"12345678")),
+        "region": course([(1, 4, 0)], agrees(), short, says(region, fds="file")),
+        "region-whole": course([(1, 4, 0)], agrees(), whole),
+        "region-bare": course([(1, 4, 0)], agrees(), bare),
+        "region-beyond-file": course([(1, 4, 0)], agrees(), short, beyond),
+        "region-no-file": course([(1, 4, 0)], agrees(), short, says(region, fds="null")),
+        "region-loop": course([(1, 4, 0)], agrees(), short, says(region_reply([(0, 1), (2, 3)], next_cap=32))),
+        "region-outside": course([(1, 4, 0)], agrees(), short, says(region_reply([(0x3fff, 2), ((1 << 64) - 1, 2)]))),
+        "eventfds": course([(2, 4, 0)], agrees(), short, says(region), says(io_fds_reply(entries), fds="two-events")),
+        "eventfds-48": course([(2, 4, 0)], agrees(), short, says(region), says(io_fds_reply(entries, 48), fds="two-events")),
+        "eventfds-more": course([(2, 4, 0)], agrees(), short, says(region), says(io_fds_reply([], argsz=16 + 80 * 40), fds="event"),
+                                says(io_fds_reply(entries[:1] * 80), fds="event")),
+        "eventfds-no-fd": course([(2, 4, 0)], agrees(), short, says(region), says(io_fds_reply(entries), fds="event")),
+        "eventfds-outside": course([(2, 4, 0)], agrees(), short, says(region),
+                                   says(io_fds_reply([(0x4000, 1, 0, 0, 0, 0)]), fds="event")),
+        "eventfds-count": course([(2, 4, 0)], agrees(), short, says(region), says(io_fds_reply(entries)[:-1], fds="two-events")),
+        "irqs": course([(3, 2, 0), (3, 2, 0x0304), (3, 3, 0x1103)], agrees(), says(u32(16) + u32(1) + u32(2) + u32(5)), says(b"") * 2),
+        "registers": course([(4, 7, 64), (5, 7, 64), (6, 4, 2), (4, 7, 2000)], agrees(), says(u64(64) + u32(7) + u32(64) + bytes(64)),
+                            says(), says(), how=2),
+        "write-multi": course([(7, 0, 250), (7, 1, 250)], agrees(multi), says(u64(200)), says(u64(50))),
+        "write-single": course([(7, 0, 3)], agrees(), says(), says(), says()),
+        "memory": course(maps + [(12, 0, 0), (9, 1, 2), (9, 0, 4)], agrees(), mapped, everything + says(b""),
+                         asks(1, 0, 4) + says(), says()),
+        "memory-thread": course(maps + [(12, 1, 0), (0, 0, 0), (11, 0, 0)], agrees(), mapped, everything + info),
+        "memory-refused": course(maps, agrees(), says(b"", error=28), says(b"", error=17), says(b"")),
+        "memory-gone": course(maps + [(0, 0, 0)], agrees(), mapped, everything + HANG_UP),
+        "questions-only": course([(0, 0, 0)], agrees(), (asks(0, 0, 8) + asks(0, 0, 4, b"data")) * 6),
+        "feature": course([(10, 1, 3), (10, 8, 24), (10, 2, 6)], agrees(), says(), says(u32(32) + u32(0x10008) + bytes(24)), says()),
+        "feature-short": course([(10, 8, 24)], agrees(), says(bytes(7))),
+        "raw": course([(0, 0, 0)], agrees(), u8(0x0e) + bytes(14), u8(0x16) + b"\xff" * 22, info),
+        "reset": course([(12, 0, 0), (12, 0, 0)], agrees(), says(b""), SILENCE),
+    }
+
+
 def main():
     total = 0
-    for make in (version, options, registers, pci_config, chain, virtio_blk, session, inflight):
+    for make in (version, options, registers, pci_config, chain, virtio_blk, session, inflight, client):
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
