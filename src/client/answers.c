@@ -11,13 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Older clients' idea of these messages: the count has 32 bits and data follows it at once; a write is
-// answered with a header only.
-enum { HEAD_32 = 12 };
+// Older clients' idea of these messages: the count has 32 bits and data follows it at once, so that four bytes
+// stand at the end of a message, which is as long as ours; a write is answered with a header only.
+enum { DATA_32 = 12 };
 
-static size_t head_size(const struct sdc_vfio_client *client)
+// Where the data stands behind the header.
+static size_t data_offset(const struct sdc_vfio_client *client)
 {
-    return client->dma_count_32 ? HEAD_32 : sizeof(struct sdc_vfu_dma_access);
+    return client->dma_count_32 ? DATA_32 : sizeof(struct sdc_vfu_dma_access);
 }
 
 // --- taking ---
@@ -26,15 +27,13 @@ static size_t head_size(const struct sdc_vfio_client *client)
 static int take_access(const struct sdc_vfio_client *client, const struct sdc_vfio_incoming *in,
                        struct sdc_vfu_dma_access *access)
 {
-    size_t size = in->header.msg_size - sizeof in->header, head = head_size(client);
-    if (size < head)
+    size_t size = in->header.msg_size - sizeof in->header;
+    if (size < sizeof *access)
         return EINVAL;
-    memcpy(access, in->payload, head); // little-endian: a 32-bit count is the lower half
+    memcpy(access, in->payload, data_offset(client)); // little-endian: a 32-bit count is the lower half
     if (access->count > client->session.max_data_transfer)
         return EINVAL;
-    uint64_t due = head + (in->header.cmd == SDC_VFU_DMA_WRITE ? access->count : 0);
-    // Who asks with 64 bits before it knows better sends some bytes more than there are in 32.
-    return size == due || (client->dma_count_32 && size > due) ? 0 : EINVAL;
+    return size == sizeof *access + (in->header.cmd == SDC_VFU_DMA_WRITE ? access->count : 0) ? 0 : EINVAL;
 }
 
 // Does what the command wants at once. errno, or 0.
@@ -46,7 +45,7 @@ static int do_command(struct sdc_vfio_client *client, const struct sdc_vfio_inco
     int error = take_access(client, in, access);
     if (error != 0 || in->header.cmd == SDC_VFU_DMA_READ)
         return error;
-    return -sdc_vfio_private_write(client, access->address, in->payload + head_size(client), access->count);
+    return -sdc_vfio_private_write(client, access->address, in->payload + data_offset(client), access->count);
 }
 
 // Makes room for one more. Under lock.
@@ -125,20 +124,22 @@ static void make_answer(struct sdc_vfio_client *client, struct sdc_vfio_channel 
 {
     struct sdc_vfu_header header = {
         .msg_id = owed->id, .cmd = owed->command, .msg_size = sizeof header, .flags = SDC_VFU_TYPE_REPLY};
-    size_t head = head_size(client);
+    size_t size = sizeof header + sizeof owed->access;
     bool read = owed->command == SDC_VFU_DMA_READ;
     int error = owed->error;
     if (error == 0 && read)
-        error = -reserve(channel, sizeof header + head + owed->access.count);
+        error = -reserve(channel, size + owed->access.count);
+    memcpy(channel->answer + sizeof header, &owed->access, sizeof owed->access);
     if (error == 0 && read)
-        error = -sdc_vfio_private_read(client, owed->access.address, channel->answer + sizeof header + head,
-                                       owed->access.count);
+        memset(channel->answer + size + owed->access.count - 4, 0, 4); // where the data of older clients ends
+    if (error == 0 && read)
+        error = -sdc_vfio_private_read(client, owed->access.address,
+                                       channel->answer + sizeof header + data_offset(client), owed->access.count);
     if (error != 0) {
         header.flags |= SDC_VFU_ERROR;
         header.error = (uint32_t)error;
     } else if (read || !client->dma_count_32) {
-        memcpy(channel->answer + sizeof header, &owed->access, head);
-        header.msg_size += (uint32_t)(head + (read ? owed->access.count : 0));
+        header.msg_size = (uint32_t)(size + (read ? owed->access.count : 0));
     }
     memcpy(channel->answer, &header, sizeof header);
     channel->answer_size = header.msg_size;

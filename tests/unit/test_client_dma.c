@@ -313,8 +313,8 @@ static void memory_that_was_mapped_without_anything_cannot_be_read(void **state)
     script_close(&script);
 }
 
-// The layout of older clients: a count of 32 bits, data at once behind it, and nothing in the answer to a
-// write.
+// The layout of older clients: a count of 32 bits, data at once behind it, four bytes at the end, and nothing in the
+// answer to a write.
 static void the_older_layout_is_spoken_when_asked_for(void **state)
 {
     (void)state;
@@ -329,17 +329,17 @@ static void the_older_layout_is_spoken_when_asked_for(void **state)
     memcpy(head, &address, 8);
     memcpy(head + 8, &count, 4);
     struct sdc_vfu_header header = {.msg_id = 3, .cmd = SDC_VFU_DMA_WRITE};
-    assert_true(script_say(script.fd, header, head, sizeof head, "older", 5));
+    assert_true(script_say(script.fd, header, head, sizeof head, "older\0\0\0\0", 9));
     assert_int_equal(sdc_vfio_client_process(script.client, &script.err), 0);
     assert_true(script_hear(script.fd, message));
     assert_int_equal(message->header.msg_size, 16);
     assert_int_equal(message->header.flags, SDC_VFU_TYPE_REPLY);
     assert_memory_equal(memory + 8, "older", 6);
     header.cmd = SDC_VFU_DMA_READ;
-    assert_true(script_say(script.fd, header, head, sizeof head, NULL, 0));
+    assert_true(script_say(script.fd, header, head, sizeof head, "\xff\xff\xff\xff", 4));
     assert_int_equal(sdc_vfio_client_process(script.client, &script.err), 0);
     assert_true(script_hear(script.fd, message));
-    assert_int_equal(message->header.msg_size, 16 + 12 + 5);
+    assert_int_equal(message->header.msg_size, 16 + 16 + 5);
     assert_memory_equal(message->payload, head, sizeof head);
     assert_memory_equal(message->payload + 12, "older", 5);
     // Who finds out by an empty write with 64 bits is answered, too.
@@ -350,7 +350,7 @@ static void the_older_layout_is_spoken_when_asked_for(void **state)
     assert_int_equal(message->header.flags, SDC_VFU_TYPE_REPLY);
     // A write of fewer bytes than it says.
     header.cmd = SDC_VFU_DMA_WRITE;
-    assert_true(script_say(script.fd, header, head, sizeof head, "less", 4));
+    assert_true(script_say(script.fd, header, head, sizeof head, "less\0\0\0\0", 8));
     assert_int_equal(sdc_vfio_client_process(script.client, &script.err), 0);
     assert_true(script_hear(script.fd, message));
     assert_int_equal(message->header.error, EINVAL);
