@@ -194,6 +194,10 @@ def run_tsan_long(part, log):
                 env={"TSAN_OPTIONS": "halt_on_error=1:exitcode=66"})
 
 
+def run_matrix(part, log):
+    script(part, log, "tests/matrix/run")
+
+
 def run_kills(part, log):
     kills.run_all(part, log, 20)
 
@@ -210,6 +214,7 @@ def all_parts():
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "unit tests and attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
+        Part("matrix", "the same of every transport, ring, backend, number of queues and loop", "tests", run_matrix),
         Part("kills", "a vhost-user back end killed 20 times under verified load", "product", run_kills),
         Part("fuzz", "the fuzz corpus again", None, run_fuzz),
         Part("clang", "no warning from clang either", "clang", run_clang),

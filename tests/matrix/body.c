@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// matrix-body SOCKET PACKED QUEUES: what a disk of 16 MiB with 512-byte blocks must do, whatever is between it and us. Prints a line for
+// each check with what came out, so that lines can be compared from cell to cell; a line that ends in "data" is about what is read
+// back, which a null disk does not know. Exit status 1: a check could not be made, or came out wrong.
+#include "base/check.h"
+#include "driver/blk.h"
+#include "driver/vhost_user.h"
+#include "driver/virtio_pci.h"
+
+#include <sidecard/virtio.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DISK (UINT64_C(16) << 20)
+#define DATA_IOVA (UINT64_C(1) << 32)
+#define DATA_SIZE (UINT64_C(8) << 20)
+
+enum { DEVICE_BLK = 2, TIMEOUT_MS = 20000, DEPTH = 32, BLOCK = 4096 };
+
+// Features that end at the transport, which are not the disk's to have or not.
+#define OF_THE_TRANSPORT (SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)
+
+struct cell {
+    const char *socket;
+    bool vhost_user;
+    bool packed;
+    uint16_t queues;
+    struct sdc_driver_blk *blk;
+    struct sdc_client_memory data;
+    bool wrong;
+};
+
+__attribute__((format(printf, 2, 3))) static void die(const char *doing, const char *format, ...)
+{
+    va_list args;
+
+    fprintf(stderr, "matrix-body: %s: ", doing);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+// A check whose result is right or wrong.
+static void expect(struct cell *cell, bool right, const char *what)
+{
+    printf("%s: %s\n", what, right ? "ok" : "wrong");
+    cell->wrong |= !right;
+}
+
+// One about what is read back. It does not fail here: whoever runs us knows what the disk is.
+static void expect_data(bool right, const char *what)
+{
+    printf("%s: %s data\n", what, right ? "ok" : "other");
+}
+
+// --- opening ---
+
+static void open_disk(struct cell *cell)
+{
+    struct sdc_driver_transport *transport;
+    struct sdc_vfio_client *vfio;
+    struct sdc_vhost_client *vhost;
+    struct sdc_error err = {0};
+    struct sdc_driver_blk_options options = {.queues = cell->queues, .queue_size = 256, .depth = DEPTH, .request_max = 1 << 20};
+    int ret;
+
+    if (cell->vhost_user) {
+        ret = sdc_vhost_client_open(cell->socket, NULL, &vhost, &err);
+        if (ret == 0)
+            ret = sdc_driver_vhost_user_open(vhost, DEVICE_BLK, &transport, &err);
+    } else {
+        ret = sdc_vfio_client_open(cell->socket, NULL, &vfio, &err);
+        if (ret == 0)
+            ret = sdc_driver_virtio_pci_open(vfio, &transport, &err);
+    }
+    if (ret == 0)
+        ret = sdc_driver_blk_open(transport, cell->packed ? 0 : SDC_VIRTIO_F_RING_PACKED, &cell->blk, &err);
+    if (ret == 0)
+        ret = sdc_driver_blk_start(cell->blk, &options, &err);
+    if (ret == 0)
+        ret = sdc_client_memory_new(&cell->data, DATA_IOVA, DATA_SIZE, &err);
+    if (ret == 0)
+        ret = sdc_driver_blk_map(cell->blk, &cell->data, &err);
+    if (ret < 0)
+        die("opening", "%s", err.text);
+}
+
+static void close_disk(struct cell *cell)
+{
+    sdc_driver_blk_close(cell->blk);
+    sdc_client_memory_free(&cell->data);
+}
+
+// --- requests ---
+
+static int request(struct cell *cell, uint16_t queue, enum sdc_driver_blk_op op, uint64_t offset, uint64_t size, uint64_t at)
+{
+    struct sdc_driver_blk_request one = {.op = op, .offset = offset, .size = size, .data = DATA_IOVA + at};
+    struct sdc_error err = {0};
+    int ret = sdc_driver_blk_do(sdc_driver_blk_queue(cell->blk, queue), &one, TIMEOUT_MS, &err);
+
+    if (ret != one.result && ret < 0 && ret != -EIO && ret != -ENOTSUP)
+        die("a request", "%s (%d)", err.text, ret);
+    return ret;
+}
+
+static void fill(struct cell *cell, uint64_t at, uint64_t size, uint8_t seed)
+{
+    for (uint64_t i = 0; i < size; i++)
+        cell->data.base[at + i] = (uint8_t)(seed + i * 7 + (i >> 9));
+}
+
+static bool same(const struct cell *cell, uint64_t a, uint64_t b, uint64_t size)
+{
+    return memcmp(cell->data.base + a, cell->data.base + b, size) == 0;
+}
+
+static bool zero(const struct cell *cell, uint64_t at, uint64_t size)
+{
+    for (uint64_t i = 0; i < size; i++) {
+        if (cell->data.base[at + i] != 0)
+            return false;
+    }
+    return true;
+}
+
+enum { OUT = 0, IN = 4 << 20 }; // where in our memory
+
+// --- checks ---
+
+static void check_info(struct cell *cell)
+{
+    const struct sdc_driver_blk_info *info = sdc_driver_blk_info(cell->blk);
+
+    printf("size: %" PRIu64 "\n", info->size);
+    printf("block size: %" PRIu32 "\n", info->block_size);
+    printf("segments: %" PRIu32 ", of %" PRIu32 " bytes\n", info->seg_max, info->size_max);
+    printf("read-only, flush, discard, write zeroes, unmap: %d %d %d %d %d\n", info->read_only, info->flush, info->discard,
+           info->write_zeroes, info->unmap);
+    printf("most at once: discard %" PRIu64 ", write zeroes %" PRIu64 "\n", info->discard_max, info->write_zeroes_max);
+    printf("features: %#" PRIx64 "\n", info->features & ~(OF_THE_TRANSPORT | SDC_VIRTIO_F_RING_PACKED));
+    expect(cell, info->packed == cell->packed, "the kind of ring is the one that was asked for");
+    expect(cell, info->queues >= cell->queues, "there are as many queues");
+}
+
+static void check_sizes(struct cell *cell)
+{
+    static const uint64_t sizes[] = {512, 4096, 64 << 10, 1 << 20};
+    static const uint64_t offsets[] = {0, 512, 5 * 4096 + 512, DISK - (1 << 20)};
+    char what[80];
+
+    for (size_t i = 0; i < SDC_COUNT(sizes); i++) {
+        for (size_t j = 0; j < SDC_COUNT(offsets); j++) {
+            uint16_t queue = (uint16_t)((i + j) % cell->queues);
+            fill(cell, OUT, sizes[i], (uint8_t)(i * 16 + j));
+            memset(cell->data.base + IN, 0xee, sizes[i]);
+            snprintf(what, sizeof what, "%" PRIu64 " bytes at %" PRIu64, sizes[i], offsets[j]);
+            bool done = request(cell, queue, SDC_DRIVER_BLK_WRITE, offsets[j], sizes[i], OUT) == 0 &&
+                        request(cell, queue, SDC_DRIVER_BLK_READ, offsets[j], sizes[i], IN) == 0;
+            expect(cell, done, what);
+            expect_data(same(cell, OUT, IN, sizes[i]), what);
+        }
+    }
+}
+
+static void check_bounds(struct cell *cell)
+{
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, DISK - 512, 512, IN) == 0, "the last block is read");
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, DISK, 512, IN) == -EIO, "a read behind the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_WRITE, DISK - 512, 1024, OUT) == -EIO, "a write across the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, UINT64_C(1) << 62, 512, IN) == -EIO, "a read far away fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_DISCARD, DISK, 4096, 0) == -EIO, "a discard behind the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_WRITE_ZEROES, DISK - 4096, 8192, 0) == -EIO, "zeroes across the end fail");
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, 0, 512, IN) == 0, "the disk goes on after that");
+}
+
+static void check_flush_and_id(struct cell *cell)
+{
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_FLUSH, 0, 0, 0) == 0, "flush");
+    memset(cell->data.base + IN, 0xee, 32);
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_GET_ID, 0, 20, IN) == 0, "get id");
+    expect(cell, strcmp((char *)cell->data.base + IN, "MATRIX") == 0, "the serial number");
+    expect(cell, cell->data.base[IN + 20] == 0xee, "no byte behind the serial number is written");
+}
+
+static void check_zeroes(struct cell *cell)
+{
+    static const struct {
+        enum sdc_driver_blk_op op;
+        const char *what;
+    } ops[] = {{SDC_DRIVER_BLK_WRITE_ZEROES, "write zeroes"},
+               {SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP, "write zeroes, unmap"},
+               {SDC_DRIVER_BLK_DISCARD, "discard"}};
+    const uint64_t from = 1 << 20, size = 64 << 10;
+
+    for (size_t i = 0; i < SDC_COUNT(ops); i++) {
+        fill(cell, OUT, size, (uint8_t)(100 + i));
+        bool done = request(cell, 0, SDC_DRIVER_BLK_WRITE, from, size, OUT) == 0 &&
+                    request(cell, 0, ops[i].op, from + BLOCK, 2 * BLOCK, 0) == 0 &&
+                    request(cell, 0, SDC_DRIVER_BLK_READ, from, size, IN) == 0;
+        expect(cell, done, ops[i].what);
+        expect_data(zero(cell, IN + BLOCK, 2 * BLOCK) && same(cell, OUT, IN, BLOCK) &&
+                        same(cell, OUT + 3 * BLOCK, IN + 3 * BLOCK, size - 3 * BLOCK),
+                    ops[i].what);
+    }
+}
+
+// All queues at once, each as deep as it is, writes and then reads.
+static void run_all(struct cell *cell, enum sdc_driver_blk_op op, uint64_t at)
+{
+    struct sdc_driver_blk_request *requests = calloc((size_t)cell->queues * DEPTH, sizeof *requests);
+    struct sdc_driver_blk_request *list[DEPTH];
+    struct sdc_error err = {0};
+    bool good = true;
+
+    for (uint16_t queue = 0; queue < cell->queues; queue++) {
+        for (unsigned i = 0; i < DEPTH; i++) {
+            uint64_t block = (uint64_t)queue * DEPTH + i;
+            list[i] = &requests[block];
+            *list[i] = (struct sdc_driver_blk_request){.op = op, .offset = block * BLOCK, .size = BLOCK, .data = DATA_IOVA + at + block * BLOCK};
+        }
+        if (sdc_driver_blk_submit(sdc_driver_blk_queue(cell->blk, queue), list, DEPTH) != DEPTH)
+            die("submitting", "the queue is too small");
+    }
+    for (uint16_t queue = 0; queue < cell->queues; queue++) {
+        if (sdc_driver_blk_kick(sdc_driver_blk_queue(cell->blk, queue), &err) < 0)
+            die("notifying", "%s", err.text);
+    }
+    for (uint16_t queue = 0; queue < cell->queues; queue++) {
+        for (int left = DEPTH; left > 0;) {
+            int count = sdc_driver_blk_take(sdc_driver_blk_queue(cell->blk, queue), list, DEPTH, &err);
+            if (count == 0 && sdc_driver_blk_wait(sdc_driver_blk_queue(cell->blk, queue), TIMEOUT_MS, &err) <= 0)
+                die("waiting", "%s", err.text);
+            if (count < 0)
+                die("taking", "%s", err.text);
+            for (int i = 0; i < count; i++)
+                good &= list[i]->result == 0;
+            left -= count;
+        }
+    }
+    expect(cell, good, op == SDC_DRIVER_BLK_WRITE ? "many writes at once" : "many reads at once");
+    free(requests);
+}
+
+static void check_many(struct cell *cell)
+{
+    uint64_t size = (uint64_t)cell->queues * DEPTH * BLOCK;
+
+    fill(cell, OUT, size, 77);
+    memset(cell->data.base + IN, 0xee, size);
+    for (unsigned round = 0; round < 20; round++)
+        run_all(cell, SDC_DRIVER_BLK_WRITE, OUT);
+    run_all(cell, SDC_DRIVER_BLK_READ, IN);
+    expect_data(same(cell, OUT, IN, size), "many at once");
+}
+
+static void check_coming_again(struct cell *cell)
+{
+    fill(cell, OUT, BLOCK, 200);
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_WRITE, 8 * BLOCK, BLOCK, OUT) == 0, "a write before the end");
+    close_disk(cell);
+    open_disk(cell);
+    fill(cell, OUT, BLOCK, 200);
+    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, 8 * BLOCK, BLOCK, IN) == 0, "a read by the next client");
+    expect_data(same(cell, OUT, IN, BLOCK), "the next client");
+}
+
+int main(int argc, char **argv)
+{
+    static const char scheme[] = "vhost-user:";
+    struct cell cell = {.data = {.fd = -1}};
+
+    if (argc != 4) {
+        fprintf(stderr, "usage: matrix-body [vhost-user:]SOCKET PACKED QUEUES\n");
+        return 2;
+    }
+    cell.vhost_user = strncmp(argv[1], scheme, sizeof scheme - 1) == 0;
+    cell.socket = cell.vhost_user ? argv[1] + sizeof scheme - 1 : argv[1];
+    cell.packed = strcmp(argv[2], "on") == 0;
+    cell.queues = (uint16_t)atoi(argv[3]);
+    open_disk(&cell);
+    check_info(&cell);
+    check_sizes(&cell);
+    check_bounds(&cell);
+    check_flush_and_id(&cell);
+    check_zeroes(&cell);
+    check_many(&cell);
+    check_coming_again(&cell);
+    close_disk(&cell);
+    return cell.wrong;
+}
