@@ -224,7 +224,8 @@ static void run_all(struct cell *cell, enum sdc_driver_blk_op op, uint64_t at)
         for (unsigned i = 0; i < DEPTH; i++) {
             uint64_t block = (uint64_t)queue * DEPTH + i;
             list[i] = &requests[block];
-            *list[i] = (struct sdc_driver_blk_request){.op = op, .offset = block * BLOCK, .size = BLOCK, .data = DATA_IOVA + at + block * BLOCK};
+            *list[i] = (struct sdc_driver_blk_request){
+                .op = op, .offset = block * BLOCK, .size = BLOCK, .data = DATA_IOVA + at + block * BLOCK};
         }
         if (sdc_driver_blk_submit(sdc_driver_blk_queue(cell->blk, queue), list, DEPTH) != DEPTH)
             die("submitting", "the queue is too small");
