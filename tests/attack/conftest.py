@@ -147,3 +147,13 @@ def cli(workdir):
     def run(*arguments, **kwargs):
         return run_cli(*arguments, log_dir=workdir.path, **kwargs)
     return run
+
+
+@pytest.fixture(params=["io_uring", "epoll"])
+def loop_kind(request, cli, workdir):
+    """What the loops of a test's own servers wait by: a test that asks for it is run for both."""
+    if request.param == "io_uring":
+        _, stderr = cli("serve", workdir.path / "try", "virtio-blk", "null:no size", "--loop=io_uring")
+        if "io_uring is not permitted" in stderr:
+            pytest.skip("this host forbids io_uring, which is then not there to test")
+    return request.param

@@ -46,20 +46,11 @@ def disk(workdir, library, monkeypatch):
     made.close()
 
 
-@pytest.fixture(params=["io_uring", "epoll"])
-def kind(request, cli, workdir):
-    if request.param == "io_uring":
-        _, stderr = cli("serve", workdir.path / "try", "virtio-blk", "null:no size", "--loop=io_uring")
-        if "io_uring is not permitted" in stderr:
-            pytest.skip("this host forbids io_uring, which is then not there to test")
-    return request.param
-
-
 @pytest.fixture
-def start(serve, disk, kind, image):
+def start(serve, disk, loop_kind, image):
     """start(options) serves the image over this kind of loop, with the faulty disk under it."""
     def begin(*options):
-        server = serve(image, f"--loop={kind}", *options)
+        server = serve(image, f"--loop={loop_kind}", *options)
         assert disk.loaded, "the faulty disk is not under the program"
         return server
     return begin
@@ -169,7 +160,7 @@ def test_b01_disk_that_moves_nothing_fails_the_request(start, disk, op, kind_of_
     guest.assert_works()
 
 
-def test_b01_full_file_system_fails_writes_and_heals_when_there_is_room(serve, kind, tmp_path):
+def test_b01_full_file_system_fails_writes_and_heals_when_there_is_room(serve, loop_kind, tmp_path):
     """No fault library: a sparse image on a small tmpfs that something else fills up."""
     mount = tmp_path / "small"
     mount.mkdir()
@@ -180,7 +171,7 @@ def test_b01_full_file_system_fails_writes_and_heals_when_there_is_room(serve, k
         path.touch()
         os.truncate(path, IMAGE)
         filler = mount / "filler"
-        server = serve(path, f"--loop={kind}")
+        server = serve(path, f"--loop={loop_kind}")
         guest = server.guest(memory=8 * M)
         filler.write_bytes(bytes(1 << 19))
         assert guest.do(blk.T_OUT, 0, data=b"\x01" * M).status == blk.S_IOERR
@@ -194,8 +185,8 @@ def test_b01_full_file_system_fails_writes_and_heals_when_there_is_room(serve, k
         os.system(f"umount -l {mount}")
 
 
-def test_b01_image_cut_off_under_the_server_fails_what_is_gone(serve, kind, image):
-    server = serve(image, f"--loop={kind}")
+def test_b01_image_cut_off_under_the_server_fails_what_is_gone(serve, loop_kind, image):
+    server = serve(image, f"--loop={loop_kind}")
     guest = server.guest()
     os.truncate(image, M)
     assert guest.do(blk.T_IN, 4 * M // 512, length=4096).status == blk.S_IOERR
@@ -204,9 +195,9 @@ def test_b01_image_cut_off_under_the_server_fails_what_is_gone(serve, kind, imag
     os.truncate(image, IMAGE)
 
 
-def test_b01_limit_of_the_file_size_fails_the_write_and_does_not_kill_the_server(serve, kind, image):
+def test_b01_limit_of_the_file_size_fails_the_write_and_does_not_kill_the_server(serve, loop_kind, image):
     """RLIMIT_FSIZE: the kernel answers EFBIG and sends SIGXFSZ, whose default is the end of the process."""
-    server = serve(image, f"--loop={kind}")
+    server = serve(image, f"--loop={loop_kind}")
     guest = server.guest()
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (M, resource.RLIM_INFINITY))
     assert guest.do(blk.T_OUT, 4 * M // 512, data=b"\x05" * 4096).status == blk.S_IOERR
@@ -228,13 +219,13 @@ GIVE_UPS = {
 
 
 @pytest.mark.parametrize("name", sorted(GIVE_UPS))
-def test_b03_completion_after_the_request_was_given_up_is_waited_for_and_told_to_nobody_twice(start, disk, kind, name):
+def test_b03_completion_after_the_request_was_given_up_is_waited_for_and_told_to_nobody_twice(start, disk, loop_kind, name):
     """Given up it is not cancelled: the kernel may write into the guest's buffer until it ends, so the reset is over then."""
     guest = start().guest(features=FEATURES_WITH_RESET)
     ask, is_over = GIVE_UPS[name]
     disk.hold(READ)
     requests = [guest.submit(guest.prepare(blk.T_IN, 8 * i, length=4096)) for i in range(8)]
-    in_kernel = 8 if kind == "io_uring" else 4  # a thread each
+    in_kernel = 8 if loop_kind == "io_uring" else 4  # a thread each
     assert wait_until(lambda: disk.hits(READ) == in_kernel)
     ask(guest)
     assert not wait_until(lambda: is_over(guest), 0.3), "the reset is over while the kernel has I/O of the queue"
@@ -283,7 +274,7 @@ def test_b03_error_that_comes_late_is_the_right_requests(start, disk):
 # --- B5: a flush that failed --------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_b05_flush_that_failed_once_fails_writes_and_flushes_until_the_image_is_opened_again(start, serve, disk, kind, image,
+def test_b05_flush_that_failed_once_fails_writes_and_flushes_until_the_image_is_opened_again(start, serve, disk, loop_kind, image,
                                                                                              number):
     """The kernel reports a lost page once; the next fsync would succeed without it."""
     server = start()
@@ -309,7 +300,7 @@ def test_b05_flush_that_failed_once_fails_writes_and_flushes_until_the_image_is_
     assert server.stderr().count("a flush failed") == 1
     server.close_clients()
     assert server.stop() == 0
-    again = serve(image, f"--loop={kind}").guest()
+    again = serve(image, f"--loop={loop_kind}").guest()
     again.write(4, b"\x04" * 512)
     again.flush()
 
@@ -339,7 +330,7 @@ def test_b05_other_queues_and_threads_see_the_failed_flush(start, disk):
 
 # --- B7: io_uring itself ------------------------------------------------------------------------------------
 
-ABOUT_IO_URING = pytest.mark.parametrize("kind", ["io_uring"], indirect=True)
+ABOUT_IO_URING = pytest.mark.parametrize("loop_kind", ["io_uring"], indirect=True)
 
 
 def fill(guest, queue, count, length=512):
@@ -515,14 +506,14 @@ def test_b08_server_that_is_told_to_end_waits_for_io_in_the_kernel(start, disk, 
     server.exit_status = 0
 
 
-def test_b08_killed_server_takes_its_io_with_it_and_the_next_one_finds_the_image_free(start, serve, disk, kind, image):
+def test_b08_killed_server_takes_its_io_with_it_and_the_next_one_finds_the_image_free(start, serve, disk, loop_kind, image):
     server = start()
     server.may_die_by = (signal.SIGKILL,)
     guest = server.guest()
     hold_reads(guest, disk)
     server.kill()
     disk.open_gate()
-    serve(image, f"--loop={kind}").guest().assert_works()
+    serve(image, f"--loop={loop_kind}").guest().assert_works()
 
 
 # --- B9: what the kernel does not take ----------------------------------------------------------------------

@@ -43,15 +43,6 @@ def threads(server):
     return found
 
 
-@pytest.fixture(params=["io_uring", "epoll"])
-def kind(request, cli, workdir):
-    if request.param == "io_uring":
-        _, stderr = cli("serve", workdir.path / "try", "virtio-blk", "null:no size", "--loop=io_uring")
-        if "io_uring is not permitted" in stderr:
-            pytest.skip("this host forbids io_uring, which is then not there to test")
-    return request.param
-
-
 @pytest.fixture(params=["ram", "file", "direct", "null"])
 def backend(request, image):
     """Arguments of `serve`."""
@@ -61,14 +52,14 @@ def backend(request, image):
 
 # --- the disk, whatever the loop waits by ---------------------------------------------------------------
 
-def test_server_waits_by_what_it_was_told(serve, kind):
-    server = serve("ram:16M", f"--loop={kind}")
-    assert waits_by(server) == kind
+def test_server_waits_by_what_it_was_told(serve, loop_kind):
+    server = serve("ram:16M", f"--loop={loop_kind}")
+    assert waits_by(server) == loop_kind
     server.guest().assert_works()
 
 
-def test_requests_of_every_kind_work(serve, backend, kind):
-    server = serve(*backend, f"--loop={kind}")
+def test_requests_of_every_kind_work(serve, backend, loop_kind):
+    server = serve(*backend, f"--loop={loop_kind}")
     guest = server.guest(memory=8 * M)
     keeps = not server.backend.startswith("null")
     data = os.urandom(65536)
@@ -88,8 +79,8 @@ def test_requests_of_every_kind_work(serve, backend, kind):
     guest.read(16383, 1)
 
 
-def test_image_holds_what_was_written(serve, image, kind):
-    guest = serve(image, f"--loop={kind}").guest(memory=8 * M)
+def test_image_holds_what_was_written(serve, image, loop_kind):
+    guest = serve(image, f"--loop={loop_kind}").guest(memory=8 * M)
     data = os.urandom(4096)
     guest.write(8000, data)
     guest.flush()
@@ -98,14 +89,14 @@ def test_image_holds_what_was_written(serve, image, kind):
     assert content[:8] == bytes(8) and content[512:520] == (1).to_bytes(8, "little")
 
 
-def test_without_a_write_cache_writes_are_durable_writes(serve, image, kind):
-    guest = serve(image, f"--loop={kind}", "--write-cache=off").guest()
+def test_without_a_write_cache_writes_are_durable_writes(serve, image, loop_kind):
+    guest = serve(image, f"--loop={loop_kind}", "--write-cache=off").guest()
     guest.write(7, b"\x07" * 512)
     assert guest.read(7, 1) == b"\x07" * 512
 
 
-def test_many_requests_in_flight_come_back_each_once(serve, backend, kind):
-    server = serve(*backend, f"--loop={kind}", "--queues=2", "--threads=2")
+def test_many_requests_in_flight_come_back_each_once(serve, backend, loop_kind):
+    server = serve(*backend, f"--loop={loop_kind}", "--queues=2", "--threads=2")
     guest = server.guest(queue_size=256, queues=2, memory=16 * M)
     requests = {}
     for index in range(160):
@@ -124,8 +115,8 @@ def test_many_requests_in_flight_come_back_each_once(serve, backend, kind):
             assert guest.read(64 * index, 8) == bytes([index]) * 4096
 
 
-def test_reset_with_requests_in_flight_ends_and_the_disk_works_again(serve, backend, kind):
-    guest = serve(*backend, f"--loop={kind}").guest(queue_size=128, memory=8 * M)
+def test_reset_with_requests_in_flight_ends_and_the_disk_works_again(serve, backend, loop_kind):
+    guest = serve(*backend, f"--loop={loop_kind}").guest(queue_size=128, memory=8 * M)
     for turn in range(10):
         for index in range(32):
             guest.submit(guest.prepare(blk.T_IN, 128 * index, length=1 << 15), kick=False)
@@ -141,8 +132,8 @@ def test_reset_with_requests_in_flight_ends_and_the_disk_works_again(serve, back
     guest.read(0, 1)
 
 
-def test_client_that_goes_in_the_middle_leaves_the_disk_to_the_next(serve, backend, kind):
-    server = serve(*backend, f"--loop={kind}")
+def test_client_that_goes_in_the_middle_leaves_the_disk_to_the_next(serve, backend, loop_kind):
+    server = serve(*backend, f"--loop={loop_kind}")
     for turn in range(10):
         guest = server.guest(queue_size=128, memory=8 * M)
         for index in range(32):
@@ -152,9 +143,9 @@ def test_client_that_goes_in_the_middle_leaves_the_disk_to_the_next(serve, backe
     server.guest().read(0, 1)
 
 
-def test_resize_by_sighup_reaches_the_guest(serve, workdir, kind):
+def test_resize_by_sighup_reaches_the_guest(serve, workdir, loop_kind):
     path = workdir.file("disk", 4 * M)
-    server = serve(path, f"--loop={kind}")
+    server = serve(path, f"--loop={loop_kind}")
     guest = server.guest()
     for size in (8 * M, 2 * M):
         os.truncate(path, size)
@@ -165,8 +156,8 @@ def test_resize_by_sighup_reaches_the_guest(serve, workdir, kind):
         assert guest.do(blk.T_IN, size // 512, length=512).status == blk.S_IOERR
 
 
-def test_image_in_use_is_waited_for(serve, image, kind):
-    first, second = serve(image, f"--loop={kind}"), serve(image, f"--loop={kind}")
+def test_image_in_use_is_waited_for(serve, image, loop_kind):
+    first, second = serve(image, f"--loop={loop_kind}"), serve(image, f"--loop={loop_kind}")
     holder, waiter = first.guest(), second.guest()
     holder.assert_works()
     request = waiter.prepare(blk.T_IN, 9, length=512)
@@ -177,8 +168,8 @@ def test_image_in_use_is_waited_for(serve, image, kind):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_the_server_with_io_in_flight(serve, image, kind, number):
-    server = serve(image, f"--loop={kind}")
+def test_signal_ends_the_server_with_io_in_flight(serve, image, loop_kind, number):
+    server = serve(image, f"--loop={loop_kind}")
     guest = server.guest(queue_size=128, memory=8 * M)
     for index in range(32):
         guest.submit(guest.prepare(blk.T_IN, 128 * index, length=1 << 16), kick=False)
@@ -188,8 +179,8 @@ def test_signal_ends_the_server_with_io_in_flight(serve, image, kind, number):
     assert server.exit_status == 0
 
 
-def test_idle_server_sleeps_and_keeps_no_threads_for_io(serve, image, kind):
-    server = serve(image, f"--loop={kind}", "--threads=2")
+def test_idle_server_sleeps_and_keeps_no_threads_for_io(serve, image, loop_kind):
+    server = serve(image, f"--loop={loop_kind}", "--threads=2")
     guest = server.guest(queue_size=128, memory=8 * M)
     at_first = threads(server)  # all of them run by now, and nothing was read or written
     for index in range(32):

@@ -2,7 +2,7 @@
 // The ram backend: a disk in this process's memory. Memory is taken when a page is first written and given
 // back by discard.
 #include "backend/block/block.h"
-#include "backend/block/common.h"
+#include "backend/block/immediate.h"
 #include "base/parse.h"
 
 #include <errno.h>
@@ -13,14 +13,8 @@
 enum { PAGE = 4096 };
 
 struct ram_block {
-    struct sdc_block base;
-    struct sdc_block_info info;
+    struct sdc_immediate base;
     unsigned char *memory;
-};
-
-struct ram_queue {
-    struct sdc_block_queue base;
-    struct sdc_block_finisher finisher;
 };
 
 // Gives the whole pages of [at, at + size) back; they read as zeroes afterwards. The rest, at both ends, is
@@ -37,9 +31,9 @@ static void give_back(unsigned char *at, uint64_t size)
     memset(at + before + pages, 0, size - before - pages);
 }
 
-static void execute(struct ram_block *ram, const struct sdc_block_request *request)
+static void execute(struct sdc_immediate *disk, const struct sdc_block_request *request)
 {
-    unsigned char *at = ram->memory + request->offset;
+    unsigned char *at = ((struct ram_block *)disk)->memory + request->offset;
     switch (request->op) {
     case SDC_BLOCK_READ:
         for (uint32_t i = 0; i < request->spans_count; at += request->spans[i++].size)
@@ -63,53 +57,15 @@ static void execute(struct ram_block *ram, const struct sdc_block_request *reque
     }
 }
 
-static void submit(struct sdc_block_queue *base, struct sdc_block_request **requests, unsigned count)
-{
-    struct ram_queue *queue = (struct ram_queue *)base;
-    struct ram_block *ram = (struct ram_block *)base->block;
-    for (unsigned i = 0; i < count; i++) {
-        int result = sdc_block_check(requests[i], ram->info.size, ram->info.block_size, ram->info.read_only);
-        if (result == 0)
-            execute(ram, requests[i]);
-        sdc_block_finish(&queue->finisher, requests[i], result);
-    }
-}
-
-static void close_queue(struct sdc_block_queue *base)
-{
-    struct ram_queue *queue = (struct ram_queue *)base;
-    sdc_block_finisher_close(&queue->finisher);
-    free(queue);
-}
-
-static const struct sdc_block_queue_ops queue_ops = {.submit = submit, .close = close_queue};
-
-static int open_queue(struct sdc_block *block, struct sdc_loop *loop, sdc_block_done *done, void *context,
-                      struct sdc_block_queue **queue)
-{
-    struct ram_queue *made = calloc(1, sizeof *made);
-    if (!made)
-        return -ENOMEM;
-    made->base = (struct sdc_block_queue){&queue_ops, block, loop, done, context};
-    sdc_block_finisher_init(&made->finisher, &made->base);
-    *queue = &made->base;
-    return 0;
-}
-
-static void info(struct sdc_block *block, struct sdc_block_info *out)
-{
-    *out = ((struct ram_block *)block)->info;
-}
-
 static void close_block(struct sdc_block *block)
 {
     struct ram_block *ram = (struct ram_block *)block;
-    munmap(ram->memory, ram->info.size);
+    munmap(ram->memory, ram->base.info.size);
     free(ram);
 }
 
 static const struct sdc_block_ops ops = {
-    .name = "ram", .info = info, .queue_open = open_queue, .close = close_block};
+    .name = "ram", .info = sdc_immediate_info, .queue_open = sdc_immediate_queue_open, .close = close_block};
 
 int sdc_block_open_ram(uint64_t size, const struct sdc_block_open_options *options, struct sdc_block **block,
                        struct sdc_error *err)
@@ -128,12 +84,13 @@ int sdc_block_open_ram(uint64_t size, const struct sdc_block_open_options *optio
                              sdc_format_size(size, text), strerror(-code));
     }
     uint32_t block_size = options->block_size ? options->block_size : 512;
-    made->base.ops = &ops;
-    made->info = (struct sdc_block_info){.size = size,
-                                         .block_size = block_size,
-                                         .physical_block_size = PAGE,
-                                         .discard_granularity = PAGE,
-                                         .read_only = options->read_only};
-    *block = &made->base;
+    made->base.base.ops = &ops;
+    made->base.execute = execute;
+    made->base.info = (struct sdc_block_info){.size = size,
+                                              .block_size = block_size,
+                                              .physical_block_size = PAGE,
+                                              .discard_granularity = PAGE,
+                                              .read_only = options->read_only};
+    *block = &made->base.base;
     return 0;
 }
