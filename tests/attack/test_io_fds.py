@@ -169,6 +169,16 @@ def test_signal_is_a_kick(server, packed):
         guest.read(0, 1)  # and messages go on
 
 
+def test_signal_is_a_kick_with_notification_data_too(server, packed):
+    """What the driver writes then is a hint, which an eventfd does not carry."""
+    guest = server.guest(packed=packed, features=USUAL_FEATURES | virtio.F_NOTIFICATION_DATA)
+    assert guest.virtio.features & virtio.F_NOTIFICATION_DATA
+    _, events = take(guest)
+    for _ in range(5):
+        kicked_read(guest, events[0])
+        guest.read(0, 1)
+
+
 def test_each_queue_has_its_own(serve, packed):
     guest = boot(serve("ram:16M", "--queues=4", "--threads=2"), 4, packed=packed)
     _, events = take(guest)
@@ -327,6 +337,18 @@ def test_signalled_and_left_alone_the_server_sleeps(server, guest):
     before = server.cpu_seconds()
     guest.client.silent(0.3)
     assert server.cpu_seconds() - before < 0.2, "the server spins on a signalled eventfd"
+
+
+def test_f09_kick_eventfd_as_the_same_queues_interrupt_is_harmless(server):
+    guest = server.guest()
+    _, events = take(guest)
+    guest.client.set_irq_eventfds(wire.IRQ_MSIX, events, start=1)
+    for _ in range(10):
+        guest.read(0, 1)
+        kicked_read(guest, events[0])
+    before = server.cpu_seconds()
+    guest.client.silent(0.3)
+    assert server.cpu_seconds() - before < 0.2, "an interrupt kicks the queue that interrupts"
 
 
 # --- the end ------------------------------------------------------------------------------------------------------

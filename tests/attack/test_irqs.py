@@ -295,6 +295,22 @@ def test_eventfd_that_counts_down_does_not_keep_the_server_awake(server, flags):
     assert taken(again)
 
 
+def test_f09_one_eventfd_that_is_told_of_intx_and_unmasks_it_stops_nothing(server):
+    """Each interrupt unmasks itself: it comes again and again until the driver takes it back, beside everything else."""
+    vector = Vector(server, "intx")
+    vector.set(UNMASK, fds=[vector.event.fd])
+    vector.cause()
+    for _ in range(20):
+        vector.guest.client.fence()
+        vector.guest.assert_works()
+    vector.guest.virtio.isr()
+    vector.guest.client.fence()
+    vector.event.clear()
+    before = server.cpu_seconds()
+    vector.guest.client.silent(0.3)
+    assert server.cpu_seconds() - before < 0.2, "the server spins without an interrupt"
+
+
 def test_eventfd_that_the_client_makes_block_blocks_nobody(vector):
     switch = vector.switch(UNMASK)
     fcntl.fcntl(switch.fd, fcntl.F_SETFL, 0)
