@@ -129,6 +129,9 @@ def registers():
                   register(BAR4, DEVICE + 60, 4) + register(BAR4, DEVICE + 0xff8, 8),
         "msix": register(BAR1, 0, 8, 0xfee00000) + register(BAR1, 12, 4, 0) + register(BAR1, 0x38, 8) + register(BAR1, 0xff8, 8) +
                 register(BAR2, 0, 8) + register(BAR2, 1, 1, 0xff) + register(BAR2, 0xff8, 8),
+        "notification-data": bring_up(version_1 | 1 << 36 | 1 << 38) + write(NOTIFY, 4, 0x8001 << 16) + write(NOTIFY + 4, 4, 1) +
+                             write(NOTIFY, 4, 1, look=True) + write(NOTIFY, 2, 0) + write(NOTIFY, 8, 0) + write(NOTIFY + 2, 2, 0),
+        "in-order": bring_up(version_1 | 1 << 35) + write(NOTIFY, 2, 0, look=True) + write(0x14, 1, 0, look=True),
         "notify": write(NOTIFY, 2, 0) + write(NOTIFY + 4, 4, 1) + write(NOTIFY + 0xffc, 4, 9),
     }
 
@@ -289,6 +292,10 @@ def virtio_blk():
                   request("zeroes", 0, 0, ranges=blk_range(0, 64) + blk_range(448, 64, 1) + blk_range(3, 9)) + KICK,
         "half-a-range": u8(0) + start + request("discard", 0, 0, ranges=bytes(20)) + KICK,
         "half-a-block": u8(0) + start + request("write", 0, 640) + request("read", 0, 128) + KICK,
+        "in-order": u8(0) + u8(1 | 4 | 64) + (request("read", 511, 4096) + request("write", 0, 512) + request("id", 0, 20)) * 4 + KICK +
+                    request("read", 0, 512) * 8 + KICK,
+        "packed-in-order": u8(1) + u8(1 | 4 | 32 | 64 | 128) + (request("write", 0, 512) + request("flush", 0, 0)) * 6 + KICK +
+                           request("read", 0, 512, indirect=True) * 8 + KICK,
         "many": u8(0) + start + request("write", 0, 512) * 12 + KICK + request("read", 0, 512) * 12 + KICK,
         "restart": u8(0) + start + request("write", 0, 512) + u8(9) + u8(3) + request("read", 0, 512) + KICK,
         "remap": u8(1) + start + request("write", 0, 512) + u8(7) + u8(0) + u8(4) + KICK + u8(7) + u8(1) + request("read", 0, 512) + KICK,

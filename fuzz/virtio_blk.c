@@ -36,6 +36,8 @@ struct course {
     uint16_t used_at;
     bool used_wrap;
     uint16_t entries[QUEUE_SIZE];
+    uint16_t heads[QUEUE_SIZE]; // split: of each request
+    uint16_t checked;           // requests whose order was looked at
     unsigned desc_in_use; // since the last time that everything had come back
     unsigned table_used; // entries of the indirect table, likewise
 };
@@ -53,6 +55,11 @@ static bool is_packed(const struct course *course)
     return (course->features & SDC_VIRTIO_F_RING_PACKED) != 0;
 }
 
+static bool in_order(const struct course *course)
+{
+    return (course->features & SDC_VIRTIO_F_IN_ORDER) != 0;
+}
+
 // Follows the used descriptors of a packed ring.
 static void look_packed(struct course *course)
 {
@@ -63,6 +70,7 @@ static void look_packed(struct course *course)
         if (((flags & PACKED_AVAIL) != 0) != course->used_wrap || ((flags & PACKED_USED) != 0) != course->used_wrap)
             return;
         fuzz_check(id < QUEUE_SIZE && course->entries[id] > 0, "a buffer comes back that was not on its way");
+        fuzz_check(!in_order(course) || id == course->seen % QUEUE_SIZE, "a buffer comes back before its turn");
         course->used_at = (uint16_t)(course->used_at + course->entries[id]);
         course->entries[id] = 0;
         if (course->used_at >= QUEUE_SIZE) {
@@ -70,6 +78,18 @@ static void look_packed(struct course *course)
             course->used_wrap = !course->used_wrap;
         }
         course->seen++;
+    }
+}
+
+// Looks at the order of the used elements of a split ring.
+static void check_order(struct course *course)
+{
+    uint16_t used = sdc_get16(fuzz_memory_at(&course->memory, DEVICE + 2));
+
+    for (; in_order(course) && course->checked != used; course->checked++) {
+        unsigned at = course->checked % QUEUE_SIZE;
+        uint32_t head = sdc_get32(fuzz_memory_at(&course->memory, DEVICE + 4 + 8 * (uint64_t)at));
+        fuzz_check(head == course->heads[at], "a chain comes back before its turn");
     }
 }
 
@@ -113,6 +133,8 @@ static void start(struct course *course, struct fuzz_input *input)
         put(course, 8 * i, 0, 8);
     course->features = SDC_VIRTIO_F_VERSION_1 | (how & 1 ? SDC_VIRTIO_F_INDIRECT_DESC : 0) |
                        (how & 2 ? SDC_VIRTIO_F_EVENT_IDX : 0) | (how & 32 ? SDC_VIRTIO_F_RING_PACKED : 0) |
+                       (how & 64 ? SDC_VIRTIO_F_IN_ORDER : 0) |
+                       (how & 128 ? SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_ORDER_PLATFORM : 0) |
                        (how & 4 ? 0x200 : 0) | (how & 8 ? 0x6a00 : 0);
     common(course, 0x14, 1, SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER);
     for (unsigned i = 0; i < 2; i++) {
@@ -129,7 +151,7 @@ static void start(struct course *course, struct fuzz_input *input)
     }
     common(course, 0x1c, 2, 1);
     common(course, 0x14, 1, 0xf);
-    course->avail = course->desc = course->seen = course->used_at = 0;
+    course->avail = course->desc = course->seen = course->used_at = course->checked = 0;
     course->wrap = course->used_wrap = true;
     memset(course->entries, 0, sizeof course->entries);
     course->desc_in_use = course->table_used = 0;
@@ -138,12 +160,16 @@ static void start(struct course *course, struct fuzz_input *input)
 
 static void kick(struct course *course)
 {
-    fuzz_card_write(&course->card, VIRTIO_PCI_BAR, VIRTIO_PCI_NOTIFY, 2, 0);
+    bool data = course->features & SDC_VIRTIO_F_NOTIFICATION_DATA;
+
+    fuzz_card_write(&course->card, VIRTIO_PCI_BAR, VIRTIO_PCI_NOTIFY, data ? 4 : 2, data ? (uint64_t)course->avail << 16 : 0);
     fuzz_turns(TURNS, NULL, NULL);
     fuzz_card_settle(&course->card);
     if (!course->honest)
         return;
     fuzz_check(used_index(course) == course->avail, "an honest driver's requests don't come back");
+    if (!is_packed(course))
+        check_order(course);
     fuzz_check(!(fuzz_card_read(&course->card, VIRTIO_PCI_BAR, 0x14, 1) & SDC_VIRTIO_S_NEEDS_RESET),
                "the device broke under an honest driver");
     course->desc_in_use = course->table_used = 0;
@@ -217,6 +243,7 @@ static void submit(struct course *course, const struct layout *layout, bool indi
     if (indirect)
         put_ring_desc(course, &table, SDC_DESC_F_INDIRECT);
     course->entries[course->avail % QUEUE_SIZE] = (uint16_t)slots;
+    course->heads[course->avail % QUEUE_SIZE] = head;
     if (!is_packed(course)) {
         put(course, DRIVER + 4 + 2 * (uint64_t)(course->avail % QUEUE_SIZE), head, 2);
         put(course, DRIVER + 2, course->avail + 1U, 2);

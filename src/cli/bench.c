@@ -76,6 +76,10 @@ static int check_disk(struct sdc_bench_options *options, const struct sdc_driver
                       struct sdc_error *err)
 {
     uint64_t request_max;
+    if (options->in_order && !info->in_order)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--in-order=on: the disk does not offer that (VIRTIO_F_IN_ORDER); it has to be served with "
+                             "--in-order=on");
     if (options->writes && info->read_only)
         return sdc_error_set(err, -EROFS, SDC_FAULT_USER,
                              "--rw=%s: the disk is read-only; type --rw=read or --rw=randread", options->rw);

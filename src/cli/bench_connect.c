@@ -40,6 +40,7 @@ static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_d
 int sdc_bench_connect(const struct sdc_bench_options *options, struct sdc_driver_blk **blk, struct sdc_error *err)
 {
     uint64_t without = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) |
+                       (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER) |
                        (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) |
                        (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
     struct sdc_driver_transport *transport;

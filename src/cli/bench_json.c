@@ -94,6 +94,7 @@ static json_t *device_object(const struct sdc_driver_blk_info *info, const struc
     json_object_set_new(object, "queue_size", integer(info->queue_size));
     json_object_set_new(object, "ring", json_string(info->packed ? "packed" : "split"));
     json_object_set_new(object, "notified_by", json_string(info->notified_by));
+    json_object_set_new(object, "in_order", json_boolean(info->in_order));
     json_object_set_new(object, "features", json_sprintf("0x%llx", (unsigned long long)info->features));
     json_object_set_new(object, "notifications", integer(totals->kicks));
     json_object_set_new(object, "waits", integer(totals->waits));

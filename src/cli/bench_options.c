@@ -42,6 +42,7 @@ const char sdc_bench_usage[] =
     "  --reconnect-ms=N      when a vhost-user back end goes away, try so long to find it again (0: give up)\n"
     "  --queue-size=N        entries of a queue (what the device has; over vhost-user 256)\n"
     "  --packed=on|off       use packed rings if the device offers them (on)\n"
+    "  --in-order=on|off     have requests finished in order; the device has to offer it (off)\n"
     "  --event-idx=on|off    use event indices if the device offers them (on)\n"
     "  --indirect=on|off     use indirect descriptors if the device offers them (on)\n"
     "  --notify=auto|message|ioeventfd|mapped  how to tell the device of requests (auto)\n"
@@ -272,6 +273,7 @@ int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *opt
         {"poll", SDC_OPTION_FLAG, &options->poll, 0, 0, "--poll", NULL},
         {"interrupt", SDC_OPTION_FLAG, &interrupt, 0, 0, "--interrupt", NULL},
         {"packed", SDC_OPTION_BOOL, &options->packed, 0, 0, "--packed=off", NULL},
+        {"in-order", SDC_OPTION_BOOL, &options->in_order, 0, 0, "--in-order=on", NULL},
         {"event-idx", SDC_OPTION_BOOL, &options->event_idx, 0, 0, "--event-idx=off", NULL},
         {"indirect", SDC_OPTION_BOOL, &options->indirect, 0, 0, "--indirect=off", NULL},
         {"notify", SDC_OPTION_CALL, &options->notify, 0, 0, "--notify=message", parse_notify},

@@ -35,6 +35,7 @@ struct sdc_bench_options {
     bool poll;
     bool quiet; // no live line
     bool packed;
+    bool in_order;
     bool event_idx;
     bool indirect;
     bool private_memory; // no fds: data moves by messages

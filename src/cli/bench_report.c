@@ -130,9 +130,9 @@ void sdc_bench_print(FILE *to, const struct sdc_bench_options *options,
 {
     static const char *const names[] = {"read", "write"};
     char size[32];
-    fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s rings, %s memory: err=%d\n", options->rw,
+    fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s rings%s, %s memory: err=%d\n", options->rw,
             sdc_format_size(options->block_size, size), options->iodepth, totals->jobs,
-            options->poll ? "polling" : "by interrupt", info->packed ? "packed" : "split",
+            options->poll ? "polling" : "by interrupt", info->packed ? "packed" : "split", info->in_order ? " in order" : "",
             options->private_memory ? "private" : "shared", totals->error ? -totals->error->code : 0);
     for (unsigned i = 0; i < SDC_BENCH_DIRECTIONS; i++)
         if (totals->stats[i].ios > 0)

@@ -33,6 +33,7 @@ static const char usage[] =
     "  --block-size=N        512 or 4096 (512, or the block device's own)\n"
     "  --write-cache=on|off  whether the guest finds a write cache (on)\n"
     "  --packed=on|off       offer packed rings beside split ones (on)\n"
+    "  --in-order=on|off     offer to finish requests in order (off)\n"
     "  --serial=TEXT         serial number, up to 20 characters\n"
     "  --seg-max=N           most segments of a request (queue size - 2, up to 254)\n"
     "  --size-max=SIZE       most bytes of a segment (no limit)\n"
@@ -159,6 +160,7 @@ static int parse(int argc, char **argv, struct sdc_serve_options *serve, struct 
         {"block-size", SDC_OPTION_SIZE, &numbers->block_size, 512, 4096, "--block-size=4096", NULL},
         {"write-cache", SDC_OPTION_BOOL, &serve->card.write_cache, 0, 0, "--write-cache=off", NULL},
         {"packed", SDC_OPTION_BOOL, &serve->card.packed, 0, 0, "--packed=off", NULL},
+        {"in-order", SDC_OPTION_BOOL, &serve->card.in_order, 0, 0, "--in-order=on", NULL},
         {"serial", SDC_OPTION_TEXT, &serve->card.serial, 0, 0, "--serial=DISK1", NULL},
         {"seg-max", SDC_OPTION_NUMBER, &numbers->seg_max, 1, SDC_LIMIT_QUEUE_SIZE, "--seg-max=126", NULL},
         {"size-max", SDC_OPTION_SIZE, &numbers->size_max, 512, UINT32_MAX, "--size-max=64k", NULL},

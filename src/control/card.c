@@ -68,7 +68,7 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
         block->ops->close(block);
         return rc;
     }
-    device->withheld = options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED;
+    device->withheld = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) | (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER);
     card->device = device;
     card->refresh = refresh_virtio_blk;
     return shape_virtio(card, device, loops, loops_count, err);

@@ -16,6 +16,7 @@ struct sdc_card_options {
     uint32_t size_max;   // bytes, default: no limit
     bool write_cache;
     bool packed;        // packed rings are offered beside split ones
+    bool in_order;      // the driver is offered to get requests back in the order in which it made them
     const char *serial; // default: made from the backend's name
     struct sdc_block_open_options block;
 };

@@ -39,8 +39,8 @@ enum {
 #define WANTED                                                                                             \
     (F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ | F_DISCARD | \
      F_WRITE_ZEROES | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_ACCESS_PLATFORM | \
-     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_ORDER_PLATFORM | SDC_VIRTIO_F_NOTIFICATION_DATA |             \
-     SDC_VIRTIO_F_RING_RESET)
+     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER | SDC_VIRTIO_F_ORDER_PLATFORM |                      \
+     SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)
 
 struct sdc_driver_blk {
     struct sdc_driver_device device;
@@ -127,6 +127,7 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
         .features = features,
         .packed = features & SDC_VIRTIO_F_RING_PACKED,
         .notified_by = "",
+        .in_order = features & SDC_VIRTIO_F_IN_ORDER,
     };
     return 0;
 }

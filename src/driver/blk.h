@@ -26,6 +26,7 @@ struct sdc_driver_blk_info {
     uint64_t discard_max; // bytes of one request
     uint64_t write_zeroes_max;
     uint64_t features; // negotiated
+    bool in_order;   // they come back in the order in which they were submitted
     bool packed;       // the queues are packed rings
     const char *notified_by; // how its queues are notified, once they are set up; "": nobody says
 };

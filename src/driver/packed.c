@@ -15,6 +15,10 @@
 //  [D] arm stores our event suppression structure, then loads the flags of the next used descriptor; the
 //  device the other way round. Likewise.
 // They are as strong as those of the split ring, with VIRTIO_F_ORDER_PLATFORM too (split.c).
+//
+// With VIRTIO_F_IN_ORDER the ids are used in turn, round and round, and come back in turn: those in flight follow oldest.
+// One used descriptor may stand for a batch (2.8.8): it has the id of the last chain of it, and all before that were
+// used as a whole. The next used descriptor is behind all their entries.
 #include "driver/packed.h"
 
 #include "base/check.h"
@@ -82,6 +86,10 @@ struct packed {
     uint16_t hidden_flags; // and what it will read there
     uint32_t hidden;       // entries from there to avail
     bool event_idx;
+    bool in_order;
+    uint16_t oldest;        // in order: the id that comes back next
+    uint16_t batch;         // chains that are left of the batch that is being taken
+    uint32_t batch_written; // what its descriptor says of the last one
     struct slot slots[];
 };
 
@@ -235,26 +243,69 @@ static bool find_used(const struct packed *packed, int order, uint16_t *flags)
     return avail == used && used == packed->used.wrap;
 }
 
-static int take_one(struct packed *packed, uint16_t flags, struct sdc_driver_used *used)
+// Reads the used descriptor at the used position, and checks it: whose id it has, and how much was written to that chain.
+static int read_used(struct packed *packed, uint16_t flags, uint16_t *found, uint32_t *written)
 {
     const struct desc *desc = &packed->desc[packed->used.index];
     uint16_t id = load16(&desc->id, __ATOMIC_RELAXED);
     uint32_t size = le32toh(__atomic_load_n(&desc->size, __ATOMIC_RELAXED));
-    uint32_t written = flags & DESC_WRITE ? size : 0; // 2.8.5: without the flag, the length means nothing
+    *written = flags & DESC_WRITE ? size : 0; // 2.8.5: without the flag, the length means nothing
     if (id >= packed->queue.config.size || packed->slots[id].count == 0)
         return broken(packed, "the device gave back a chain that was not in flight");
-    struct slot *slot = &packed->slots[id];
-    if (written > slot->writable)
+    if (*written > packed->slots[id].writable)
         return broken(packed, "the device says it wrote more than the chain has room for");
+    *found = id;
+    return 0;
+}
+
+static void hand_out(struct packed *packed, uint16_t id, uint64_t written, struct sdc_driver_used *used)
+{
+    struct slot *slot = &packed->slots[id];
     used->token = slot->token;
-    used->written = written;
+    used->written = (uint32_t)written;
     // 2.8.8: the used descriptor stands for all entries of its chain.
     move(packed, &packed->used, slot->count);
     packed->free_count = (uint16_t)(packed->free_count + slot->count);
     slot->count = 0;
-    slot->next = packed->free_id;
-    packed->free_id = id;
+    if (packed->in_order) {
+        packed->oldest = slot->next;
+    } else {
+        slot->next = packed->free_id;
+        packed->free_id = id;
+    }
     packed->queue.in_flight--;
+}
+
+static int take_one(struct packed *packed, uint16_t flags, struct sdc_driver_used *used)
+{
+    uint32_t written;
+    uint16_t id;
+    int ret = read_used(packed, flags, &id, &written);
+    if (ret == 0)
+        hand_out(packed, id, written, used);
+    return ret;
+}
+
+// A batch begins: how many chains it has. The last one is in flight, and with it all between.
+static int begin_batch(struct packed *packed, uint16_t flags)
+{
+    uint16_t last;
+    int ret = read_used(packed, flags, &last, &packed->batch_written);
+    if (ret < 0)
+        return ret;
+    unsigned ahead = last >= packed->oldest ? 0 : packed->queue.config.size;
+    packed->batch = (uint16_t)(last + ahead - packed->oldest + 1);
+    return 0;
+}
+
+static int take_in_order(struct packed *packed, uint16_t flags, struct sdc_driver_used *used)
+{
+    int ret = packed->batch == 0 ? begin_batch(packed, flags) : 0;
+    if (ret < 0)
+        return ret;
+    packed->batch--;
+    uint64_t written = packed->batch == 0 ? packed->batch_written : packed->slots[packed->oldest].writable;
+    hand_out(packed, packed->oldest, written, used);
     return 0;
 }
 
@@ -262,11 +313,11 @@ static int packed_take(struct sdc_driver_queue *queue, struct sdc_driver_used *u
 {
     struct packed *packed = packed_of(queue);
     unsigned count = 0;
-    uint16_t flags;
+    uint16_t flags = 0;
     if (queue->broken)
         return -EPROTO;
-    while (count < max && find_used(packed, __ATOMIC_ACQUIRE, &flags)) { // pair [B]
-        int ret = take_one(packed, flags, &used[count]);
+    while (count < max && (packed->batch > 0 || find_used(packed, __ATOMIC_ACQUIRE, &flags))) { // pair [B]
+        int ret = packed->in_order ? take_in_order(packed, flags, &used[count]) : take_one(packed, flags, &used[count]);
         if (ret < 0)
             return ret;
         count++;
@@ -284,7 +335,7 @@ static bool packed_arm(struct sdc_driver_queue *queue)
         store16(&packed->ours->position, event_position(&packed->used), __ATOMIC_SEQ_CST);
     // pair [D]
     store16(&packed->ours->flags, packed->event_idx ? EVENT_DESC : EVENT_ENABLE, __ATOMIC_SEQ_CST);
-    return !find_used(packed, __ATOMIC_SEQ_CST, &flags);
+    return packed->batch == 0 && !find_used(packed, __ATOMIC_SEQ_CST, &flags);
 }
 
 static void packed_disarm(struct sdc_driver_queue *queue)
@@ -330,7 +381,8 @@ static void packed_restart(struct sdc_driver_queue *queue)
     packed->free_id = 0;
     packed->free_count = size;
     for (uint16_t i = 0; i < size; i++)
-        packed->slots[i] = (struct slot){.next = (uint16_t)(i + 1)};
+        packed->slots[i] = (struct slot){.next = (uint16_t)(i + 1 < size ? i + 1 : 0)};
+    packed->oldest = packed->batch = 0;
     queue->in_flight = 0;
     queue->broken = NULL;
     packed_disarm(queue);
@@ -370,6 +422,7 @@ struct sdc_driver_queue *sdc_driver_packed_new(const struct sdc_driver_queue_con
         return NULL;
     }
     packed->event_idx = config->features & SDC_VIRTIO_F_EVENT_IDX;
+    packed->in_order = config->features & SDC_VIRTIO_F_IN_ORDER;
     packed_restart(queue);
     return queue;
 }

@@ -12,6 +12,10 @@
 //
 // These are barriers of the processor, not only of the compiler. Whoever reads the ring at the other end of a Unix socket
 // is a process on this machine, for which they are strong enough, as VIRTIO_F_ORDER_PLATFORM asks (section 6).
+//
+// With VIRTIO_F_IN_ORDER descriptors are used in the order of the table (2.7.5), round and round, and come back in it, so
+// that nothing is ever relinked: the free ones follow free_head, those in flight follow oldest. One used element may
+// stand for a batch (2.7.9): it names the last chain of it, and all before that were used as a whole.
 #include "driver/split.h"
 
 #include "base/check.h"
@@ -50,6 +54,7 @@ struct slot {
     uint64_t writable; // bytes
     uint16_t next;     // free list, or the rest of the chain
     uint16_t count;    // descriptors of the chain in the ring; 0: not in flight
+    uint16_t position; // available index of the chain
 };
 
 struct split {
@@ -66,6 +71,10 @@ struct split {
     uint16_t avail_shown; // index that the device sees
     uint16_t used_next;   // next element to take
     bool event_idx;
+    bool in_order;
+    uint16_t oldest;        // in order: the head of the chain that comes back next
+    uint16_t batch;         // chains that are left of the batch that is being taken
+    uint32_t batch_written; // what its element says of the last one
     struct slot slots[];
 };
 
@@ -157,6 +166,7 @@ static int split_add(struct sdc_driver_queue *queue, const struct sdc_driver_seg
     split->free_count = (uint16_t)(split->free_count - taken);
     slot->token = token;
     slot->count = (uint16_t)taken;
+    slot->position = split->avail_next;
     slot->writable = 0;
     for (unsigned i = readable; i < count; i++)
         slot->writable += segments[i].size;
@@ -193,30 +203,68 @@ static int broken(struct split *split, const char *what)
 static void give_back(struct split *split, uint16_t head)
 {
     struct slot *slot = &split->slots[head];
-    uint16_t last = head;
-    for (unsigned i = 1; i < slot->count; i++)
-        last = split->slots[last].next;
-    split->slots[last].next = split->free_head;
-    split->free_head = head;
+    if (split->in_order) {
+        split->oldest = (uint16_t)((head + slot->count) & split->mask);
+    } else {
+        uint16_t last = head;
+        for (unsigned i = 1; i < slot->count; i++)
+            last = split->slots[last].next;
+        split->slots[last].next = split->free_head;
+        split->free_head = head;
+    }
     split->free_count = (uint16_t)(split->free_count + slot->count);
     slot->count = 0;
     split->queue.in_flight--;
 }
 
-static int take_one(struct split *split, struct sdc_driver_used *used)
+// Reads the used element at used_next, and checks it: what it names, and how much was written to that.
+static int read_element(struct split *split, uint16_t *head, uint32_t *written)
 {
     struct used_element *elements = (void *)&split->used[2];
     struct used_element element = elements[split->used_next & split->mask];
     uint32_t id = le32toh(element.id);
-    uint32_t written = le32toh(element.written);
+    *written = le32toh(element.written);
     if (id >= split->queue.config.size || split->slots[id].count == 0)
         return broken(split, "the device gave back a chain that was not in flight");
-    if (written > split->slots[id].writable)
+    if (*written > split->slots[id].writable)
         return broken(split, "the device says it wrote more than the chain has room for");
-    used->token = split->slots[id].token;
-    used->written = written;
-    give_back(split, (uint16_t)id);
+    *head = (uint16_t)id;
+    return 0;
+}
+
+static void hand_out(struct split *split, uint16_t head, uint64_t written, struct sdc_driver_used *used)
+{
+    used->token = split->slots[head].token;
+    used->written = (uint32_t)written;
+    give_back(split, head);
     split->used_next++;
+}
+
+static int take_one(struct split *split, struct sdc_driver_used *used)
+{
+    uint32_t written;
+    uint16_t head;
+    int ret = read_element(split, &head, &written);
+    if (ret == 0)
+        hand_out(split, head, written, used);
+    return ret;
+}
+
+// The next chain of a batch, of which the used index shows that it has `there` chains at most.
+static int take_in_order(struct split *split, uint16_t there, struct sdc_driver_used *used)
+{
+    uint16_t last;
+    if (split->batch == 0) {
+        int ret = read_element(split, &last, &split->batch_written);
+        if (ret < 0)
+            return ret;
+        split->batch = (uint16_t)(split->slots[last].position - split->used_next + 1);
+        if (split->batch > there)
+            return broken(split, "the device gave back a chain that is not due");
+    }
+    split->batch--;
+    uint64_t written = split->batch == 0 ? split->batch_written : split->slots[split->oldest].writable;
+    hand_out(split, split->oldest, written, used);
     return 0;
 }
 
@@ -230,7 +278,7 @@ static int split_take(struct sdc_driver_queue *queue, struct sdc_driver_used *us
         return broken(split, "the device's used index is ahead of what is in flight");
     unsigned count = (unsigned)sdc_min(there, max);
     for (unsigned i = 0; i < count; i++) {
-        int ret = take_one(split, &used[i]);
+        int ret = split->in_order ? take_in_order(split, (uint16_t)(there - i), &used[i]) : take_one(split, &used[i]);
         if (ret < 0)
             return ret;
     }
@@ -303,7 +351,8 @@ static void split_restart(struct sdc_driver_queue *queue)
     split->free_head = 0;
     split->free_count = size;
     for (uint16_t i = 0; i < size; i++)
-        split->slots[i] = (struct slot){.next = (uint16_t)(i + 1)};
+        split->slots[i] = (struct slot){.next = (uint16_t)((i + 1) & split->mask)};
+    split->oldest = split->batch = 0;
     queue->in_flight = 0;
     queue->broken = NULL;
     split_disarm(queue);
@@ -345,6 +394,7 @@ struct sdc_driver_queue *sdc_driver_split_new(const struct sdc_driver_queue_conf
     }
     split->mask = (uint16_t)(config->size - 1);
     split->event_idx = config->features & SDC_VIRTIO_F_EVENT_IDX;
+    split->in_order = config->features & SDC_VIRTIO_F_IN_ORDER;
     split_restart(queue);
     return queue;
 }

@@ -9,7 +9,8 @@ next.
 
 import pytest
 
-from pylib.server import Server, Workdir, run_cli
+from pylib import faults
+from pylib.server import Server, Workdir, binary, run_cli
 
 
 @pytest.fixture
@@ -139,6 +140,24 @@ def stuck_guest(serve, image):
         owner.guest().assert_works()
         return owner, waiter.guest(**kwargs)
     return boot
+
+
+@pytest.fixture(scope="session")
+def faults_library(tmp_path_factory):
+    if faults.compiler() is None:
+        pytest.skip("there is no C compiler to build the library with")
+    if "valgrind" in binary()[0]:
+        pytest.skip("valgrind has libraries of its own loaded first")
+    return faults.build(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def faulty_disk(workdir, faults_library, monkeypatch):
+    """What does the I/O of the servers that are started from now on: see pylib.faults."""
+    made = faults.Faults(workdir.path, faults_library, monkeypatch)
+    yield made
+    made.open_gate()
+    made.close()
 
 
 @pytest.fixture

@@ -29,21 +29,9 @@ def pattern(sector):
     return sector.to_bytes(8, "little") * 64
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    if faults.compiler() is None:
-        pytest.skip("there is no C compiler to build the library with")
-    if "valgrind" in binary()[0]:
-        pytest.skip("valgrind has libraries of its own loaded first")
-    return faults.build(tmp_path_factory.mktemp("faults"))
-
-
 @pytest.fixture
-def disk(workdir, library, monkeypatch):
-    made = faults.Faults(workdir.path, library, monkeypatch)
-    yield made
-    made.open_gate()
-    made.close()
+def disk(faulty_disk):
+    return faulty_disk
 
 
 @pytest.fixture

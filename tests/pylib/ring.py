@@ -53,6 +53,7 @@ class Queue:
     `given_back` and `take` see what the device has used."""
 
     packed = False
+    in_order = False  # VIRTIO_F_IN_ORDER was negotiated
 
     def position(self):
         """What a notification with data says (2.9): where the next chain will be put, and on which lap."""
@@ -199,6 +200,10 @@ class SplitQueue(Queue):
         while self.last_used != idx:
             head, length = self.used_elem(self.last_used)
             self.last_used = (self.last_used + 1) & 0xFFFF
-            self.free.extend(reversed(self.chains.pop(head, [])))
+            chain = self.chains.pop(head, [])
+            if self.in_order:  # 2.7.5: descriptors are used in the order of the table, round and round
+                self.free[:0] = reversed(chain)
+            else:
+                self.free.extend(reversed(chain))
             done.append((head, length))
         return done

@@ -136,6 +136,7 @@ class Guest:
         for index, queue in enumerate(self.queues):
             queue.clear()
             queue.event_idx = event_idx
+            queue.in_order = bool(self.virtio.features & virtio.F_IN_ORDER)
             self.virtio.setup_queue(index, queue, vector=index + 1 if interrupts == "msix" else virtio.NO_VECTOR)
         if driver_ok:
             self.virtio.driver_ok()

@@ -157,7 +157,7 @@ static void fios_words_are_understood(void **state)
     struct sdc_error err;
     assert_int_equal(parse("vm0.sock", &options, &err), 0);
     assert_true(options.reads && !options.writes && !options.random && !options.poll && !options.verify);
-    assert_true(options.packed && options.event_idx && options.indirect);
+    assert_true(options.packed && options.event_idx && options.indirect && !options.in_order);
     // Packed rings take any number.
     assert_int_equal(parse("vm0.sock --queue-size=100", &options, &err), 0);
     assert_int_equal(options.queue_size, 100);
@@ -167,13 +167,13 @@ static void fios_words_are_understood(void **state)
         parse("--rw=randrw --rwmixread=70 --bs=64k --iodepth 128 vfio-user:vm0.sock --numjobs=2 --size=64m "
               "--offset=1m --runtime=2m --ramp_time=3s --time_based --number_ios=9 --verify --randseed=5 "
               "--poll --json --timeout=7 --queue-size=64 --packed=off --event_idx=off --indirect=off "
-              "--eta=never",
+              "--in-order=on --eta=never",
               &options, &err),
         0);
     assert_string_equal(options.socket, "vm0.sock");
     assert_true(options.reads && options.writes && options.random && options.poll && options.verify &&
                 options.json);
-    assert_true(options.quiet && !options.packed && !options.event_idx && !options.indirect);
+    assert_true(options.quiet && !options.packed && !options.event_idx && !options.indirect && options.in_order);
     assert_int_equal(options.rwmixread, 70);
     assert_int_equal(options.block_size, 65536);
     assert_int_equal(options.iodepth, 128);
@@ -234,6 +234,7 @@ static void mistakes_are_named(void **state)
         {"a --rwmixread=101", "must be 0 to 100"},
         {"a --queue_size=100 --packed=off", "power of two"},
         {"a --packed=maybe", "must be on or off"},
+        {"a --in-order=maybe", "must be on or off"},
         {"a --poll --interrupt", "exclude each other"},
         {"a --rw=write --readonly", "--readonly was given"},
         {"a --eta=always", "auto or never"},

@@ -34,12 +34,13 @@
 // begins, only this process knows, not what watches the server for races.
 enum { QUEUES = 2, BLOCK = 4096, BLOCKS = 128, PART = BLOCK * BLOCKS, DISK = QUEUES * PART, DEPTH = 64 };
 
-// Each test is run with rings of both formats; this is its state: what is left alone.
-static uint64_t formats[] = {SDC_VIRTIO_F_RING_PACKED, 0};
+// Each test is run with rings of both formats, in order and not; this is its state: what is left alone.
+static uint64_t formats[] = {
+    SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER, SDC_VIRTIO_F_IN_ORDER, SDC_VIRTIO_F_RING_PACKED, 0};
 
 static bool is_packed(void **state)
 {
-    return *(uint64_t *)*state == 0;
+    return !(*(uint64_t *)*state & SDC_VIRTIO_F_RING_PACKED);
 }
 
 // --- the server ---
@@ -60,7 +61,7 @@ static int serve(int listener, const char *backend)
         .socket = name,
         .device = "virtio-blk",
         .backend = backend,
-        .card = {.queues = QUEUES, .queue_size = 256, .write_cache = true, .packed = true},
+        .card = {.queues = QUEUES, .queue_size = 256, .write_cache = true, .packed = true, .in_order = true},
         .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
     };
     snprintf(name, sizeof name, "fd:%d", listener);
@@ -248,6 +249,7 @@ static void data_comes_back_over_rings_of_any_size(void **state)
         open_disk(&disk, &server, *(uint64_t *)*state | cases[i].without, &options);
         const struct sdc_driver_blk_info *info = sdc_driver_blk_info(disk.blk);
         assert_int_equal(info->packed, is_packed(state));
+        assert_int_equal(info->features & *(uint64_t *)*state, 0);
         assert_int_equal(info->queue_size, cases[i].size ? cases[i].size : 256);
         for (uint16_t index = 0; index < QUEUES; index++)
             write_and_compare(&disk, index, options.poll, (uint8_t)(i + 100 * index));
@@ -291,10 +293,12 @@ static void a_queue_is_reset_while_the_other_goes_on(void **state)
     stop_server(&server);
 }
 
-#define BOTH(test)                                        \
-    {#test " (split)", test, NULL, NULL, &formats[0]},    \
-    {                                                     \
-        #test " (packed)", test, NULL, NULL, &formats[1]  \
+#define ALL(test)                                                  \
+    {#test " (split)", test, NULL, NULL, &formats[0]},             \
+    {#test " (packed)", test, NULL, NULL, &formats[1]},            \
+    {#test " (split, in order)", test, NULL, NULL, &formats[2]},   \
+    {                                                              \
+        #test " (packed, in order)", test, NULL, NULL, &formats[3] \
     }
 
 // No byte of memory is shared: rings, headers and data all go by messages, over either socket, in the layout of either
@@ -333,9 +337,9 @@ static void data_comes_back_over_memory_that_is_not_shared(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        BOTH(data_comes_back_over_rings_of_any_size),
-        BOTH(a_queue_is_reset_while_the_other_goes_on),
-        BOTH(data_comes_back_over_memory_that_is_not_shared),
+        ALL(data_comes_back_over_rings_of_any_size),
+        ALL(a_queue_is_reset_while_the_other_goes_on),
+        ALL(data_comes_back_over_memory_that_is_not_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

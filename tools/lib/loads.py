@@ -21,7 +21,12 @@ LOADS = [
     ("file without the page cache, two queues on two threads", "FILE",
      ["--threads=2", "--queues=2", "--direct"], ["--numjobs=2"]),
     ("file without a write cache, one queue", "FILE", ["--write-cache=off"], ["--bs=64k", "--iodepth=4"]),
+    ("every kind of ring, two queues on two threads", "FILE", ["--threads=2", "--queues=2", "--in-order=on"],
+     ["--numjobs=2", "--size=4M"]),
 ]
+# Every kind of ring: its format, the order of requests, and how one side says what it wants to be told of.
+RINGS = [(packed, in_order, event_idx) for packed in ("off", "on") for in_order in ("off", "on")
+         for event_idx in ("off", "on")]
 
 
 def without_randomisation():
@@ -30,16 +35,33 @@ def without_randomisation():
     return ["setarch", "-R"] if works else []
 
 
+def verified_bench(served, *options, seconds):
+    """A verified load of this long; gives what bench says of the device, or raises CommandError."""
+    found = served.bench("--rw=randrw", "--bs=4k", "--iodepth=32", f"--runtime={seconds}", "--verify", *options,
+                         timeout=seconds * 20 + 120)
+    job = found["jobs"][0]
+    if job["error"] != 0 or job["write"]["total_ios"] == 0 or job["device"]["verified_blocks"] == 0:
+        raise CommandError(f"bench wrote {job['write']['total_ios']} requests and verified "
+                           f"{job['device']['verified_blocks']} blocks, error {job['error']}")
+    return job["device"]
+
+
 def verified_load(binary, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
     """One load twice, by two clients one after the other; raises CommandError."""
     with Served(binary, backend, *serve_options, wrapper=wrapper, env=env) as served:
         for _ in range(2):
-            found = served.bench("--rw=randrw", "--bs=4k", "--iodepth=32", "--size=48M", f"--runtime={seconds}",
-                                 "--verify", *bench_options, timeout=seconds * 20 + 120)
-            job = found["jobs"][0]
-            if job["error"] != 0 or job["write"]["total_ios"] == 0 or job["device"]["verified_blocks"] == 0:
-                raise CommandError(f"bench wrote {job['write']['total_ios']} requests and verified "
-                                   f"{job['device']['verified_blocks']} blocks, error {job['error']}")
+            verified_bench(served, "--size=48M", *bench_options, seconds=seconds)
+
+
+def ring_matrix(binary, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
+    """A shorter load over each kind of ring, by one client after the other."""
+    with Served(binary, backend, *serve_options, wrapper=wrapper, env=env) as served:
+        for packed, in_order, event_idx in RINGS:
+            device = verified_bench(served, f"--packed={packed}", f"--in-order={in_order}", f"--event-idx={event_idx}",
+                                    *bench_options, seconds=max(1, seconds // len(RINGS)))
+            if device["in_order"] != (in_order == "on") or device["ring"] != ("packed" if packed == "on" else "split"):
+                raise CommandError(f"bench had {device['ring']} rings, in order: {device['in_order']}; asked for were "
+                                   f"packed={packed}, in-order={in_order}")
 
 
 def run_all(part, log, binary, seconds, wrapper=(), sanitizer_env=None):
@@ -55,7 +77,8 @@ def run_all(part, log, binary, seconds, wrapper=(), sanitizer_env=None):
             log.write(f"--- {name}\n")
             log.flush()
             try:
-                verified_load(binary, backend, serve_options, bench_options, seconds, wrapper, env)
+                load = ring_matrix if "--in-order=on" in serve_options else verified_load
+                load(binary, backend, serve_options, bench_options, seconds, wrapper, env)
                 texts = [path.read_text(errors="replace") for path in folder.glob(reports.name + "*")]
                 if any(texts):
                     raise CommandError("the sanitizer has something to report:\n" + "\n".join(texts))

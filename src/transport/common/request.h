@@ -12,11 +12,13 @@ enum request_state {
     REQUEST_FETCHED, // bounced: its readable bytes are on their way, or have arrived
     REQUEST_DEVICE,  // the device has it
     REQUEST_STORED,  // bounced: its writable bytes are on their way
+    REQUEST_DONE,    // it waits for those that were taken before it: rings in order only
 };
 
 struct request {
     struct sdc_virtio_request shown;
     struct request *next; // while it is free, has arrived, or is parked
+    struct request *later; // rings in order: the one that was taken after it
     struct sdc_map_use *use; // NULL: bounced, nothing in it lies in a map
     uint32_t spans;          // that the queue counts for it
     struct sdc_chain chain;
@@ -35,7 +37,7 @@ static inline struct request *sdc_request_of(struct sdc_virtio_request *shown)
 
 // virtqueue.c
 void sdc_virtqueue_schedule(struct sdc_virtqueue *queue);
-// Puts it into the used ring; it is free again.
+// Puts it into the used ring, in order if that was negotiated; it is free again then.
 void sdc_virtqueue_finish(struct request *request, uint32_t written);
 
 // virtqueue_remote.c. A view of map for the queue's ring, which reaches remote memory if the map has a way there.

@@ -13,7 +13,7 @@
 // What rings can do here; devices add their own bits.
 #define RING_FEATURES                                                                                                  \
     (SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX |      \
-     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_ORDER_PLATFORM | SDC_VIRTIO_F_RING_RESET)
+     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER | SDC_VIRTIO_F_ORDER_PLATFORM | SDC_VIRTIO_F_RING_RESET)
 
 struct queue_state {
     bool enabled;

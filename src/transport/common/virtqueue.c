@@ -70,6 +70,26 @@ static int use_map(struct sdc_virtqueue *queue, struct sdc_map *map)
     return 0;
 }
 
+// --- order ---
+
+// With VIRTIO_F_IN_ORDER (virtio 1.2, 2.7.9 and 2.8.8) requests are given back in the order in which they were taken: what is finished
+// early waits in line, for nothing but its turn. Each has its element in the used ring. A driver must take one for several as well,
+// but that would say of those left out that all they had room for was written, which is not so where a request failed.
+
+static bool in_order(const struct sdc_virtqueue *queue)
+{
+    return sdc_ring_has(&queue->ring, SDC_VIRTIO_F_IN_ORDER);
+}
+
+static void line_up(struct sdc_virtqueue *queue, struct request *request)
+{
+    if (!queue->oldest)
+        queue->youngest = &queue->oldest;
+    request->later = NULL;
+    *queue->youngest = request;
+    queue->youngest = &request->later;
+}
+
 // --- taking and giving ---
 
 void sdc_virtqueue_schedule(struct sdc_virtqueue *queue)
@@ -90,6 +110,8 @@ static int take_one(struct sdc_virtqueue *queue, struct request **out)
         return rc;
 
     queue->free_requests = request->next;
+    if (in_order(queue))
+        line_up(queue, request);
     request->use = request->chain.bounce ? NULL : queue->use;
     if (request->use)
         request->use->in_flight++;
@@ -143,7 +165,26 @@ static void finish_order(struct sdc_virtqueue *queue);
 // Whether the order that waits, if one does, has nothing more to wait for.
 static bool has_drained(const struct sdc_virtqueue *queue)
 {
-    return queue->ring.in_flight == (queue->stopping ? 0 : queue->afloat);
+    return queue->ring.in_flight - queue->waiting == (queue->stopping ? 0 : queue->afloat);
+}
+
+static void put_back(struct sdc_virtqueue *queue, struct request *request)
+{
+    sdc_ring_give(&queue->ring, &request->chain, request->written);
+    request->state = REQUEST_TAKEN;
+    request->next = queue->free_requests;
+    queue->free_requests = request;
+}
+
+static void put_back_in_order(struct sdc_virtqueue *queue)
+{
+    struct request *request;
+
+    while ((request = queue->oldest) != NULL && request->state == REQUEST_DONE) {
+        queue->oldest = request->later;
+        queue->waiting--;
+        put_back(queue, request);
+    }
 }
 
 void sdc_virtqueue_finish(struct request *request, uint32_t written)
@@ -151,16 +192,21 @@ void sdc_virtqueue_finish(struct request *request, uint32_t written)
     struct sdc_virtqueue *queue = request->shown.queue;
     struct sdc_map_use *use = request->use;
 
-    sdc_ring_give(&queue->ring, &request->chain, written);
+    // All that it holds is given up here, also where it has to wait for others: an unmap does not wait for those.
     if (use && --use->in_flight == 0 && use != queue->use)
         drop_use(use);
     queue->spans -= request->spans;
     if (queue->crowded && queue->spans <= SDC_LIMIT_QUEUE_SPANS)
         sdc_virtqueue_schedule(queue);
     sdc_chain_trim(&request->chain);
-    request->state = REQUEST_TAKEN;
-    request->next = queue->free_requests;
-    queue->free_requests = request;
+    request->written = written;
+    request->state = REQUEST_DONE;
+    if (in_order(queue)) {
+        queue->waiting++;
+        put_back_in_order(queue);
+    } else {
+        put_back(queue, request);
+    }
     sdc_loop_defer(queue->loop, &queue->flush);
 }
 

@@ -63,6 +63,9 @@ struct sdc_virtqueue {
     struct sdc_ring ring;
     struct sdc_map_use *use;
     struct request *free_requests;
+    struct request *oldest;      // rings in order: of those that were taken and not given
+    struct request **youngest;   // where the next one is linked
+    uint32_t waiting;            // of those, done: they wait for their turn alone. Zero when nothing else is in flight
     // Remote memory (virtqueue_remote.c).
     struct sdc_read_cache cache;
     struct remote_op *ops;       // transfers under way
