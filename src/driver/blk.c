@@ -173,14 +173,16 @@ static int count_segments(const struct sdc_driver_blk_info *info, uint64_t bytes
 }
 
 // How many requests of so many data segments every queue holds: with indirect tables each takes one entry,
-// else one for each segment. No chain is longer than its queue either way (virtio 1.2, 2.7.5.3.1).
+// else one for each segment. In a split ring no chain may be longer than its queue either way (virtio 1.2, 2.7.5.3.1);
+// in a packed one it is the device that limits what a table holds (2.8.19), here by seg_max.
 static uint32_t count_room(const struct sdc_driver_blk *blk, uint32_t segments)
 {
     bool indirect = blk->device.features & SDC_VIRTIO_F_INDIRECT_DESC;
+    bool any_length = blk->device.features & SDC_VIRTIO_F_RING_PACKED;
     uint32_t least = UINT32_MAX;
     for (uint16_t i = 0; i < blk->queues_count; i++) {
         uint32_t size = blk->device.queues[i]->config.size;
-        uint32_t room = !indirect ? size / (segments + 2) : segments + 2 <= size ? size : 0;
+        uint32_t room = !indirect ? size / (segments + 2) : any_length || segments + 2 <= size ? size : 0;
         least = (uint32_t)sdc_min(least, room);
     }
     return least;
@@ -232,7 +234,13 @@ int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk
     if (blk->device.transport->ops->notified_by)
         blk->info.notified_by = blk->device.transport->ops->notified_by(blk->device.transport, 0);
     uint32_t room = count_room(blk, segments);
-    if (room == 0 || options->depth > room)
+    if (room == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "a request of %" PRIu64 " bytes takes %" PRIu32
+                             " descriptors, more than a chain may have in a queue of %u entries%s",
+                             request_max, segments + 2, blk->info.queue_size,
+                             blk->info.packed ? " without indirect tables" : "; packed rings with indirect tables take it");
+    if (options->depth > room)
         return sdc_error_set(err, -E2BIG, SDC_FAULT_USER,
                              "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
                              " requests of %" PRIu64 " bytes",

@@ -16,7 +16,6 @@ from pylib.events import wait_until
 from pylib.faults import ALLOCATE, FLUSH, READ, WRITE
 from pylib.memory import GuestMemory
 from pylib.ring import Segment
-from pylib.server import binary
 from pylib.vm import BASE, USUAL_FEATURES
 
 M = 1 << 20

@@ -440,6 +440,9 @@ static void what_cannot_be_is_refused_with_its_reason(void **state)
     open_fails(new_card(0), &options, -E2BIG, "hold 21");
     options = (struct sdc_driver_blk_options){.depth = 65};
     open_fails(new_card(SDC_VIRTIO_F_INDIRECT_DESC), &options, -E2BIG, "hold 64");
+    options = (struct sdc_driver_blk_options){.queue_size = 2};
+    open_fails(new_card(SDC_VIRTIO_F_INDIRECT_DESC), &options, -EINVAL, "2 entries; packed rings with indirect tables");
+    open_fails(new_card(SDC_VIRTIO_F_RING_PACKED), &options, -EINVAL, "2 entries without indirect tables");
     options = (struct sdc_driver_blk_options){.request_max = 5 * 65536};
     open_fails(new_card(F_SIZE_MAX | F_SEG_MAX), &options, -EINVAL, "the device takes 262144");
 }

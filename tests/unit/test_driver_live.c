@@ -232,7 +232,8 @@ static void data_comes_back_over_rings_of_any_size(void **state)
         {16, SDC_VIRTIO_F_INDIRECT_DESC},
         {256, SDC_VIRTIO_F_EVENT_IDX},
         {0, 0},
-        {3, 0}, // from here on packed rings alone
+        {1, 0}, // from here on packed rings alone
+        {3, 0},
         {3, SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX},
         {7, SDC_VIRTIO_F_INDIRECT_DESC},
         {100, 0},
