@@ -15,7 +15,7 @@
 #define SDC_LIMIT_DMA_REGIONS 65535                   // regions in a session
 #define SDC_LIMIT_DMA_REGION_BYTES (UINT64_C(8) << 40) // bytes of one region
 #define SDC_LIMIT_MESSAGE_SECONDS 5                   // for the rest of a message that has begun
-#define SDC_LIMIT_HANDSHAKE_SECONDS 10                // for VERSION to arrive after connect
+#define SDC_LIMIT_HANDSHAKE_SECONDS 10                // for VERSION, or the first request, to arrive after connect
 #define SDC_LIMIT_UNMAP_MS 4000                       // then a DMA_UNMAP or DEVICE_RESET answers EBUSY
 #define SDC_LIMIT_NOTICE_MS 3000                      // for a client that wants to be told before the server ends (REQ)
 #define SDC_LIMIT_UNSENT (8 * 1024 * 1024)            // bytes of replies a peer may leave unread before we stop reading

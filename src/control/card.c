@@ -44,7 +44,8 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
 {
     struct sdc_virtio_blk_options blk = {
         .queues = options->queues ? options->queues : 1,
-        .queue_size = options->queue_size ? options->queue_size : 256,
+        // Over vhost-user the VMM says how long its queues are: QEMU makes them up to 1024 entries long.
+        .queue_size = options->queue_size ? options->queue_size : card->shape == SDC_CARD_VHOST ? 1024 : 256,
         .seg_max = options->seg_max,
         .size_max = options->size_max,
         .write_cache = options->write_cache,

@@ -11,7 +11,7 @@
 // What the user can say about a card. Zero means the default where the comment names one.
 struct sdc_card_options {
     uint16_t queues;     // default 1
-    uint16_t queue_size; // entries, default 256
+    uint16_t queue_size; // entries, default 256, or 1024 over vhost-user
     uint32_t seg_max;    // default: what the queue size suggests
     uint32_t size_max;   // bytes, default: no limit
     bool write_cache;

@@ -53,13 +53,15 @@ def pytest_runtest_makereport(item, call):
 class Shared:
     """A module's server, replaced when it is no longer worth sharing."""
 
-    def __init__(self):
+    def __init__(self, *options, transport="vfio-user"):
         self.workdir = Workdir()
+        self.options = options
+        self.transport = transport
         self.server = None
 
     def get(self):
         if self.server is None:
-            self.server = Server(self.workdir, "ram:16M").start()
+            self.server = Server(self.workdir, "ram:16M", *self.options, transport=self.transport).start()
         return self.server
 
     def give_back(self, failed):
@@ -176,3 +178,31 @@ def loop_kind(request, cli, workdir):
         if "io_uring is not permitted" in stderr:
             pytest.skip("this host forbids io_uring, which is then not there to test")
     return request.param
+
+
+@pytest.fixture(scope="module")
+def vhost_shared():
+    pool = Shared("--queues=4", transport="vhost-user")
+    yield pool
+    pool.end()
+
+
+@pytest.fixture
+def vhost_server(vhost_shared, request):
+    """As `server`, over vhost-user, with four queues."""
+    yield vhost_shared.get()
+    vhost_shared.give_back(getattr(request.node, "call_failed", True))
+
+
+@pytest.fixture
+def front(vhost_server):
+    """A front end that has set all protocol features and said that it is the owner."""
+    end = vhost_server.connect()
+    end.handshake()
+    return end
+
+
+@pytest.fixture
+def vhost_guest(vhost_server, packed):
+    """A guest behind vhost-user with one queue of 64 entries, for rings of each format."""
+    return vhost_server.guest(packed=packed)

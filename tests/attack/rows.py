@@ -17,6 +17,9 @@ DUE = {
     "w09": "VERSION's JSON endless, deep, doubled, or with absurd limits: REFUSE, bounded",
     "w10": "VERSION twice, or anything before it: REFUSE",
     "w11": "a transfer larger than the negotiated piece, with a remainder: the exact bytes",
+    "w12": "vhost-user: the same setting sent for ever: memory stays constant",
+    "w13": "vhost-user: a log of in-flight requests for absurdly many queues: REFUSE",
+    "w14": "vhost-user: that log asked for in a loop: the old one is released",
     "w15": "register accesses of odd sizes or across a block's edge: split or REFUSE",
     "w16": "a message to a register that is mostly mapped: handled plainly",
     "w17": "selectors out of range: read zero, ignore writes",
@@ -69,6 +72,7 @@ DUE = {
     "r21": "a header in any layout: works",
     "r22": "a chain shorter than its header: FAIL",
     "r24": "sectors and counts that overflow: FAIL",
+    "r25": "vhost-user: a hostile log of in-flight requests: bounded, copied, else started clean",
     # backends
     "b01": "errors, EINTR, EAGAIN and short transfers of each operation: the right status, the rest is done",
     "b03": "a completion twice, late, or after the request was given up: told once, to the right one",
@@ -77,20 +81,18 @@ DUE = {
     "b08": "teardown with I/O in the kernel: waits",
     "b09": "misaligned direct I/O, memory that goes away: bounced; FAIL",
     # process
+    "p01": "the device process killed at any instruction: no acknowledged write lost",
+    "p02": "the VMM dies: everything is given back, ready again",
     "p05": "one guest floods: a budget for each turn, the neighbours feel little",
     "p06": "memory that grows by what the protocol allows: a hard limit",
 }
 
 # Rows of what is not there yet. One of them is due with its first test.
 LATER = {
-    "w12": "vhost-user: the same setting sent for ever: memory stays constant",
-    "w13": "vhost-user: a log of in-flight requests for absurdly many queues: REFUSE",
-    "w14": "vhost-user: that log asked for in a loop: the old one is released",
     "d09": "dirty log: a page size that is not ours: the exact bits",
     "d10": "dirty log: a query of what was never mapped, of nothing, of odd sizes: REFUSE",
     "d11": "dirty log: set twice, or too small: the old one kept until drained, writes bounded",
     "r23": "virtio-net: offsets and queue pairs beyond what there is: FAIL",
-    "r25": "vhost-user: a hostile log of in-flight requests: bounded, copied, else started clean",
     "n01": "NVMe: queues created or deleted out of order or range: status",
     "n02": "NVMe: queue sizes out of range: status",
     "n03": "NVMe: a command that changes while it is handled: copied",
@@ -111,8 +113,6 @@ LATER = {
     "b10": "NBD: a reconnect with requests outstanding: never reordered over a flush",
     "b11": "any resource that cannot be had, once each: refused, nothing leaks",
     "b12": "a clock that jumps or stops: only the monotonic one counts",
-    "p01": "the device process killed at any instruction: no acknowledged write lost",
-    "p02": "the VMM dies: everything is given back, ready again",
     "p03": "stale socket, two servers, a path swapped: refused",
     "p04": "a crash of one device: of no other; started again",
     "p07": "code of somebody else's in a device process: what it tries is denied",

@@ -23,6 +23,7 @@ from pathlib import Path
 from . import blk
 from .client import Client
 from .events import wait_until
+from .vhost import FrontEnd, VhostGuest
 from .vm import Guest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,11 +82,13 @@ class Server:
     count = 0
 
     def __init__(self, workdir, backend, *options, socket=None, argument=None, device="virtio-blk", pass_fds=(),
-                 user=None, stderr_to=None):
+                 user=None, stderr_to=None, transport="vfio-user"):
         Server.count += 1
         self.workdir = workdir
         self.path = Path(socket) if socket is not None else workdir.path / f"s{Server.count}"
-        self.argument = argument if argument is not None else str(self.path)
+        self.transport = transport
+        prefix = "" if transport == "vfio-user" else f"{transport}:"
+        self.argument = argument if argument is not None else prefix + str(self.path)
         self.logs = workdir.path / f"log{Server.count}"
         self.logs.mkdir()
         self.logs.chmod(0o777)
@@ -225,7 +228,7 @@ class Server:
 
     def connect(self, **kwargs):
         """A client before its VERSION."""
-        client = Client.connect(self.path, **kwargs)
+        client = (FrontEnd if self.transport == "vhost-user" else Client).connect(self.path, **kwargs)
         self.handed_out.append(client)
         return client
 
@@ -235,8 +238,12 @@ class Server:
         client.handshake(**kwargs)
         return client
 
+    @property
+    def guest_kind(self):
+        return VhostGuest if self.transport == "vhost-user" else Guest
+
     def guest(self, **options):
-        guest = Guest.boot(self.path, **options)
+        guest = self.guest_kind.boot(self.path, **options)
         self.handed_out.append(guest)
         return guest
 
@@ -254,7 +261,7 @@ class Server:
 
     def assert_serves(self):
         """A fresh client connects, sets the device up, and completes a verified write and read."""
-        with Guest.boot(self.path, queue_size=self._queue_size()) as guest:
+        with self.guest_kind.boot(self.path, queue_size=self._queue_size()) as guest:
             if self.backend.startswith("null:"):
                 guest.read(0, max(guest.config.blk_size // blk.SECTOR, 1))
             else:

@@ -350,6 +350,8 @@ static void start(struct sdc_virtqueue *queue)
         queue->broke(queue, "the device could not start the queue");
         return;
     }
+    if (queue->ring.broken)
+        sdc_virtqueue_break(queue, queue->ring.broken);
     watch_kick_fd(queue);
     sdc_virtqueue_schedule(queue); // kicks that came before were for nobody
 }
@@ -384,7 +386,10 @@ static void remap(struct sdc_virtqueue *queue)
     }
     struct sdc_memory memory = sdc_virtqueue_view(queue, map);
     sdc_virtqueue_forget_cache(queue);
+    bool was_broken = queue->ring.broken;
     sdc_ring_remap(&queue->ring, &memory);
+    if (queue->ring.broken && !was_broken)
+        sdc_virtqueue_break(queue, queue->ring.broken);
     if (queue->ring.awake)
         sdc_virtqueue_unpark(queue);
     sdc_virtqueue_schedule(queue);

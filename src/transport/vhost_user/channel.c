@@ -42,23 +42,16 @@ void vhu_channel_tell(struct vhu_session *session)
         sdc_loop_rewatch(session->loop, &session->channel, SDC_READABLE | (session->unsent_size > 0 ? SDC_WRITABLE : 0));
 }
 
-// What comes in is read away; the end of the channel is not the end of the session.
+// Nothing is to come in, since no answer was asked for: what does is a mistake, or our own replies, if the front end gave us its end of
+// the session's socket; and that would keep the session alive when it has gone. The end of the channel is not the end of the session.
 static void channel_ready(struct sdc_watch *watch, uint32_t events)
 {
     struct vhu_session *session = sdc_container(watch, struct vhu_session, channel);
-    uint8_t waste[256];
-    int fds[SDC_SOCKET_FDS_MAX], fds_count = 0;
 
-    if (events & (SDC_READABLE | SDC_HANGUP)) {
-        ssize_t got = sdc_socket_receive(watch->fd, waste, sizeof waste, fds, &fds_count);
-        for (int i = 0; i < fds_count; i++)
-            sdc_fd_close(&fds[i]);
-        if (got == 0 || (got < 0 && got != -EAGAIN)) {
-            vhu_channel_close(session);
-            return;
-        }
-    }
-    vhu_channel_tell(session);
+    if (events & (SDC_READABLE | SDC_HANGUP))
+        vhu_channel_close(session);
+    else
+        vhu_channel_tell(session);
 }
 
 void vhu_channel_close(struct vhu_session *session)

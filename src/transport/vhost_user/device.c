@@ -35,12 +35,24 @@ int vhu_get_features(struct vhu_session *session, struct vhu_message *message)
     return vhu_reply_u64(session, sdc_virtio_core_offered(session->card->core) | SDC_VHOST_F_PROTOCOL_FEATURES);
 }
 
+// What the front end has written of the configuration is so again after a reset.
+static void restore_config(struct vhu_session *session)
+{
+    struct sdc_virtio_device *device = session->card->core->device;
+
+    for (uint32_t i = 0; i < device->config_size && i < SDC_VHOST_CONFIG_MAX; i++) {
+        if (session->config_written[i] && device->ops->config_write)
+            device->ops->config_write(device, i, &session->config[i], 1);
+    }
+}
+
 // A driver that is there comes again with other features only after its VMM has stopped the vrings.
 int vhu_set_features(struct vhu_session *session, struct vhu_message *message)
 {
     struct sdc_virtio_core *core = session->card->core;
     uint64_t features = u64_of(message) & ~SDC_VHOST_F_PROTOCOL_FEATURES;
 
+    session->enables = u64_of(message) & SDC_VHOST_F_PROTOCOL_FEATURES;
     if (session->features_set && features == core->features)
         return 0;
     if (vhu_runs(session->card)) {
@@ -51,6 +63,8 @@ int vhu_set_features(struct vhu_session *session, struct vhu_message *message)
     sdc_virtio_core_accept(core, features);
     sdc_virtio_core_set_status(core, DRIVER_THERE);
     session->features_set = core->status & SDC_VIRTIO_S_FEATURES_OK;
+    if (session->features_set)
+        restore_config(session);
     return session->features_set ? 0 : -EINVAL;
 }
 
@@ -106,8 +120,12 @@ int vhu_set_config(struct vhu_session *session, struct vhu_message *message)
         return -EINVAL;
     if (config.flags != SDC_VHOST_CONFIG_WRITABLE)
         return -ENOTSUP;
+    if (!sdc_within(config.offset, config.size, SDC_VHOST_CONFIG_MAX))
+        return -EINVAL;
     if (device->ops->config_write)
         device->ops->config_write(device, config.offset, message->payload + sizeof config, config.size);
+    memcpy(session->config + config.offset, message->payload + sizeof config, config.size);
+    memset(session->config_written + config.offset, true, config.size);
     return 0;
 }
 

@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t *guest)
+bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t size, uint64_t *guest)
 {
     for (unsigned i = 0; i < session->slots_count; i++) {
         const struct sdc_vhost_region *slot = &session->slots[i];
-        if (user - slot->user_address < slot->size) {
+        if (user >= slot->user_address && sdc_within(user - slot->user_address, size, slot->size)) {
             *guest = slot->guest_address + (user - slot->user_address);
             return true;
         }
@@ -49,8 +49,15 @@ static bool overlaps(const struct sdc_vhost_region *a, const struct sdc_vhost_re
     return a->user_address < b->user_address + b->size && b->user_address < a->user_address + a->size;
 }
 
-// Adds a region to the table and to the slots.
-static int add(struct vhu_session *session, const struct sdc_vhost_region *slot, int fd)
+// What the front end has shown, or is showing: at most as many slots as there is room for.
+struct shown {
+    struct sdc_region_table *table;
+    struct sdc_vhost_region *slots;
+    unsigned count;
+    unsigned max;
+};
+
+static int add(struct vhu_session *session, struct shown *shown, const struct sdc_vhost_region *slot, int fd)
 {
     struct sdc_region region = {
         .iova = slot->guest_address, .size = slot->size, .access = SDC_ACCESS_READ | SDC_ACCESS_WRITE};
@@ -58,45 +65,46 @@ static int add(struct vhu_session *session, const struct sdc_vhost_region *slot,
 
     if (slot->size > SDC_LIMIT_DMA_REGION_BYTES || !sdc_add(slot->user_address, slot->size, &end))
         return -EINVAL;
-    if (session->slots_count == SDC_LIMIT_VHOST_SLOTS)
+    if (shown->count == shown->max)
         return -ENOSPC;
-    for (unsigned i = 0; i < session->slots_count; i++) {
-        if (overlaps(slot, &session->slots[i]))
+    for (unsigned i = 0; i < shown->count; i++) {
+        if (overlaps(slot, &shown->slots[i]))
             return -EEXIST;
     }
     int rc = slot->size > 0 ? sdc_guest_memory_find(&session->memory, fd, slot->mmap_offset, &region) : -EINVAL;
     if (rc == 0)
-        rc = sdc_region_table_add(&session->memory.table, &region);
+        rc = sdc_region_table_add(shown->table, &region);
     sdc_mapping_unref(region.mapping);
     if (rc == 0)
-        session->slots[session->slots_count++] = *slot;
+        shown->slots[shown->count++] = *slot;
     return rc;
 }
 
+// A table that is refused leaves the one before as it was.
 int vhu_set_mem_table(struct vhu_session *session, struct vhu_message *message)
 {
-    struct sdc_vhost_region slots[SDC_VHOST_MEM_TABLE_MAX];
+    struct sdc_vhost_region said[SDC_VHOST_MEM_TABLE_MAX], slots[SDC_VHOST_MEM_TABLE_MAX];
+    struct sdc_region_table next = {.generation = session->memory.table.generation};
+    struct shown shown = {.table = &next, .slots = slots, .max = SDC_VHOST_MEM_TABLE_MAX};
     struct sdc_vhost_mem_table table;
     int rc = 0;
 
     memcpy(&table, message->payload, sizeof table);
     if (table.num_regions > SDC_VHOST_MEM_TABLE_MAX || table.num_regions != (uint32_t)message->fds_count ||
-        message->header.size < sizeof table + table.num_regions * sizeof *slots)
+        message->header.size < sizeof table + table.num_regions * sizeof *said)
         return -EINVAL;
-    memcpy(slots, message->payload + sizeof table, table.num_regions * sizeof *slots);
-    sdc_region_table_clear(&session->memory.table);
-    session->slots_count = 0;
+    memcpy(said, message->payload + sizeof table, table.num_regions * sizeof *said);
     for (uint32_t i = 0; rc == 0 && i < table.num_regions; i++)
-        rc = add(session, &slots[i], message->fds[i]);
-    // The table before is gone, and a part of a table is none.
+        rc = add(session, &shown, &said[i], message->fds[i]);
     if (rc < 0) {
-        sdc_region_table_clear(&session->memory.table);
-        session->slots_count = 0;
+        sdc_region_table_clear(&next);
+        return rc;
     }
-    int published = publish(session);
-    if (rc < 0)
-        session->waiting = NULL;
-    return rc < 0 ? rc : published;
+    sdc_region_table_clear(&session->memory.table);
+    session->memory.table = next;
+    memcpy(session->slots, slots, shown.count * sizeof *slots);
+    session->slots_count = shown.count;
+    return publish(session);
 }
 
 int vhu_get_max_mem_slots(struct vhu_session *session, struct vhu_message *message)
@@ -110,7 +118,10 @@ int vhu_add_mem_reg(struct vhu_session *session, struct vhu_message *message)
     struct sdc_vhost_mem_reg reg;
 
     memcpy(&reg, message->payload, sizeof reg);
-    int rc = add(session, &reg.region, message->fds[0]);
+    struct shown shown = {.table = &session->memory.table, .slots = session->slots, .count = session->slots_count,
+                          .max = SDC_LIMIT_VHOST_SLOTS};
+    int rc = add(session, &shown, &reg.region, message->fds[0]);
+    session->slots_count = shown.count;
     return rc < 0 ? rc : publish(session);
 }
 

@@ -13,7 +13,10 @@
 
 #define SECOND UINT64_C(1000000000)
 
-enum { UNSENT_MAX = 16384 }; // bytes of replies that a front end may leave unread; then it is not read from
+enum {
+    UNSENT_MAX = 16384, // bytes of replies that a front end may leave unread; then it is not read from
+    TURN = 64,          // requests that are handled before others have their turn
+};
 
 void vhu_session_step(struct vhu_session *session)
 {
@@ -87,7 +90,11 @@ static bool must_wait(struct vhu_session *session)
 // Handles what is there, in order, until something must be waited for.
 static void process(struct vhu_session *session)
 {
-    while (!session->closing && !must_wait(session) && !session->closing && !is_full(session)) {
+    for (unsigned handled = 0; !session->closing && !must_wait(session) && !session->closing && !is_full(session); handled++) {
+        if (handled == TURN) {
+            vhu_session_step(session);
+            return;
+        }
         int rc = session->whole ? 1 : vhu_stream_receive(&session->stream);
         if (rc == -EAGAIN)
             return;
@@ -95,7 +102,7 @@ static void process(struct vhu_session *session)
             vhu_session_close(session, rc == 0 ? "the front end has gone" : rc == -EPROTO ? "a request larger than any" : strerror(-rc));
             return;
         }
-        session->whole = true;
+        session->whole = session->greeted = true;
         rc = vhu_dispatch(session);
         if (rc < 0) {
             vhu_session_close(session, "a request was refused, and there is no way to say so");
@@ -108,7 +115,9 @@ static void process(struct vhu_session *session)
 
 static void run_deadline(struct sdc_timer *timer)
 {
-    vhu_session_close(sdc_container(timer, struct vhu_session, deadline), "the rest of a request did not come");
+    struct vhu_session *session = sdc_container(timer, struct vhu_session, deadline);
+
+    vhu_session_close(session, session->greeted ? "the rest of a request did not come" : "no request from the front end");
 }
 
 // A message that has begun must end in time; one that waits for the card is not the front end's fault.
@@ -116,6 +125,8 @@ static void set_deadline(struct vhu_session *session)
 {
     bool begun = session->stream.got > 0 && !session->whole;
 
+    if (!session->greeted)
+        return; // the deadline is the first request's
     if (!begun)
         sdc_loop_timer_clear(session->loop, &session->deadline);
     else if (!session->dated)
@@ -185,9 +196,13 @@ struct vhu_session *vhu_session_new(struct sdc_loop *loop, int fd, struct sdc_vh
             .ended = ended,
             .context = context,
         };
-        rc = sdc_loop_watch(loop, &session->watch);
+        rc = sdc_loop_timer_set(loop, &session->deadline, SDC_LIMIT_HANDSHAKE_SECONDS * SECOND);
     }
+    if (rc == 0)
+        rc = sdc_loop_watch(loop, &session->watch);
     if (rc < 0) {
+        if (session)
+            sdc_loop_timer_clear(loop, &session->deadline);
         sdc_fd_close(&fd);
         free(session);
         free(slots);

@@ -111,6 +111,11 @@ struct vhu_session {
     struct sdc_deferred step;
     uint64_t protocol_features; // as the front end set them
     bool features_set;
+    bool enables; // the front end enables vrings itself: it has set VHOST_USER_F_PROTOCOL_FEATURES
+    bool greeted; // a request has come
+    // What it has written of the configuration. It outlasts resets, since a VMM goes on showing it to its guest.
+    uint8_t config[SDC_VHOST_CONFIG_MAX];
+    bool config_written[SDC_VHOST_CONFIG_MAX];
     uint8_t status; // as the front end set it
     // The command that waits for the card: called when that is not busy; true: it is finished, with *result.
     bool (*waiting)(struct vhu_session *session);
@@ -190,8 +195,8 @@ void vhu_inflight_forget(struct vhu_session *session);
 bool vhu_runs(const struct sdc_vhu_card *card);
 // device.c: the device is reset and its vrings are forgotten; finished when the card is not busy.
 void vhu_begin_reset(struct vhu_session *session);
-// memory.c: the guest address of what the front end has at `user`. False: it has shown no such memory.
-bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t *guest);
+// memory.c: the guest address of the size bytes that the front end has at `user`. False: it has shown no such memory, in one piece.
+bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t size, uint64_t *guest);
 // channel.c: tells the front end that the configuration has changed, when it can be told.
 void vhu_channel_tell(struct vhu_session *session);
 void vhu_channel_close(struct vhu_session *session);

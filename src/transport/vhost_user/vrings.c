@@ -38,6 +38,17 @@ static bool is_packed(const struct vhu_session *session)
 
 // --- running ---
 
+// The three areas in guest memory (virtio 1.2, 2.7 and 2.8), each in one region of the front end's.
+static bool find_areas(const struct vhu_session *session, const struct vhu_vring *vring, struct sdc_ring_config *config)
+{
+    const struct sdc_vhost_vring_addr *addresses = &vring->addresses;
+    bool packed = is_packed(session);
+
+    return vhu_translate(session, addresses->descriptor, (uint64_t)SDC_DESC_SIZE * vring->size, &config->desc) &&
+           vhu_translate(session, addresses->available, packed ? 4 : 6 + 2 * (uint64_t)vring->size, &config->driver) &&
+           vhu_translate(session, addresses->used, packed ? 4 : 6 + 8 * (uint64_t)vring->size, &config->device);
+}
+
 static int start(struct vhu_session *session, uint16_t index)
 {
     struct vhu_vring *vring = &session->card->vrings[index];
@@ -45,9 +56,7 @@ static int start(struct vhu_session *session, uint16_t index)
 
     if (!session->features_set || vring->size == 0 || !vring->has_addresses)
         return -EINVAL;
-    if (!vhu_translate(session, vring->addresses.descriptor, &config.desc) ||
-        !vhu_translate(session, vring->addresses.available, &config.driver) ||
-        !vhu_translate(session, vring->addresses.used, &config.device)) {
+    if (!find_areas(session, vring, &config)) {
         sdc_log_peer("%s: vring %u lies at %#" PRIx64 ", %#" PRIx64 ", %#" PRIx64 ", which is no memory that was shown",
                      session->options->name, index, (uint64_t)vring->addresses.descriptor, (uint64_t)vring->addresses.available,
                      (uint64_t)vring->addresses.used);
@@ -204,7 +213,10 @@ int vhu_set_vring_enable(struct vhu_session *session, struct vhu_message *messag
     if (!vring || state.num > 1)
         return -EINVAL;
     vring->enabled = state.num == 1;
-    return update(session, (uint16_t)state.index);
+    int rc = update(session, (uint16_t)state.index);
+    if (rc < 0)
+        vring->enabled = false;
+    return rc;
 }
 
 // --- fds ---
@@ -227,7 +239,7 @@ static int take_fd(struct vhu_session *session, struct vhu_message *message, uin
     return 0;
 }
 
-// Without protocol features a vring is enabled from its start.
+// A vring is enabled from its start for a front end that does not enable it itself.
 int vhu_set_vring_kick(struct vhu_session *session, struct vhu_message *message)
 {
     uint16_t index;
@@ -241,8 +253,13 @@ int vhu_set_vring_kick(struct vhu_session *session, struct vhu_message *message)
     struct vhu_vring *vring = &session->card->vrings[index];
     sdc_virtio_core_set_kick_fd(session->card->core, index, fd);
     vring->started = true;
-    vring->enabled |= session->protocol_features == 0;
-    return update(session, index);
+    vring->enabled |= !session->enables;
+    rc = update(session, index);
+    if (rc < 0) {
+        sdc_virtio_core_set_kick_fd(session->card->core, index, -1);
+        vring->started = false;
+    }
+    return rc;
 }
 
 static int replace(struct vhu_session *session, struct vhu_message *message, bool call)
