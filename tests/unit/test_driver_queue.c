@@ -134,8 +134,8 @@ static void a_notification_says_where_the_next_chain_will_be(void **state)
     uint16_t size = is_packed(state) ? 3 : 4;
     open_pair(&pair, size, features_of(state, PLAIN), 0);
     for (unsigned sent = 0; sent < 70000; sent++) {
-        uint16_t lap = (uint16_t)(sent / size % 2 == 0 ? 0x8000 : 0);
-        uint16_t wanted = is_packed(state) ? (uint16_t)(sent % size | lap) : (uint16_t)sent;
+        unsigned lap = sent / size % 2 == 0 ? 0x8000 : 0;
+        unsigned wanted = is_packed(state) ? sent % size | lap : sent & 0xffff;
         assert_int_equal(sdc_driver_queue_position(pair.driver), wanted);
         send_one(&pair, 1, 0);
     }
