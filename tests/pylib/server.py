@@ -309,14 +309,20 @@ class Server:
             self.kill()
 
 
-def run_cli(*arguments, log_dir, user=None, timeout=10.0, pass_fds=()):
-    """Runs a command to its end: (status, stderr)."""
+def run_command(*arguments, log_dir, user=None, timeout=10.0, pass_fds=()):
+    """Runs a command to its end: (status, stdout, stderr)."""
     command = binary() + [str(argument) for argument in arguments]
     if user is not None:
         command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--", *command]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
                           env=environment(log_dir), pass_fds=pass_fds)
-    stderr = done.stderr.decode(errors="replace")
+    stdout, stderr = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
     reports = sanitizer_reports(log_dir, stderr)
     assert not reports, f"a sanitizer has found something:\n{reports}"
-    return done.returncode, stderr
+    return done.returncode, stdout, stderr
+
+
+def run_cli(*arguments, **more):
+    """The same: (status, stderr)."""
+    status, _, stderr = run_command(*arguments, **more)
+    return status, stderr
