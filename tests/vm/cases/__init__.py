@@ -9,4 +9,5 @@ ALL_CASES = [linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.Linux
              linux_disk.LinuxPinInterrupts,
              vhost_user.VhostUserOneQueue, vhost_user.VhostUserFourQueues, vhost_user.VhostUserFourQueuesSplit,
              vhost_user.VhostUserConnects, vhost_user.VhostUserDiscard, vhost_user.VhostUserKilled, vhost_user.VhostUserKilledPacked,
-             linux_disk.LinuxPrivateMemory, linux_disk.LinuxPrivateMemorySplit, restart.Restarts, firmware.SeaBios, firmware.Ovmf]
+             linux_disk.LinuxPrivateMemory, linux_disk.LinuxPrivateMemorySplit, restart.Restarts, firmware.SeaBios, firmware.Ovmf,
+             firmware.UBoot, firmware.SeaBiosPrivateMemory, firmware.OvmfPrivateMemory, firmware.UBootPrivateMemory]

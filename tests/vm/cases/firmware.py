@@ -13,8 +13,8 @@ from harness.image import checksum
 from harness.server import Disk
 
 
-class FirmwareCase(Case):
-    """Firmware, GRUB, Linux: all from the same disk. The machine is given neither a kernel nor an initramfs."""
+class BootLoaderCase(Case):
+    """Firmware and GRUB from the same disk. The machine is given neither a kernel nor an initramfs."""
 
     platform = ""
 
@@ -48,9 +48,17 @@ class FirmwareCase(Case):
         expect(f"visitor={self.platform}\n".encode() in block, f"GRUB's environment on the host is {block[:80]!r}")
 
     @test
-    def linux_loaded_from_the_disk_starts(self):
-        """Kernel and initramfs were read by the firmware's driver."""
+    def the_boot_loader_loads_linux(self):
+        """Kernel and initramfs, read by the firmware's driver."""
         self.machine.wait_for_console(f"{SERIAL_WORDS} loaded", 90)
+
+
+class FirmwareCase(BootLoaderCase):
+    """The same, and Linux goes on with the disk."""
+
+    @test
+    def linux_loaded_from_the_disk_starts(self):
+        """It is not merely loaded."""
         self.attach_guest()
 
     @test
@@ -97,3 +105,46 @@ class Ovmf(FirmwareCase):
         shutil.copyfile(folder / "OVMF_VARS_4M.fd", variables)
         return ["-drive", f"if=pflash,format=raw,readonly=on,file={folder}/OVMF_CODE_4M.fd",
                 "-drive", f"if=pflash,format=raw,file={variables}"]
+
+
+class SeaBiosPrivateMemory(SeaBios):
+    """The same when the server sees nothing of the guest's memory."""
+
+    name = "seabios-private-memory"
+    short = False
+    shared = False
+
+
+class OvmfPrivateMemory(Ovmf):
+    """The same when the server sees nothing of the guest's memory."""
+
+    name = "ovmf-private-memory"
+    short = False
+    shared = False
+
+
+class UBoot(BootLoaderCase):
+    """U-Boot, whose own driver finds the disk by itself and starts GRUB from the EFI system partition. Linux does not get far on what it
+    is told of this machine's memory, whatever the disk; so the machine is reset instead."""
+
+    name = "u-boot"
+    platform = "x86_64-efi"
+    board = "pc"            # U-Boot knows its host bridge
+
+    def firmware_arguments(self):
+        return ["-bios", str(self.tree.root / "usr/lib/u-boot/qemu-x86_64/u-boot.rom")]
+
+    @test
+    def a_reset_goes_the_same_way(self):
+        """U-Boot finds the disk again as GRUB has left it."""
+        self.machine.command("system_reset")
+        self.machine.wait_for_console(f"{SERIAL_WORDS} loaded", 90, times=2)
+        expect(f"{SERIAL_WORDS} data bad" not in self.machine.console_text(), "GRUB found bad data after the reset")
+
+
+class UBootPrivateMemory(UBoot):
+    """The same when the server sees nothing of the guest's memory."""
+
+    name = "u-boot-private-memory"
+    short = False
+    shared = False

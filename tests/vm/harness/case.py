@@ -34,7 +34,8 @@ class Case:
     name = ""
     short = True          # part of the short run
     cpus = 2
-    shared = True               # the server sees the guest's memory
+    shared = True         # the server sees the guest's memory
+    board = "q35"         # QEMU's word for it
     kernel_words = ""     # appended to the guest kernel's command line
     allowed_messages = None      # a pattern of lines of the server's stderr that this case provokes
     allowed_of_qemu = None       # a pattern of lines of QEMU's stderr that this case provokes
@@ -63,7 +64,7 @@ class Case:
         number = f"-{len(self.machines) + 1}" if self.machines else ""
         arguments = [*self.server.device_arguments(boot), *arguments]
         self.machine = Machine(self.tree, f"{self.name}{number}", arguments, cpus=self.cpus,
-                               shared=self.shared)
+                               shared=self.shared, board=self.board)
         self.machines.append(self.machine)
 
     def boot_linux(self):

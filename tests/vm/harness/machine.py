@@ -34,7 +34,7 @@ def tail(path, lines=30):
 class Machine:
     """A running QEMU. Whoever starts one must end it with `kill`, whatever happened."""
 
-    def __init__(self, tree, name, arguments, memory="512M", cpus=2, shared=True):
+    def __init__(self, tree, name, arguments, memory="512M", cpus=2, shared=True, board="q35"):
         self.name = name
         self.console = tree.logs / f"{name}.console"
         self.messages = tree.logs / f"{name}.qemu"
@@ -49,7 +49,7 @@ class Machine:
                  "-L", str(tree.root / "usr/share/seabios"), "-L", str(tree.root / "usr/lib/ipxe/qemu"),
                  "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus), "-m", memory,
                  "-object", backend,
-                 "-machine", "q35,memory-backend=memory",
+                 "-machine", f"{board},memory-backend=memory",
                  "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
                  "-chardev", f"socket,id=control,fd={control_end.fileno()}", "-serial", "chardev:control",
                  "-chardev", f"socket,id=monitor,fd={monitor_end.fileno()}", "-qmp", "chardev:monitor"]
@@ -89,12 +89,12 @@ class Machine:
             self.check_alive()
             raise self.lost(f"cannot send to the guest's serial port: {error}") from error
 
-    def wait_for_console(self, text, seconds):
-        """Waits until the console shows `text`; returns all of the console so far; raises Lost."""
+    def wait_for_console(self, text, seconds, times=1):
+        """Waits until the console shows `text` so many times; returns all of the console so far; raises Lost."""
         until = time.monotonic() + scaled(seconds)
         while True:
             shown = self.console_text()
-            if text in shown:
+            if shown.count(text) >= times:
                 return shown
             self.check_alive()
             if time.monotonic() > until:

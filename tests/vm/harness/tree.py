@@ -35,7 +35,7 @@ class Tree:
 
     def stamp(self):
         """Names this tree's content: what is made from it is made again when the stamp changes."""
-        return (self.root / ".sidecard-vm").read_text(encoding="ascii").strip()
+        return (self.root / ".sidecard-tree").read_text(encoding="ascii").strip()
 
     def loader(self):
         """The words that go before a program's path."""
