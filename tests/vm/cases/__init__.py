@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """All cases, in the order in which they run."""
 
-from cases import firmware, linux_disk, restart, vhost_user
+from cases import firmware, linux_disk, peers, restart, vhost_user
 
-ALL_CASES = [linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxFourQueuesSplit,
-             linux_disk.LinuxThreads,
-             linux_disk.LinuxReadOnly, linux_disk.LinuxLargeBlocks, linux_disk.LinuxWriteThrough,
+ALL_CASES = [peers.HostPeers,
+             linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxFourQueuesSplit,
+             linux_disk.LinuxThreads, linux_disk.LinuxReadOnly, linux_disk.LinuxLargeBlocks, linux_disk.LinuxWriteThrough,
              linux_disk.LinuxPinInterrupts,
              vhost_user.VhostUserOneQueue, vhost_user.VhostUserFourQueues, vhost_user.VhostUserFourQueuesSplit,
              vhost_user.VhostUserConnects, vhost_user.VhostUserDiscard, vhost_user.VhostUserKilled, vhost_user.VhostUserKilledPacked,

@@ -125,13 +125,13 @@ class Case:
 
 
 def methods_of(case, kind):
-    """The case's marked methods: base classes first, then in the order of writing."""
+    """The case's marked methods: base classes first, then in the order of writing. A subclass that sets one to None is without it."""
     names = {}
     for cls in reversed(type(case).__mro__):
         for name, value in vars(cls).items():
             if getattr(value, "kind", None) == kind:
                 names[name] = True
-    return [getattr(case, name) for name in names]
+    return [getattr(case, name) for name in names if getattr(case, name)]
 
 
 def run_case(case, report):

@@ -60,7 +60,8 @@ class Tree:
 
     def run_any(self, program, *args, timeout=60):
         """Runs a program; whatever exit status it has is the caller's business. Output and errors come as one text."""
-        environment = dict(os.environ, LC_ALL="C", MTOOLS_SKIP_CHECK="1")
+        environment = dict(os.environ, LC_ALL="C", MTOOLS_SKIP_CHECK="1",
+                           QEMU_MODULE_DIR=str(self.root / "usr/lib/x86_64-linux-gnu/qemu"))
         return subprocess.run(self.command(program, *args), env=environment, check=False, timeout=timeout,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               encoding="utf-8", errors="replace")
