@@ -136,8 +136,9 @@ static void model_device_gives(struct model *model)
     unsigned which = model->in_order ? 0 : draw(model, model->held_count);
     struct sdc_chain *chain = model->held[which];
     struct sdc_ring *ring = &model->pair.ring;
+    bool packed = ring->config.features & SDC_VIRTIO_F_RING_PACKED;
     model->list[model->given] =
-        (struct model_given){ring->used_next, ring->packed.used_wrap, chain->id, (uint32_t)chain->writable_size};
+        (struct model_given){ring->used_next, packed && ring->packed.used_wrap, chain->id, (uint32_t)chain->writable_size};
     sdc_ring_give(&model->pair.ring, chain, (uint32_t)chain->writable_size);
     model->held_count--;
     if (model->in_order)
