@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Inside the loop: what a loop is made of, and what it asks of the way in which it waits. loop.c keeps posts,
 // timers and deferred functions; an engine (io_uring or epoll) keeps watches and file I/O.
-// Nobody else includes this.
+// Nobody else includes this but the simulation, which is an engine.
 #pragma once
 
 #include "loop/loop.h"
@@ -67,6 +67,12 @@ static inline bool sdc_loop_is_refusal(int code)
 
 extern const struct sdc_loop_engine sdc_loop_uring;
 extern const struct sdc_loop_engine sdc_loop_epoll;
+
+// A loop over any engine. sdc_loop_new chooses one of the two above; the simulation (tests/sim) has one of its own.
+int sdc_loop_engine_new(const struct sdc_loop_engine *engine, struct sdc_loop **loop, struct sdc_error *err);
+// One turn without the sleep, for who takes the turns of several loops in one thread, also one inside another's. Not while it is
+// run by sdc_loop_run, nor from inside a turn of its own.
+void sdc_loop_turn(struct sdc_loop *loop);
 
 // timers.c
 uint64_t sdc_loop_next_deadline(const struct sdc_loop *loop); // SDC_LOOP_FOREVER when no timer is set

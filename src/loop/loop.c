@@ -11,25 +11,25 @@
 
 static _Thread_local struct sdc_loop *current; // the loop that this thread runs
 
-static int open_engine(struct sdc_loop *loop, enum sdc_loop_kind kind, struct sdc_error *err)
+int sdc_loop_new(enum sdc_loop_kind kind, struct sdc_loop **loop, struct sdc_error *err)
 {
-    loop->ops = kind == SDC_LOOP_EPOLL ? &sdc_loop_epoll : &sdc_loop_uring;
-    int ret = loop->ops->open(loop, err);
+    int ret = sdc_loop_engine_new(kind == SDC_LOOP_EPOLL ? &sdc_loop_epoll : &sdc_loop_uring, loop, err);
     if (kind != SDC_LOOP_AUTO || !sdc_loop_is_refusal(ret))
         return ret;
     sdc_log(SDC_LOG_INFO, "io_uring is not permitted here (%s); using epoll, with threads for file I/O",
             strerror(-ret));
-    return open_engine(loop, SDC_LOOP_EPOLL, err);
+    return sdc_loop_engine_new(&sdc_loop_epoll, loop, err);
 }
 
-int sdc_loop_new(enum sdc_loop_kind kind, struct sdc_loop **loop, struct sdc_error *err)
+int sdc_loop_engine_new(const struct sdc_loop_engine *engine, struct sdc_loop **loop, struct sdc_error *err)
 {
     struct sdc_loop *made = calloc(1, sizeof *made);
     if (!made)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "out of memory for a loop");
+    made->ops = engine;
     made->deferred_end = &made->deferred;
     made->now_ns = sdc_clock_ns();
-    int ret = open_engine(made, kind, err);
+    int ret = engine->open(made, err);
     if (ret < 0) {
         free(made);
         return ret;
@@ -168,6 +168,23 @@ static void wait_for_events(struct sdc_loop *loop)
     loop->now_ns = sdc_clock_ns();
 }
 
+static void run_what_is_due(struct sdc_loop *loop)
+{
+    sdc_loop_run_timers(loop);
+    run_posts(loop);
+    run_deferred(loop);
+}
+
+void sdc_loop_turn(struct sdc_loop *loop)
+{
+    struct sdc_loop *outer = current;
+    current = loop;
+    loop->now_ns = sdc_clock_ns();
+    loop->ops->dispatch(loop);
+    run_what_is_due(loop);
+    current = outer;
+}
+
 void sdc_loop_run(struct sdc_loop *loop)
 {
     if (current || atomic_exchange(&loop->running, true))
@@ -178,9 +195,7 @@ void sdc_loop_run(struct sdc_loop *loop)
     for (;;) {
         // Read first: what was posted before the stop is then among the posts that run.
         bool stopping = atomic_load(&loop->stopping);
-        sdc_loop_run_timers(loop);
-        run_posts(loop);
-        run_deferred(loop);
+        run_what_is_due(loop);
         if (stopping)
             break;
         wait_for_events(loop);
