@@ -17,6 +17,15 @@ struct sdc_area {
 // Looks the whole area up. 0, -EFAULT, -EACCES, or -EINVAL when its address is not a multiple of align.
 int sdc_area_resolve(struct sdc_area *area, struct sdc_memory *memory, enum sdc_access access, uint64_t align);
 
+// Writes to an area of which any part is remote all go by message, so that the driver sees them in their order.
+static inline int sdc_area_write_through(const struct sdc_area *area, struct sdc_memory *memory, uint64_t offset,
+                                         const void *local, size_t size)
+{
+    if (area->remote)
+        return memory->write_remote(memory, area->iova + offset, local, size);
+    return sdc_memory_write(memory, area->iova + offset, local, size);
+}
+
 // Offsets below are inside the area: the ring computed them from its own size.
 static inline int sdc_area_read(const struct sdc_area *area, struct sdc_memory *memory, uint64_t offset, void *local,
                                 size_t size)
@@ -32,7 +41,7 @@ static inline int sdc_area_write(const struct sdc_area *area, struct sdc_memory 
 {
     SDC_STEP();
     if (!area->host)
-        return sdc_memory_write(memory, area->iova + offset, local, size);
+        return sdc_area_write_through(area, memory, offset, local, size);
     memcpy(area->host + offset, local, size);
     return 0;
 }
@@ -64,7 +73,7 @@ static inline int sdc_area_store16(const struct sdc_area *area, struct sdc_memor
     SDC_STEP();
     if (!area->host) {
         __atomic_thread_fence(__ATOMIC_RELEASE);
-        return sdc_memory_write(memory, area->iova + offset, &raw, sizeof raw);
+        return sdc_area_write_through(area, memory, offset, &raw, sizeof raw);
     }
     __atomic_store_n((uint16_t *)(void *)(area->host + offset), raw, __ATOMIC_RELEASE);
     return 0;

@@ -259,6 +259,8 @@ static bool packed_publish(struct sdc_ring *ring)
     }
     if (ring->config.log)
         sdc_inflight_shown_packed(ring->config.log, ring->used_next, ring->packed.used_wrap);
+    if (ring->remote)
+        return true; // it is not there yet, so what the driver wants now is not what it wants when it is
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [D]
     return interrupt_due(ring, shown);
 }
@@ -271,7 +273,8 @@ static void packed_suppress(struct sdc_ring *ring)
 static bool packed_rearm(struct sdc_ring *ring)
 {
     uint16_t event = (uint16_t)(ring->avail_next | (ring->packed.avail_wrap ? EVENT_WRAP : 0));
-    bool by_index = sdc_ring_has(ring, SDC_VIRTIO_F_EVENT_IDX);
+    // The index would have to be moved with every look, which a remote ring has no time for.
+    bool by_index = sdc_ring_has(ring, SDC_VIRTIO_F_EVENT_IDX) && !ring->remote;
 
     if (by_index)
         sdc_area_store16(&ring->device, &ring->memory, EVENT_OFFSET, event);

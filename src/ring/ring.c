@@ -83,13 +83,13 @@ bool sdc_ring_stays(const struct sdc_ring *ring, const struct sdc_map *map)
 
 void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_memory *memory)
 {
-    bool suppressed = ring->suppressed && !ring->remote;
+    bool told = !ring->remote; // when to notify, for as long as the ring was not remote
 
     ring->memory = *memory;
     ring->awake = false;
     if (ring->format->resolve(ring, &ring->memory) == 0)
         wake(ring);
-    if (ring->remote && ring->awake && suppressed)
+    if (ring->remote && ring->awake && told)
         ring->format->rearm(ring);
 }
 

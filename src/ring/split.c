@@ -190,6 +190,8 @@ static bool split_publish(struct sdc_ring *ring)
     }
     if (ring->config.log)
         sdc_inflight_shown(ring->config.log, now);
+    if (ring->remote)
+        return true; // it is not there yet, so what the driver wants now is not what it wants when it is
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [D]
     if (!has_event_idx(ring))
         return sdc_area_load16(&ring->driver, &ring->memory, AVAIL_FLAGS, &word) < 0 || !(word & AVAIL_F_NO_INTERRUPT);
