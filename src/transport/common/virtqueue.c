@@ -276,11 +276,14 @@ static void run_work(struct sdc_deferred *deferred)
     queue->device->ops->queue_work(queue->device, queue);
     if (queue->fetching || queue->starved || queue->crowded)
         return; // what arrives, or is given back, brings us here again
-    bool more = queue->again || queue->look_again || sdc_ring_rearm(&queue->ring);
+    bool more = queue->again || queue->look_again;
+    bool late = !more && sdc_ring_rearm(&queue->ring);
     queue->look_again = false;
     if (queue->ring.broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
-    else if (more)
+    else if (late && queue->ring_writes > 0)
+        queue->look_when_written = true; // the driver has not been told yet
+    else if (more || late)
         sdc_virtqueue_kick(queue); // in the next turn, after others had theirs
 }
 
@@ -390,6 +393,7 @@ static void remap(struct sdc_virtqueue *queue)
     sdc_ring_remap(&queue->ring, &memory);
     if (queue->ring.broken && !was_broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
+    queue->look_when_written = queue->ring_writes > 0;
     if (queue->ring.awake)
         sdc_virtqueue_unpark(queue);
     sdc_virtqueue_schedule(queue);

@@ -75,6 +75,7 @@ struct sdc_virtqueue {
     uint32_t afloat;             // requests in flight that are bounced: no change of memory waits for them
     bool fetching;               // for the cache: nothing is taken meanwhile
     bool look_again;             // a kick came since something was fetched, which may be older than it
+    bool look_when_written;      // when ring_writes is zero: the driver knows only then when to notify
     bool starved;                // too much is bounced: nothing is taken until some is given back
     bool interrupt_due;          // when ring_writes is zero
     uint32_t ring_writes;        // writes to the ring under way; zero: the driver can see what was published

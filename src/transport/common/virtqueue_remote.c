@@ -140,9 +140,15 @@ static void ring_done(struct sdc_virtqueue *queue, struct remote_op *op)
 {
     if (op->transfer.result < 0)
         sdc_virtqueue_break(queue, "the ring's memory cannot be written");
-    if (--queue->ring_writes == 0 && queue->interrupt_due) {
+    if (--queue->ring_writes > 0)
+        return;
+    if (queue->interrupt_due) {
         queue->interrupt_due = false;
         queue->interrupt(queue);
+    }
+    if (queue->look_when_written) {
+        queue->look_when_written = false;
+        sdc_virtqueue_schedule(queue);
     }
 }
 
@@ -270,6 +276,13 @@ static void release(struct request *request)
     sdc_virtqueue_finish(request, request->written);
 }
 
+static void store_all(struct request *request)
+{
+    request->result = 0;
+    store(request, false);
+    store(request, true);
+}
+
 // The messages were answered. If the driver could not be reached the device says so in the request, and that is tried once.
 static void stored(struct request *request)
 {
@@ -278,13 +291,11 @@ static void stored(struct request *request)
 
     if (request->result < 0 && !request->lost && device->ops->queue_lost) {
         request->lost = true;
-        request->result = 0;
         request->written = device->ops->queue_lost(device, &request->shown);
-        store(request, true);
+        store_all(request);
         if (request->transfers > 0)
             return;
     }
-    store(request, false);
     release(request);
 }
 
@@ -304,7 +315,7 @@ void sdc_virtqueue_unbounce(struct request *request, uint32_t written)
     if (queue->stopping)
         queue->ring.awake = false;
     else
-        store(request, true);
+        store_all(request);
     if (request->transfers == 0)
         stored(request);
 }
@@ -426,6 +437,6 @@ void sdc_virtqueue_abandon(struct sdc_virtqueue *queue)
         release(request);
         request = next;
     }
-    queue->starved = queue->interrupt_due = false;
+    queue->starved = queue->interrupt_due = queue->look_when_written = false;
     queue->ring_writes = 0;
 }

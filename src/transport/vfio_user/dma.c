@@ -34,6 +34,22 @@ void vfu_dma_withdraw(struct vfu_session *session)
     sdc_regions_clear(&session->dma.before);
 }
 
+bool vfu_dma_reachable(const struct vfu_session *session, uint64_t iova, uint64_t size, enum sdc_access access)
+{
+    const struct vfu_dma *dma = &session->dma;
+    const struct sdc_regions *set = dma->before.count > 0 ? &dma->before : &dma->memory.table.regions;
+
+    while (size > 0) {
+        const struct sdc_region *region = sdc_regions_find(set, iova);
+        if (!region || !(region->access & (uint32_t)access))
+            return false;
+        uint64_t length = sdc_min(size, region->size - (iova - region->iova));
+        iova += length;
+        size -= length;
+    }
+    return true;
+}
+
 // --- DMA_MAP ---
 
 int vfu_dma_map(struct vfu_session *session, struct vfu_message *message)
@@ -100,6 +116,7 @@ static bool unmap_finished(struct vfu_session *session)
     if (!drained && !session->impatient)
         return false;
     if (drained) {
+        vfu_remote_pump(session); // what queues wrote to their rings there goes before the reply; nothing may go behind it
         reply_unmap(session);
     } else {
         sdc_log_peer("%s: DMA_UNMAP of %#" PRIx64 " + %#" PRIx64 ": I/O on it does not end", session->options->name,

@@ -76,13 +76,11 @@ static int ask(struct vfu_session *session, struct sdc_transfer *transfer, uint6
     return 0;
 }
 
-// Whether all of transfer may still be asked for: memory that the client has taken back is not touched any more.
+// Whether the rest of transfer may still be asked for: memory that the client has taken back is not touched any more.
 static bool is_mapped(const struct vfu_session *session, const struct sdc_transfer *transfer)
 {
-    struct sdc_memory view = {.map = session->dma.memory.map};
-    enum sdc_access access = transfer->write ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
-
-    return sdc_memory_check(&view, transfer->iova, transfer->size, access) >= 0;
+    return vfu_dma_reachable(session, transfer->iova + transfer->sent, transfer->size - transfer->sent,
+                             transfer->write ? SDC_ACCESS_WRITE : SDC_ACCESS_READ);
 }
 
 static bool is_dropped(struct sdc_transfer *transfer)

@@ -278,6 +278,8 @@ uint64_t vfu_region_size(const struct sdc_pci_device *device, uint32_t index);
 int vfu_dma_publish(struct vfu_session *session);
 // The session ends: the card forgets all memory. Done when the card is not busy and maps_alive is 0.
 void vfu_dma_withdraw(struct vfu_session *session);
+// Whether all of [iova, iova + size) is the client's memory and may be accessed so. Until it is told that it was unmapped, it is.
+bool vfu_dma_reachable(const struct vfu_session *session, uint64_t iova, uint64_t size, enum sdc_access access);
 void vfu_dma_destroy(struct vfu_session *session);
 
 // Handlers, by file. Each gets a message whose size, fds and state the table has checked.
