@@ -196,7 +196,10 @@ struct vhu_session *vhu_session_new(struct sdc_loop *loop, int fd, struct sdc_vh
             .ended = ended,
             .context = context,
         };
-        rc = sdc_loop_timer_set(loop, &session->deadline, SDC_LIMIT_HANDSHAKE_SECONDS * SECOND);
+        // One that we have connected to may take its time: it keeps nobody out.
+        session->greeted = options->path != NULL;
+        if (!session->greeted)
+            rc = sdc_loop_timer_set(loop, &session->deadline, SDC_LIMIT_HANDSHAKE_SECONDS * SECOND);
     }
     if (rc == 0)
         rc = sdc_loop_watch(loop, &session->watch);

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A vhost-user session over a socket pair: requests in any pieces, with any fds, to a real disk, among them good ones, so that vrings run
+// and are stopped; whatever a driver writes into its rings, and anybody into the log of what is in flight. The session ends when the
+// front end goes, every message to it is well-formed, and no fd stays behind.
+#include "base/check.h"
+#include "base/log.h"
+#include "card.h"
+#include "input.h"
+#include "os/fd.h"
+#include "os/memfd.h"
+#include "os/socket.h"
+#include "transport/vhost_user/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    MEMORY = 16 * 4096,
+    QUEUES = 2,
+    ENTRIES = 16,
+    TRIES = 200,       // to send while the server has no room
+    PATIENCE = 100000, // turns: what has not ended then hangs
+};
+#define USER (UINT64_C(1) << 40) // of the front end's own addresses
+
+enum { FD_MEMORY, FD_EVENT, FD_FILE, FD_SOCKET, FD_CHANNEL, FD_INFLIGHT, FD_KINDS };
+
+struct course {
+    struct sdc_card *card;
+    struct vhu_session *session;
+    bool ended;
+    int front; // our end
+    int fds[FD_KINDS];
+    int channel; // our end of FD_CHANNEL
+    uint8_t *memory;   // of FD_MEMORY
+    uint8_t *inflight; // of FD_INFLIGHT, or NULL
+    size_t inflight_size;
+    struct sdc_vhost_inflight said;
+    uint8_t head[sizeof(struct sdc_vhost_header) + sizeof(struct sdc_vhost_inflight)]; // of the reply that arrives
+    size_t used; // bytes of it
+    size_t left; // of the reply, behind what is in head
+};
+
+static void session_ended(struct vhu_session *session)
+{
+    ((struct course *)session->context)->ended = true;
+}
+
+// --- replies ---
+
+static void take_head(struct course *course)
+{
+    struct sdc_vhost_header header;
+
+    memcpy(&header, course->head, sizeof header);
+    fuzz_check(header.flags == (SDC_VHOST_VERSION | SDC_VHOST_REPLY), "a reply with other flags");
+    if (header.request == SDC_VHOST_GET_INFLIGHT_FD && header.size == sizeof course->said)
+        memcpy(&course->said, course->head + sizeof header, sizeof course->said);
+    course->left = sizeof header + header.size - course->used;
+    course->used = 0;
+}
+
+static size_t head_size(const struct course *course)
+{
+    struct sdc_vhost_header header;
+
+    if (course->used < sizeof header)
+        return sizeof header;
+    memcpy(&header, course->head, sizeof header);
+    fuzz_check(header.size <= sizeof(struct sdc_vhost_config) + SDC_VHOST_CONFIG_MAX, "a reply longer than any");
+    return (size_t)sdc_min(sizeof header + header.size, sizeof course->head);
+}
+
+static void take_bytes(struct course *course, const uint8_t *bytes, size_t size)
+{
+    while (size > 0) {
+        size_t length = (size_t)sdc_min(size, course->left > 0 ? course->left : head_size(course) - course->used);
+        if (course->left > 0) {
+            course->left -= length;
+        } else {
+            memcpy(course->head + course->used, bytes, length);
+            course->used += length;
+        }
+        bytes += length;
+        size -= length;
+        if (course->left == 0 && course->used >= sizeof(struct sdc_vhost_header) && course->used == head_size(course))
+            take_head(course);
+    }
+}
+
+static void drop_inflight(struct course *course)
+{
+    if (course->inflight)
+        sdc_unmap(course->inflight, course->inflight_size);
+    course->inflight = NULL;
+    sdc_fd_close(&course->fds[FD_INFLIGHT]);
+}
+
+// The only fd that a back end sends is a log's.
+static void keep_inflight(struct course *course, int fd)
+{
+    struct sdc_file_identity id;
+    void *base;
+
+    drop_inflight(course);
+    fuzz_check(sdc_fd_identify(fd, &id) == 0 && id.kind == SDC_MEMORY_FILE_SHARED && id.size > 0, "an fd that is no memory");
+    fuzz_check(sdc_fd_map(fd, id.size, true, &base) == 0, "a log that cannot be mapped");
+    course->inflight = base;
+    course->inflight_size = id.size;
+    course->fds[FD_INFLIGHT] = fd;
+}
+
+static void take_replies(struct course *course)
+{
+    uint8_t bytes[4096];
+    int fds[SDC_SOCKET_FDS_MAX];
+    int count;
+    ssize_t got;
+
+    while ((got = sdc_socket_receive(course->front, bytes, sizeof bytes, fds, &count)) > 0) {
+        for (int i = 0; i < count; i++)
+            keep_inflight(course, fds[i]);
+        take_bytes(course, bytes, (size_t)got);
+    }
+}
+
+// --- requests ---
+
+static void send_all(struct course *course, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count, bool wait)
+{
+    for (unsigned i = 0; i < TRIES && size > 0 && !course->ended; i++) {
+        struct iovec iov = {(void *)(uintptr_t)bytes, size};
+        ssize_t sent = sdc_socket_send(course->front, &iov, 1, fds, fds_count);
+        if (sent > 0) {
+            bytes += sent;
+            size -= (size_t)sent;
+            fds_count = 0;
+        } else if (sent != -EAGAIN) {
+            return;
+        }
+        if (wait || sent == -EAGAIN) {
+            fuzz_turns(4, NULL, NULL);
+            take_replies(course);
+        }
+    }
+}
+
+static void tell(struct course *course, uint32_t request, const void *payload, uint32_t size, int fd)
+{
+    struct sdc_vhost_header header = {.request = request, .flags = SDC_VHOST_VERSION | SDC_VHOST_NEED_REPLY, .size = size};
+    uint8_t message[sizeof header + 512];
+
+    memcpy(message, &header, sizeof header);
+    memcpy(message + sizeof header, payload, size);
+    send_all(course, message, sizeof header + size, &fd, fd >= 0, true);
+}
+
+static void tell_u64(struct course *course, uint32_t request, uint64_t value, int fd)
+{
+    tell(course, request, &value, sizeof value, fd);
+}
+
+static void tell_state(struct course *course, uint32_t request, uint32_t index, uint32_t number)
+{
+    struct sdc_vhost_vring_state state = {index, number};
+
+    tell(course, request, &state, sizeof state, -1);
+}
+
+// As a front end begins. how: packed rings, a log, a table at once.
+static void agree(struct course *course, uint8_t how)
+{
+    uint64_t features = sdc_virtio_core_offered(course->card->vhost->core) & ~(how & 1 ? 0 : SDC_VIRTIO_F_RING_PACKED);
+    struct sdc_vhost_mem_reg slot = {.region = {.guest_address = 0, .size = MEMORY, .user_address = USER}};
+    struct sdc_vhost_inflight inflight = {.num_queues = QUEUES, .queue_size = ENTRIES};
+
+    tell_u64(course, SDC_VHOST_SET_PROTOCOL_FEATURES, VHU_PROTOCOL_FEATURES, -1);
+    tell_u64(course, SDC_VHOST_SET_FEATURES, features | SDC_VHOST_F_PROTOCOL_FEATURES, -1);
+    tell(course, SDC_VHOST_ADD_MEM_REG, &slot, sizeof slot, course->fds[FD_MEMORY]);
+    if (!(how & 2))
+        return;
+    tell(course, SDC_VHOST_GET_INFLIGHT_FD, &inflight, sizeof inflight, -1);
+    if (course->fds[FD_INFLIGHT] >= 0)
+        tell(course, SDC_VHOST_SET_INFLIGHT_FD, &course->said, sizeof course->said, course->fds[FD_INFLIGHT]);
+}
+
+// Starts a vring whose areas are pages of the memory.
+static void start_vring(struct course *course, uint32_t index, uint32_t base)
+{
+    uint64_t at = USER + index * UINT64_C(4) * 4096;
+    struct sdc_vhost_vring_addr addresses = {.index = index, .descriptor = at, .available = at + 4096, .used = at + 8192};
+
+    tell_state(course, SDC_VHOST_SET_VRING_NUM, index, ENTRIES);
+    tell_state(course, SDC_VHOST_SET_VRING_BASE, index, base);
+    tell(course, SDC_VHOST_SET_VRING_ADDR, &addresses, sizeof addresses, -1);
+    tell_u64(course, SDC_VHOST_SET_VRING_CALL, index, course->fds[FD_EVENT]);
+    tell_u64(course, SDC_VHOST_SET_VRING_KICK, index, course->fds[FD_EVENT]);
+    tell_state(course, SDC_VHOST_SET_VRING_ENABLE, index, 1);
+}
+
+// A request whose header is right but for what `how` says, its payload small numbers or anything.
+static void send_request(struct course *course, struct fuzz_input *input)
+{
+    uint8_t message[sizeof(struct sdc_vhost_header) + 512];
+    int fds[SDC_SOCKET_FDS_MAX];
+    uint8_t how = fuzz_u8(input);
+    struct sdc_vhost_header header = {.request = fuzz_u8(input), .flags = SDC_VHOST_VERSION | (how & 1 ? 0 : SDC_VHOST_NEED_REPLY)};
+    uint8_t fds_count = how & 2 ? fuzz_u8(input) % 12 : 0;
+
+    header.size = how & 4 ? fuzz_u16(input) % 512 : fuzz_u8(input) % 64;
+    uint32_t size = header.size;
+    if (how & 8)
+        header.size = fuzz_u32(input);
+    if (how & 16)
+        header.flags = fuzz_u8(input);
+    memcpy(message, &header, sizeof header);
+    fuzz_bytes(input, message + sizeof header, size);
+    for (unsigned i = 0; i < fds_count; i++)
+        fds[i] = course->fds[fuzz_u8(input) % FD_INFLIGHT];
+    size_t cut = how & 32 ? fuzz_u8(input) % (sizeof header + size) : 0;
+    send_all(course, message, cut, fds, cut > 0 ? fds_count : 0, true);
+    send_all(course, message + cut, sizeof header + size - cut, fds, cut > 0 ? 0 : fds_count, !(how & 64));
+}
+
+static void poke(struct fuzz_input *input, uint8_t *memory, size_t size)
+{
+    uint8_t bytes[256];
+    uint16_t offset = fuzz_u16(input);
+    uint8_t length = fuzz_u8(input);
+
+    fuzz_bytes(input, bytes, length);
+    if (memory && (size_t)offset + length <= size)
+        memcpy(memory + offset, bytes, length);
+}
+
+// --- the course ---
+
+static void do_one(struct course *course, struct fuzz_input *input)
+{
+    switch (fuzz_u8(input) % 10) {
+    case 0:
+    case 1:
+        send_request(course, input);
+        break;
+    case 2:
+        agree(course, fuzz_u8(input));
+        break;
+    case 3: {
+        uint32_t index = fuzz_u8(input) % QUEUES;
+        start_vring(course, index, fuzz_u32(input));
+        break;
+    }
+    case 4:
+        tell_state(course, SDC_VHOST_GET_VRING_BASE, fuzz_u8(input) % QUEUES, 0);
+        break;
+    case 5:
+    case 6:
+        poke(input, course->memory, MEMORY);
+        break;
+    case 7:
+        poke(input, course->inflight, course->inflight_size);
+        break;
+    case 8:
+        sdc_eventfd_signal(course->fds[FD_EVENT]);
+        fuzz_turns(fuzz_u8(input) % 16, NULL, NULL);
+        break;
+    case 9:
+        course->card->refresh(course->card);
+        break;
+    }
+}
+
+static bool has_ended(void *context)
+{
+    return ((struct course *)context)->ended;
+}
+
+static void open_session(struct course *course)
+{
+    static const struct sdc_vhu_options options = {.name = "fuzz.sock"};
+    static const struct sdc_card_options card_options = {.queues = QUEUES, .queue_size = ENTRIES, .packed = true};
+    struct sdc_loop *loop = fuzz_loop();
+    struct sdc_error err;
+    void *memory;
+    int ends[2], channel[2];
+
+    if (sdc_card_new("virtio-blk", "ram:256k", &card_options, SDC_CARD_VHOST, &loop, 1, &course->card, &err) < 0)
+        sdc_bug(err.text);
+    fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
+    fuzz_check(sdc_socket_pair(channel) == 0, "no socket pair");
+    course->front = ends[0];
+    course->channel = channel[1];
+    course->fds[FD_MEMORY] = sdc_memfd_new("fuzz", MEMORY);
+    course->fds[FD_EVENT] = sdc_eventfd_new();
+    course->fds[FD_FILE] = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    course->fds[FD_SOCKET] = ends[0];
+    course->fds[FD_CHANNEL] = channel[0];
+    course->fds[FD_INFLIGHT] = -1;
+    fuzz_check(sdc_fd_map(course->fds[FD_MEMORY], MEMORY, true, &memory) == 0, "no memory to share");
+    course->memory = memory;
+    course->session = vhu_session_new(loop, ends[1], course->card->vhost, &options, session_ended, course);
+    fuzz_check(course->session != NULL, "no session");
+}
+
+static void close_session(struct course *course)
+{
+    take_replies(course);
+    drop_inflight(course);
+    sdc_unmap(course->memory, MEMORY);
+    course->fds[FD_SOCKET] = -1;
+    for (unsigned i = 0; i < FD_KINDS; i++)
+        sdc_fd_close(&course->fds[i]);
+    sdc_fd_close(&course->channel);
+    // A front end that has given us its own end of the socket goes all the same.
+    shutdown(course->front, SHUT_RDWR);
+    sdc_fd_close(&course->front);
+    fuzz_check(fuzz_turns(PATIENCE, has_ended, course), "the front end has gone and the session does not end");
+    vhu_session_free(course->session);
+    sdc_card_free(course->card);
+}
+
+static int next_fd(void)
+{
+    int fd = dup(STDERR_FILENO);
+
+    close(fd);
+    return fd;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_input input = {data, size};
+    static struct course course;
+
+    fuzz_loop();
+    int fd = next_fd();
+    course = (struct course){0};
+    open_session(&course);
+    for (unsigned i = 0; i < 128 && fuzz_more(&input) && !course.ended; i++)
+        do_one(&course, &input);
+    close_session(&course);
+    fuzz_check(next_fd() == fd, "an fd was left behind");
+    return 0;
+}
