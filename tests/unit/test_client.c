@@ -140,6 +140,11 @@ static void each_kind_of_reply_has_its_length_checked(void **state)
     assert_int_equal(sdc_vfio_client_read(client, 0, 0, &word, sizeof word, &err), -EPROTO);
     assert_int_equal(sdc_vfio_client_write(client, 0, 0, &word, sizeof word, &err), -EPROTO);
     assert_int_equal(sdc_vfio_client_unmap(client, 0, 4096, &err), -EPROTO);
+    assert_int_equal(sdc_vfio_client_unmap_all(client, &err), -EPROTO);
+    static const struct sdc_vfio_region bar = {.index = 4, .size = 4096, .fd = -1};
+    struct sdc_vfio_ioeventfds list;
+    assert_int_equal(sdc_vfio_client_ioeventfds(client, &bar, &list, &err), -EPROTO);
+    assert_non_null(strstr(err.text, "GET_REGION_IO_FDS has 8 bytes, at least 16"));
     fake_close(&server, client);
 }
 
