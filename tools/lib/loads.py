@@ -20,6 +20,8 @@ LOADS = [
     ("file, two queues on two threads", "FILE", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
     ("file without the page cache, two queues on two threads", "FILE",
      ["--threads=2", "--queues=2", "--direct"], ["--numjobs=2"]),
+    ("file over epoll, two queues on two threads", "FILE", ["--threads=2", "--queues=2", "--loop=epoll"], ["--numjobs=2"]),
+    ("file without the page cache over epoll, packed ring", "FILE", ["--direct", "--loop=epoll"], ["--packed=on"]),
     ("file without a write cache, one queue", "FILE", ["--write-cache=off"], ["--bs=64k", "--iodepth=4"]),
     ("every kind of ring, two queues on two threads", "FILE", ["--threads=2", "--queues=2", "--in-order=on"],
      ["--numjobs=2", "--size=4M"]),
