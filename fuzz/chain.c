@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Split and packed rings and their descriptor chains, over memory that a hostile driver fills. A copy of the memory follows along:
-// nothing but what the device writes in a ring and the writable bytes of a chain may ever change.
+// nothing but what the device writes in a ring and the writable bytes of a chain may ever change. Some regions may be remote: what is
+// missing of them is fetched, never twice for one chain, and chains that touch them are bounced.
 #include "base/check.h"
+#include "base/limits.h"
 #include "card.h"
 #include "input.h"
+#include "memory/read_cache.h"
 #include "ring/ring.h"
 
 #include <sidecard/virtio.h>
@@ -22,6 +25,8 @@ enum {
 struct course {
     struct fuzz_memory memory;
     uint8_t *expected; // what memory.bytes should be
+    uint8_t remote; // a bit for each region, the lowest first
+    struct sdc_read_cache cache;
     struct sdc_map *map;
     struct sdc_ring ring;
     struct sdc_chain *chains[CHAINS]; // taken and not given
@@ -92,9 +97,33 @@ static void check_ring(const struct course *course)
                "a packed ring's position lies outside it");
 }
 
+static bool in_bounce(const struct sdc_chain *chain, const struct sdc_span *span)
+{
+    size_t at = (size_t)((uint8_t *)span->base - chain->bounce);
+
+    return chain->bounce && at <= chain->bounce_size && span->size <= chain->bounce_size - at;
+}
+
+static void check_segments(const struct sdc_chain *chain)
+{
+    uint64_t readable = 0, writable = 0;
+
+    for (uint32_t i = 0; i < chain->segments_count; i++) {
+        fuzz_check(writable == 0 || chain->segments[i].writable, "a readable segment behind a writable one");
+        *(chain->segments[i].writable ? &writable : &readable) += chain->segments[i].size;
+    }
+    fuzz_check(readable == chain->readable_size && writable == chain->writable_size, "segments don't add up to the streams");
+    fuzz_check(chain->bounce_size + chain->unbounced == readable + writable, "a bounce of another size than its streams");
+    fuzz_check(chain->bounce_size <= SDC_LIMIT_BOUNCE, "a bounce that is too large");
+}
+
 static void check_chain(const struct course *course, const struct sdc_chain *chain)
 {
     uint64_t readable = 0, writable = 0;
+
+    fuzz_check(course->remote || !chain->bounce, "a chain in memory of ours was bounced");
+    if (chain->bounce)
+        check_segments(chain);
 
     fuzz_check(course->packed || chain->id < course->ring.config.size, "a chain's head lies outside the ring");
     fuzz_check(chain->readable_spans <= chain->spans_count && chain->spans_count <= chain->capacity, "spans are miscounted");
@@ -105,6 +134,8 @@ static void check_chain(const struct course *course, const struct sdc_chain *cha
             fuzz_check(chain->fault != 0, "a chain without fault has a part that is not in memory");
             continue;
         }
+        if (in_bounce(chain, span))
+            continue;
         size_t at = (size_t)((uint8_t *)span->base - course->memory.bytes);
         fuzz_check(at <= BYTES && span->size <= BYTES - at, "a span lies outside guest memory");
     }
@@ -182,6 +213,71 @@ static void poke_anything(struct course *course, struct fuzz_input *input)
     poke(course, iova, bytes, size);
 }
 
+// --- remote regions ---
+
+static int write_remote(struct sdc_memory *memory, uint64_t iova, const void *data, size_t size)
+{
+    struct course *course = sdc_container(memory, struct course, ring.memory);
+
+    fuzz_check(course->remote != 0, "a write to remote memory, of which there is none");
+    fuzz_memory_poke(&course->memory, iova, data, size);
+    return 0;
+}
+
+// A map of the regions but for those that `missing` names.
+static struct sdc_map *make_map(struct course *course, uint8_t missing)
+{
+    struct sdc_region_table table = {0};
+    const struct sdc_regions *regions = &course->memory.table.regions;
+    const struct sdc_region *region = sdc_regions_past(regions, 0);
+
+    for (uint8_t bit = 1; region; region = sdc_regions_next(regions, region), bit = (uint8_t)(bit << 1)) {
+        struct sdc_region shown = *region;
+        if (course->remote & bit)
+            shown.host = NULL;
+        if (!(missing & bit))
+            sdc_region_table_add(&table, &shown);
+    }
+    struct sdc_map *map = sdc_region_table_publish(&table, sdc_map_free, NULL);
+    fuzz_check(map != NULL, "no memory");
+    sdc_region_table_clear(&table);
+    return map;
+}
+
+static struct sdc_memory view_of(struct course *course, struct sdc_map *map)
+{
+    if (!course->remote)
+        return (struct sdc_memory){.map = map};
+    return (struct sdc_memory){.map = map, .cache = &course->cache, .write_remote = write_remote};
+}
+
+// What the ring says is missing.
+static void fetch(struct course *course)
+{
+    const struct sdc_memory *memory = &course->ring.memory;
+    uint8_t bytes[FUZZ_PAGE];
+    uint64_t cached = 1;
+
+    fuzz_check(memory->missing_size > 0 && memory->missing_size <= sizeof bytes, "nothing is missing, or more than any parser reads");
+    fuzz_check(!sdc_read_cache_find(&course->cache, memory->missing_iova, &cached), "what is missing was fetched");
+    for (size_t i = 0; i < memory->missing_size; i++) {
+        const uint8_t *byte = fuzz_memory_at(&course->memory, memory->missing_iova + i);
+        fuzz_check(byte != NULL, "what is missing is nowhere");
+        bytes[i] = *byte;
+    }
+    fuzz_check(sdc_read_cache_add(&course->cache, memory->missing_iova, bytes, memory->missing_size) == 0, "no memory");
+}
+
+static int take_fetching(struct course *course, struct sdc_chain *chain)
+{
+    int rc;
+
+    while ((rc = sdc_ring_take(&course->ring, chain)) == -EAGAIN)
+        fetch(course);
+    sdc_read_cache_clear(&course->cache);
+    return rc;
+}
+
 // --- what the device does ---
 
 static void take(struct course *course)
@@ -191,7 +287,7 @@ static void take(struct course *course)
     struct sdc_chain *chain = malloc(sizeof *chain);
     fuzz_check(chain != NULL, "no memory");
     sdc_chain_init(chain);
-    int rc = sdc_ring_take(&course->ring, chain);
+    int rc = take_fetching(course, chain);
     fuzz_check(rc == 1 || rc == 0 || rc == -EPROTO, "take says something that it never says");
     if (rc == 1) {
         course->chains[course->chains_count++] = chain;
@@ -256,21 +352,17 @@ static void use_chain(struct course *course, struct fuzz_input *input)
 // Another map: the same regions but for those that `missing` names.
 static void remap(struct course *course, uint8_t missing)
 {
-    struct sdc_region_table table = {0};
-
-    fuzz_table_without(&course->memory.table, missing, &table);
-    struct sdc_map *map = sdc_region_table_publish(&table, sdc_map_free, NULL);
-    fuzz_check(map != NULL, "no memory");
+    struct sdc_map *map = make_map(course, missing);
     bool stays = sdc_ring_stays(&course->ring, map);
     if (course->chains_count == 0 || stays) {
-        sdc_ring_remap(&course->ring, &(struct sdc_memory){.map = map});
+        struct sdc_memory view = view_of(course, map);
+        sdc_ring_remap(&course->ring, &view);
         fuzz_check(!stays || course->ring.awake, "a ring that stays falls asleep");
         sdc_map_unref(course->map);
         course->map = map;
     } else {
         sdc_map_unref(map);
     }
-    sdc_region_table_clear(&table);
 }
 
 // --- the course ---
@@ -333,6 +425,9 @@ static void add_regions(struct course *course, struct fuzz_input *input)
         uint8_t host = fuzz_u8(input);
         uint8_t how = fuzz_u8(input);
         fuzz_memory_add(&course->memory, (uint64_t)iova * FUZZ_PAGE, host % FUZZ_PAGES, how % FUZZ_PAGES, how >> 6 & 3);
+        // Which one of them that is depends on the others, and does not matter.
+        if ((how & 0x30) == 0x30)
+            course->remote |= (uint8_t)(1 << i);
     }
 }
 
@@ -359,8 +454,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .position = fuzz_u16(&input),
     };
     course.next_avail = config.position;
-    course.map = fuzz_memory_publish(&course.memory);
-    int rc = sdc_ring_start(&course.ring, &config, &(struct sdc_memory){.map = course.map}, &err);
+    course.map = make_map(&course, 0);
+    struct sdc_memory view = view_of(&course, course.map);
+    int rc = sdc_ring_start(&course.ring, &config, &view, &err);
     fuzz_check(rc == 0 || err.text[0] != '\0', "refused without a reason");
     for (unsigned i = 0; rc == 0 && i < 200 && fuzz_more(&input); i++)
         do_one(&course, &input);

@@ -173,8 +173,8 @@ def pci_config():
 READ, WRITE = 1, 2
 
 
-def region(iova_page, host_page, pages, access=READ | WRITE):
-    return u8(iova_page) + u8(host_page) + u8(pages | access << 6)
+def region(iova_page, host_page, pages, access=READ | WRITE, remote=False):
+    return u8(iova_page) + u8(host_page) + u8(pages | (0x30 if remote else 0) | access << 6)
 
 
 def ring(regions, size_bits, features=3, desc=0, driver=0x1000, device=0x2000, position=0, packed=False, odd=False):
@@ -208,9 +208,25 @@ def chain():
     pages = [region(page, 15 - page, 1) for page in range(8)]
     request = offer([(0x3000, 16), (0x4000, 512), (0x5000, 1)], 0b110)
     course = request + TAKE + give(0, 513) + PUBLISH
+    far = [region(0, 0, 15, remote=True)]
+    far_data = [region(0, 0, 4), region(4, 8, 4, remote=True), region(8, 4, 4)]
+    far_tables = [region(page, 15 - page, 1, remote=True) for page in range(8)]
     stream = use(0, 0, 16) + use(0x80, 3, 7) + use(0xc0, 100, 200) + use(0x40, 512, 1)
     return {
         "request": ring(whole, 5) + course,
+        "remote": ring(far, 5) + SUPPRESS + course * 3 + REARM,
+        "remote-packed": ring(far, 3, packed=True) + SUPPRESS + course * 5 + REARM,
+        "remote-data": ring(far_data, 5) + request + TAKE + stream + give(0, 513) + PUBLISH,
+        "remote-data-and-foreign": ring(far_data, 5) + offer([(0x4000, 16), (0x7ff0, 0x3000), (0xf0000, 1)], 0b110) + TAKE + stream +
+                                   give(0, 1),
+        "remote-pages": ring(far_tables, 5, features=1, desc=0x0ff0) + course * 4 + REARM,
+        "remote-indirect": ring(far_tables, 3) + desc_at(0x5ff8, 0, 0x3000, 16, 1) + desc_at(0x5ff8, 1, 0x4000, 512, 2) +
+                           offer([(0x5ff8, 32)], 0, indirect=True) + TAKE + stream + give(0, 512) + PUBLISH,
+        "remote-cycle": ring(far, 2) + desc_at(0, 0, 0x3000, 1, 1) + desc_at(0, 1, 0x3000, 1, 1) + desc_at(0, 2, 0x3000, 1, 1) +
+                        desc_at(0, 3, 0x3000, 1, 1) + u8(4) + u8(0) + u8(0) + TAKE,
+        "remote-readable-after-writable": ring(far, 3) + offer([(0x3000, 1), (0x4000, 1)], 0b01) + TAKE + give(0, 0) + PUBLISH,
+        "remote-comes-and-goes": ring(far_data, 3) + request + TAKE + u8(11) + u8(2) + stream + give(0, 1) + u8(11) + u8(1) + request +
+                                 TAKE + u8(11) + u8(0) + TAKE + PUBLISH,
         "no-features": ring(whole, 5, features=0) + SUPPRESS + course + REARM,
         "jumbled-pages": ring(pages, 5) + offer([(0x3ff0, 32), (0x4ff0, 0x1800)], 0b10) + TAKE + stream + give(0, 9) + PUBLISH,
         "streams": ring(whole, 5) + request + TAKE + stream + give(0, 513) + PUBLISH,

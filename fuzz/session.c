@@ -40,7 +40,6 @@ struct channel {
 struct asked {
     struct sdc_vfu_header header;
     struct sdc_vfu_dma_access access;
-    bool wide; // its count has 64 bits
 };
 
 struct course {
@@ -52,6 +51,7 @@ struct course {
     unsigned kicks_count;
     struct asked asked[ASKED];
     unsigned asked_count;
+    bool narrow; // the client's counts have 32 bits: it has answered an empty write like that
     struct sdc_pci_bar lent;
     int fds[FD_KINDS];
     void *memory;        // of FD_MEMORY
@@ -83,12 +83,10 @@ static void check_command(struct course *course, const struct channel *channel, 
 
     fuzz_check(header->cmd == SDC_VFU_DMA_READ || header->cmd == SDC_VFU_DMA_WRITE, "a command that no server sends");
     fuzz_check(channel == &course->twin || course->twin.fd < 0, "a command on the main socket beside a twin");
-    fuzz_check(header->error == 0 && size >= 12, "a command that is malformed");
-    memcpy(&asked.access, channel->head + sizeof *header, size < sizeof asked.access ? 12 : sizeof asked.access);
-    asked.wide = header->cmd == SDC_VFU_DMA_READ ? size == 16 : size - 16 == asked.access.count;
-    if (!asked.wide)
-        asked.access.count &= UINT32_MAX;
-    fuzz_check(header->cmd == SDC_VFU_DMA_READ || asked.wide || size - 12 == asked.access.count, "a DMA_WRITE of another length");
+    fuzz_check(header->error == 0 && size >= sizeof asked.access, "a command that is malformed");
+    memcpy(&asked.access, channel->head + sizeof *header, sizeof asked.access);
+    asked.access.count &= UINT32_MAX; // behind that there is zero, or the data, as the client's layout is
+    fuzz_check(size == sizeof asked.access + (header->cmd == SDC_VFU_DMA_WRITE ? asked.access.count : 0), "a DMA message of another length");
     fuzz_check(asked.access.count <= SDC_LIMIT_DATA_XFER, "a transfer larger than was agreed on");
     if (course->asked_count < ASKED)
         course->asked[course->asked_count++] = asked;
@@ -262,23 +260,25 @@ enum { WRONG_ID = 1, WRONG_SIZE = 2, WRONG_ADDRESS = 4, REFUSES = 8, NARROW = 16
 
 static void answer(struct course *course, struct asked asked, uint8_t how)
 {
-    uint8_t reply[sizeof(struct sdc_vfu_header) + sizeof asked.access + PAYLOAD_MAX] = {0};
+    uint8_t reply[sizeof(struct sdc_vfu_header) + sizeof asked.access + PAYLOAD_MAX + 1] = {0};
     bool read = asked.header.cmd == SDC_VFU_DMA_READ;
-    // Who has counts of 32 bits answers a write with a bare header.
-    bool narrow = how & NARROW || !asked.wide;
+    // Who has counts of 32 bits answers a write with a bare header, and a read with four bytes more behind the data.
+    bool narrow = how & NARROW || course->narrow;
     size_t head = narrow ? (read ? 12 : 0) : sizeof asked.access;
     size_t data = read ? (size_t)sdc_min(asked.access.count, PAYLOAD_MAX) : 0;
+    size_t end = narrow && read ? 4 : 0;
     struct sdc_vfu_header header = asked.header;
 
     header.flags = SDC_VFU_TYPE_REPLY | (how & REFUSES ? SDC_VFU_ERROR : 0);
     header.error = how & REFUSES ? 5 : 0;
-    header.msg_size = (uint32_t)(sizeof header + (how & REFUSES ? 0 : head + data + (how & WRONG_SIZE ? 1 : 0)));
+    header.msg_size = (uint32_t)(sizeof header + (how & REFUSES ? 0 : head + data + end + (how & WRONG_SIZE ? 1 : 0)));
     header.msg_id = (uint16_t)(header.msg_id + (how & WRONG_ID ? 77 : 0));
     asked.access.address ^= how & WRONG_ADDRESS ? 4096 : 0;
     memcpy(reply, &header, sizeof header);
     memcpy(reply + sizeof header, &asked.access, head);
     if (data > 0 && asked.access.address < MEMORY && asked.access.count <= MEMORY - asked.access.address)
         memcpy(reply + sizeof header + head, (uint8_t *)course->memory + asked.access.address, data);
+    course->narrow |= narrow && !read && !(how & REFUSES) && asked.access.count == 0;
     bool over_twin = (course->twin.fd >= 0) != ((how & OTHER_SOCKET) != 0);
     int fd = over_twin && course->twin.fd >= 0 ? course->twin.fd : course->main.fd;
     for (unsigned i = 0; i < (how & TWICE ? 2u : 1u); i++)
