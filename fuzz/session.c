@@ -86,7 +86,7 @@ static void check_command(struct course *course, const struct channel *channel, 
     fuzz_check(header->error == 0 && size >= sizeof asked.access, "a command that is malformed");
     memcpy(&asked.access, channel->head + sizeof *header, sizeof asked.access);
     asked.access.count &= UINT32_MAX; // behind that there is zero, or the data, as the client's layout is
-    fuzz_check(size == sizeof asked.access + (header->cmd == SDC_VFU_DMA_WRITE ? asked.access.count : 0), "a DMA message of another length");
+    fuzz_check(size == sizeof asked.access + (header->cmd == SDC_VFU_DMA_WRITE ? asked.access.count : 0), "a DMA message of another size");
     fuzz_check(asked.access.count <= SDC_LIMIT_DATA_XFER, "a transfer larger than was agreed on");
     if (course->asked_count < ASKED)
         course->asked[course->asked_count++] = asked;
