@@ -41,13 +41,15 @@ int sdc_vfio_region_map(const struct sdc_vfio_region *region, uint64_t offset, u
                              "region %" PRIu32 ": the server's file has %" PRIu64 " bytes, too few for %" PRIu64
                              " at 0x%" PRIx64 " of it",
                              region->index, file.size, size, region->fd_offset);
-    uint64_t skip = begin % file.page_size;
-    ret = sdc_fd_map_part(region->fd, begin - skip, skip + size, region->writable, &mapping->pages);
+    // Whole pages of the file's own size, so that they can be unmapped.
+    uint64_t skip = begin % file.page_size, last = (skip + size - 1) / file.page_size;
+    uint64_t pages_size = (last + 1) * file.page_size;
+    ret = sdc_fd_map_part(region->fd, begin - skip, pages_size, region->writable, &mapping->pages);
     if (ret < 0)
         return sdc_error_set(err, ret, SDC_FAULT_HOST,
                              "region %" PRIu32 ": cannot map %" PRIu64 " bytes at 0x%" PRIx64 ": %s",
                              region->index, size, offset, strerror(-ret));
-    mapping->pages_size = skip + size;
+    mapping->pages_size = pages_size;
     mapping->data = (uint8_t *)mapping->pages + skip;
     mapping->size = size;
     return 0;

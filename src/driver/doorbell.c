@@ -34,7 +34,7 @@ static int open_ways(struct sdc_driver_doorbells *doorbells, const struct sdc_vf
     int ret = 0;
     if (way == SDC_DRIVER_NOTIFY_AUTO || way == SDC_DRIVER_NOTIFY_MAPPED)
         ret = sdc_vfio_region_map(region, doorbells->offset, size, &doorbells->mapping, err);
-    if (ret < 0 && ret != -ENOTSUP)
+    if (ret < 0 && !has_none(ret))
         return ret;
     ret = 0;
     if (way == SDC_DRIVER_NOTIFY_AUTO || way == SDC_DRIVER_NOTIFY_IOEVENTFD)

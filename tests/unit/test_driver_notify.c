@@ -16,6 +16,7 @@
 #include <sidecard/virtio.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -146,6 +147,18 @@ static void a_mapped_register_is_written(void **state)
     }
     struct rung rung = ring_once(new_card(), SDC_DRIVER_NOTIFY_MAPPED);
     assert_int_equal(rung.setup, -ENOTSUP);
+    // A file that can only be read: a message does it.
+    struct card *card = new_card();
+    char path[40];
+    int file = sdc_memfd_new("bar", BAR_BYTES);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    card->mappable = true;
+    card->bell_fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(card->bell_fd >= 0);
+    rung = ring_once(card, SDC_DRIVER_NOTIFY_AUTO);
+    assert_string_equal(rung.way, "message");
+    assert_int_equal(rung.messages, 1);
+    close(file);
 }
 
 // With VIRTIO_F_NOTIFICATION_DATA the register has 4 bytes: the queue's number, and above it how far it is filled.
