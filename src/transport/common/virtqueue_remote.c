@@ -229,6 +229,18 @@ static void fetch_done(struct sdc_virtqueue *queue, struct remote_op *op)
         arrive(queue, request);
 }
 
+// Memory may have changed since the request was taken.
+static void look_up_segments(struct request *request)
+{
+    struct sdc_memory *memory = &request->shown.queue->ring.memory;
+
+    for (uint32_t i = 0; i < request->chain.segments_count; i++) {
+        struct sdc_segment *segment = &request->chain.segments[i];
+        enum sdc_access access = segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
+        segment->remote = sdc_memory_check(memory, segment->iova, segment->size, access) == 1;
+    }
+}
+
 // Bytes of the bounce to a segment, or to a part of it: by a message if it is remote, else by copy. Only the segments of one kind.
 static void store_piece(struct request *request, const struct sdc_segment *segment, uint64_t iova, uint8_t *from, uint64_t size,
                         bool remote)
@@ -279,6 +291,7 @@ static void release(struct request *request)
 static void store_all(struct request *request)
 {
     request->result = 0;
+    look_up_segments(request);
     store(request, false);
     store(request, true);
 }
@@ -413,9 +426,12 @@ void sdc_virtqueue_unpark(struct sdc_virtqueue *queue)
 {
     for (struct request *request = take_parked(queue), *next; request; request = next) {
         next = request->next;
-        if (!is_back(queue, &request->chain))
+        if (!is_back(queue, &request->chain)) {
             park(queue, request);
-        else if (request->state == REQUEST_STORED)
+            continue;
+        }
+        look_up_segments(request);
+        if (request->state == REQUEST_STORED)
             sdc_virtqueue_unbounce(request, request->written);
         else if (!fetch(queue, request))
             arrive(queue, request);
