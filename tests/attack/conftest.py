@@ -53,7 +53,7 @@ def pytest_runtest_makereport(item, call):
 class Shared:
     """A module's server, replaced when it is no longer worth sharing."""
 
-    def __init__(self, *options, transport="vfio-user"):
+    def __init__(self, *options, transport=None):
         self.workdir = Workdir()
         self.options = options
         self.transport = transport

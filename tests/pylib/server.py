@@ -82,12 +82,12 @@ class Server:
     count = 0
 
     def __init__(self, workdir, backend, *options, socket=None, argument=None, device="virtio-blk", pass_fds=(),
-                 user=None, stderr_to=None, transport="vfio-user"):
+                 user=None, stderr_to=None, transport=None):
         Server.count += 1
         self.workdir = workdir
         self.path = Path(socket) if socket is not None else workdir.path / f"s{Server.count}"
-        self.transport = transport
-        prefix = "" if transport == "vfio-user" else f"{transport}:"
+        self.transport = transport or os.environ.get("SIDECARD_TRANSPORT", "vfio-user")
+        prefix = "" if self.transport == "vfio-user" else f"{self.transport}:"
         self.argument = argument if argument is not None else prefix + str(self.path)
         self.logs = workdir.path / f"log{Server.count}"
         self.logs.mkdir()

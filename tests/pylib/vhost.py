@@ -8,6 +8,7 @@ which descriptors name, and the front end's own, which vrings do; here the secon
 import socket
 import struct
 import time
+import unittest
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -18,6 +19,7 @@ from .memory import AddressSpace, GuestMemory
 from .packed import PackedQueue
 from .ring import SplitQueue
 from .vm import BASE, USUAL_FEATURES, Guest
+from .wire import Cmd
 
 HEADER = struct.Struct("<III")
 STATE = struct.Struct("<II")
@@ -115,6 +117,10 @@ def config(offset, size, data=None, *, flags=0):
     return CONFIG.pack(offset, size, flags) + (bytes(size) if data is None else data)
 
 
+VFIO_ONLY = ("call", "exchange", "dma_map", "dma_unmap", "device_info", "region_info", "irq_info", "reset", "read_region", "write_region",
+             "read_uint", "write_uint", "set_irq_eventfds", "disable_irqs", "mask_irq", "unmask_irq")
+
+
 @dataclass
 class Message:
     request: int
@@ -131,11 +137,18 @@ class Message:
 class FrontEnd(Client):
     """A connection. `protocol`: the protocol features that were set."""
 
+    def __getattribute__(self, name):
+        if name in VFIO_ONLY:
+            not_here(f"client.{name}")
+        return super().__getattribute__(name)
+
     def __init__(self, sock, *, timeout=5.0):
         super().__init__(sock, timeout=timeout)
         self.protocol = 0
 
     def send(self, request, payload=b"", *, fds=(), flags=VERSION, size=None):
+        if isinstance(request, Cmd):
+            not_here(request.name)
         self.send_bytes(pack(request, payload, flags=flags, size=size), fds)
 
     def recv_any(self, timeout=None):
@@ -195,8 +208,16 @@ class FrontEnd(Client):
         return offered
 
 
+def not_here(what):
+    """Ends a test that asks for something that there is over vfio-user only."""
+    raise unittest.SkipTest(f"{what} is not there over vhost-user")
+
+
 class Registers:
     """The few things that a Guest asks its device about, over the protocol's own requests."""
+
+    def __getattr__(self, name):
+        return not_here(f"virtio.{name}")
 
     def __init__(self, guest):
         self.guest = guest
@@ -218,6 +239,9 @@ class Registers:
     def notify(self, queue, **_):
         self.guest.kick_events[queue].signal()
 
+    def reset(self):
+        self.guest.client.tell(Req.RESET_DEVICE)
+
 
 class VhostGuest(Guest):
     """A guest with a virtio-blk device behind vhost-user."""
@@ -227,6 +251,14 @@ class VhostGuest(Guest):
         self.space = AddressSpace()
         self.virtio = Registers(self)
         self.kick_events, self.error_events = [], []
+
+    @property
+    def config_event(self):
+        return not_here("an interrupt for the configuration")
+
+    @config_event.setter
+    def config_event(self, event):
+        assert event is None
 
     @classmethod
     def boot(cls, path, **options):
@@ -241,7 +273,9 @@ class VhostGuest(Guest):
         return guest
 
     def start(self, *, memory=4 << 20, base=BASE, seal="shrink", features=USUAL_FEATURES, queues=1, queue_size=64, packed=False,
-              run=True):
+              run=True, **others):
+        if others:
+            not_here(", ".join(others))
         if packed:
             features |= virtio.F_RING_PACKED
         self._options = {"features": features, "queues": queues, "queue_size": queue_size, "packed": packed}
@@ -285,6 +319,13 @@ class VhostGuest(Guest):
         windows = self.space.windows
         self.client.tell(Req.SET_MEM_TABLE, table(*(region(w.iova, w.size, offset=w.offset) for w in windows)),
                          fds=[w.memory.fd for w in windows])
+
+    def bring_up(self, **others):
+        """After a reset."""
+        if others:
+            not_here(", ".join(others))
+        self.set_features()
+        self.run()
 
     def run(self):
         """Starts every vring from its beginning, and enables it."""

@@ -115,6 +115,20 @@ def run_asan_epoll(part, log):
     python_tests(part, log, TOP / "build-asan/sidecard", *LOOPS_ARE_NOTHING_TO, "tests/attack", env=EPOLL)
 
 
+# Rings and requests are the same code under each transport: the same rows hold. Tests that ask for registers are skipped.
+OVER_VHOST_TOO = ["tests/attack/test_r_*.py", "tests/attack/test_p_chains.py", "tests/attack/test_conformance_blk.py",
+                  "tests/attack/test_conformance_packed.py"]
+# About notifications by register; and about the command line, or more queues than Python's select has room for.
+NOT_OVER_VHOST = "test_r_notifications.py"
+NOT_OF_VHOST = ["-k", "not bench and not can_register_files"]
+
+
+def run_attack_vhost(part, log):
+    files = sorted(str(path.relative_to(TOP)) for pattern in OVER_VHOST_TOO for path in TOP.glob(pattern)
+                   if path.name != NOT_OVER_VHOST)
+    python_tests(part, log, TOP / "build/sidecard", *NOT_OF_VHOST, *files, env={"SIDECARD_TRANSPORT": "vhost-user"})
+
+
 def run_rows(part, log):
     script(part, log, "tests/rows")
 
@@ -214,6 +228,7 @@ def all_parts():
         Part("unit", "unit tests", "tests", run_unit),
         Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
         Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll),
+        Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "unit tests and attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
