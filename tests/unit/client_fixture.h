@@ -6,11 +6,13 @@
 
 #include <dirent.h>
 
-#define OPEN(server, client)                                                 \
-    struct sdc_vfio_client *client;                                          \
-    struct sdc_error err = {0};                                              \
-    static const struct sdc_vfio_client_options quick = {.timeout_ms = 300}; \
-    assert_int_equal(fake_open(&server, &quick, &client, &err), 0)
+// Opens a client of server, which waits long for its replies.
+#define OPEN(server, client)        \
+    struct sdc_vfio_client *client; \
+    struct sdc_error err = {0};     \
+    assert_int_equal(fake_open(&server, &patient, &client, &err), 0)
+
+static const struct sdc_vfio_client_options patient = {.timeout_ms = 30000};
 
 static inline unsigned open_fds(void)
 {

@@ -104,6 +104,14 @@ unsigned script_skip(int fd)
     return count;
 }
 
+// A pair of which the client's end, pair[1], is soon full, however large sockets are made on this machine.
+static void new_pair(int pair[2])
+{
+    int bytes = 32768;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes), 0);
+}
+
 int script_try(struct script *script, const char *json, const int *fds, unsigned fds_count,
                const struct sdc_vfio_client_options *options)
 {
@@ -115,7 +123,7 @@ int script_try(struct script *script, const char *json, const int *fds, unsigned
     if (!json)
         json = usual;
     memcpy(payload + sizeof(struct sdc_vfu_version), json, strlen(json));
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    new_pair(pair);
     script->fd = pair[0];
     script_reply_fds(script, SDC_VFU_VERSION, payload, sizeof(struct sdc_vfu_version) + strlen(json) + 1, fds,
                      fds_count);
@@ -130,7 +138,7 @@ void script_open(struct script *script, const struct sdc_vfio_client_options *op
     if (!options || !options->twin_socket) {
         assert_int_equal(script_try(script, NULL, NULL, 0, options), 0);
     } else {
-        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        new_pair(pair);
         assert_int_equal(script_try(script, with_twin, &pair[1], 1, options), 0);
         close(pair[1]);
         script->twin = pair[0];
