@@ -181,7 +181,8 @@ def run_attack_tsan(part, log):
 
 # Unit tests that valgrind cannot run: several loops (see below), limits of address space and fds that are not those of the host,
 # or far too much to do.
-NOT_UNDER_VALGRIND = ["block_conformance", "block_file", "driver_live", "inflight", "loop", "socket"]
+NOT_UNDER_VALGRIND = ["block_conformance", "block_file", "driver_live", "inflight", "loop", "loop_io", "loop_watch",
+                      "socket"]
 
 
 def run_valgrind(part, log):

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Loops: file I/O.
+#include "loop_fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { IOS = 10000, IO_BYTES = 512 };
+
+struct transfer {
+    struct sdc_io io;
+    struct transfers *all;
+    struct sdc_span span;
+};
+
+struct transfers {
+    struct sdc_loop *loop;
+    struct sdc_post post;
+    struct transfer *list;
+    unsigned char *memory;
+    unsigned left;
+    int file;
+    enum sdc_io_op op;
+};
+
+static void transfer_done(struct sdc_io *io)
+{
+    struct transfer *transfer = sdc_container(io, struct transfer, io);
+    assert_int_equal(io->result, IO_BYTES);
+    if (--transfer->all->left == 0)
+        sdc_loop_stop(transfer->all->loop);
+}
+
+static void start_transfers(struct sdc_post *post)
+{
+    struct transfers *all = sdc_container(post, struct transfers, post);
+    all->left = IOS;
+    for (unsigned i = 0; i < IOS; i++) {
+        struct transfer *transfer = &all->list[i];
+        *transfer = (struct transfer){.all = all, .span = {all->memory + (size_t)i * IO_BYTES, IO_BYTES}};
+        transfer->io = (struct sdc_io){.op = all->op,
+                                       .file = all->file,
+                                       .offset = (uint64_t)i * IO_BYTES,
+                                       .spans = &transfer->span,
+                                       .spans_count = 1,
+                                       .done = transfer_done};
+        sdc_loop_io(all->loop, &transfer->io);
+    }
+    assert_int_equal(all->left, IOS); // none was done inside
+}
+
+static void transfer_all(bool before_run)
+{
+    struct transfers all = {.loop = new_loop(), .post.run = start_transfers, .op = SDC_IO_WRITE};
+    int fd = temporary_file();
+    all.list = calloc(IOS, sizeof *all.list);
+    all.memory = malloc((size_t)IOS * IO_BYTES);
+    for (size_t i = 0; i < (size_t)IOS * IO_BYTES; i++)
+        all.memory[i] = (unsigned char)(i * 31 + i / IO_BYTES);
+    all.file = sdc_loop_file_add(all.loop, fd);
+    assert_true(all.file >= 0);
+    for (int round = 0; round < 2; round++) {
+        if (before_run && round == 0)
+            start_transfers(&all.post);
+        else
+            sdc_loop_post(all.loop, &all.post);
+        run(all.loop);
+        if (round == 0)
+            memset(all.memory, 0, (size_t)IOS * IO_BYTES);
+        all.op = SDC_IO_READ;
+    }
+    for (size_t i = 0; i < (size_t)IOS * IO_BYTES; i++)
+        assert_int_equal(all.memory[i], (unsigned char)(i * 31 + i / IO_BYTES));
+    sdc_loop_file_remove(all.loop, all.file);
+    sdc_loop_free(all.loop);
+    close(fd);
+    free(all.list);
+    free(all.memory);
+}
+
+static void more_io_than_the_rings_hold_is_done(void **state)
+{
+    (void)state;
+    transfer_all(false);
+}
+
+static void io_asked_for_before_the_run_is_done(void **state)
+{
+    (void)state;
+    transfer_all(true);
+}
+
+struct steps {
+    struct sdc_loop *loop;
+    struct sdc_io io;
+    struct sdc_span spans[3];
+    char text[3][4];
+    int64_t results[6];
+    unsigned step;
+};
+
+static void next_step(struct sdc_io *io)
+{
+    struct steps *steps = sdc_container(io, struct steps, io);
+    steps->results[steps->step++] = io->result;
+    switch (steps->step) {
+    case 1:
+        io->op = SDC_IO_FDATASYNC;
+        break;
+    case 2:
+        io->op = SDC_IO_FALLOCATE;
+        io->mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+        io->offset = 0;
+        io->size = 2;
+        break;
+    case 3:
+        io->op = SDC_IO_READ;
+        memset(steps->text, 'x', sizeof steps->text);
+        break;
+    case 4:
+        io->op = SDC_IO_READ; // past the end
+        io->offset = 1 << 20;
+        break;
+    case 5:
+        io->op = SDC_IO_FALLOCATE;
+        io->mode = 0x4000; // there is no such mode
+        break;
+    default:
+        sdc_loop_stop(steps->loop);
+        return;
+    }
+    sdc_loop_io(steps->loop, io);
+}
+
+static void every_kind_of_io_works_and_errors_come_as_results(void **state)
+{
+    (void)state;
+    struct steps s = {.loop = new_loop(), .text = {"abc", "def", "ghi"}};
+    int fd = temporary_file();
+    for (int i = 0; i < 3; i++)
+        s.spans[i] = (struct sdc_span){s.text[i], 3};
+    s.io = (struct sdc_io){.op = SDC_IO_WRITE,
+                           .file = sdc_loop_file_add(s.loop, fd),
+                           .dsync = true,
+                           .spans = s.spans,
+                           .spans_count = 3,
+                           .done = next_step};
+    assert_true(s.io.file >= 0);
+    sdc_loop_io(s.loop, &s.io);
+    run(s.loop);
+    static const int64_t expected[] = {9, 0, 0, 9, 0, -EOPNOTSUPP};
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(s.results[i], expected[i]);
+    assert_memory_equal(s.text[0], "\0\0cx", 4);
+    assert_memory_equal(s.text[1], "defx", 4);
+    assert_memory_equal(s.text[2], "ghix", 4);
+    sdc_loop_file_remove(s.loop, s.io.file);
+    sdc_loop_free(s.loop);
+    close(fd);
+}
+
+static void files_are_numbered_until_there_are_no_more(void **state)
+{
+    (void)state;
+    struct sdc_loop *loop = new_loop();
+    int fds[300];
+    int count = 0, file;
+    fds[0] = temporary_file();
+    while ((file = sdc_loop_file_add(loop, fds[count])) >= 0) {
+        fds[count + 1] = dup(fds[0]);
+        count++;
+    }
+    assert_int_equal(file, -EMFILE);
+    assert_true(count >= 64);
+    sdc_loop_file_remove(loop, 17);
+    assert_int_equal(sdc_loop_file_add(loop, fds[count]), 17);
+    sdc_loop_free(loop);
+    for (int i = 0; i <= count; i++)
+        close(fds[i]);
+}
+
+// A disk of a thousand queues adds its file a thousand times.
+static void a_file_that_is_added_again_keeps_its_number(void **state)
+{
+    (void)state;
+    struct sdc_loop *loop = new_loop();
+    int fd = temporary_file();
+    int file = sdc_loop_file_add(loop, fd);
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(sdc_loop_file_add(loop, fd), file);
+    for (int i = 0; i < 1000; i++)
+        sdc_loop_file_remove(loop, file);
+    int other = dup(fd);
+    assert_int_not_equal(sdc_loop_file_add(loop, other), file);
+    sdc_loop_file_remove(loop, file);
+    sdc_loop_free(loop);
+    close(other);
+    close(fd);
+}
+
+// A process that may open few files cannot register many either.
+static void io_works_without_registered_files(void **state)
+{
+    (void)state;
+    struct rlimit old, low;
+    getrlimit(RLIMIT_NOFILE, &old);
+    low = (struct rlimit){64, old.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &low);
+    transfer_all(false);
+    setrlimit(RLIMIT_NOFILE, &old);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(more_io_than_the_rings_hold_is_done),
+        cmocka_unit_test(io_asked_for_before_the_run_is_done),
+        cmocka_unit_test(every_kind_of_io_works_and_errors_come_as_results),
+        cmocka_unit_test(files_are_numbered_until_there_are_no_more),
+        cmocka_unit_test(a_file_that_is_added_again_keeps_its_number),
+        cmocka_unit_test(io_works_without_registered_files),
+    };
+    RUN_WITH_EVERY_LOOP(tests);
+}
