@@ -147,6 +147,14 @@ def run_tsan(part, log):
                 env={"TSAN_OPTIONS": "halt_on_error=1:exitcode=66"})
 
 
+def run_spin(part, log):
+    program = TOP / "build/tests/unit/test-driver_queue_threads"
+    if part.command(log, program, "--spin=2000000", timeout=3600) == 0:
+        part.results.good()
+    elif not part.results.failed:
+        part.results.bad("spin: the two halves of a ring don't agree; see the log")
+
+
 def run_fuzz(part, log):
     script(part, log, "fuzz/run", "--replay")
 
@@ -246,5 +254,6 @@ def all_parts():
         Part("valgrind", "unit tests, requests and rings under valgrind", "tests", run_valgrind, long=True),
         Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
         Part("soak", "verified load, a minute each", "product", run_soak, long=True),
+        Part("spin", "millions of requests between two threads that never sleep", "tests", run_spin, long=True),
         Part("tsan-long", "a minute of each load under TSan", "tsan", run_tsan_long, long=True),
     ]
