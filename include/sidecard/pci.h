@@ -4,6 +4,7 @@
 // home loop, but sdc_pci_interrupt, which any thread may call.
 #pragma once
 
+#include <sidecard/error.h>
 #include <sidecard/memory.h>
 
 #include <stdbool.h>
@@ -50,6 +51,12 @@ struct sdc_pci_io_fd {
     int fd;          // the device's
 };
 
+// What of a device goes into the state record that a host keeps, bytes.
+struct sdc_pci_state_needs {
+    uint32_t registers; // of what state_save writes
+    uint64_t live;      // of memory that the device writes by itself as it runs
+};
+
 struct sdc_pci_ops {
     const char *name;
     // Serves a register access. Reads no guest memory: what a write sets off is posted and done after the access
@@ -76,6 +83,22 @@ struct sdc_pci_ops {
     uint32_t (*io_fds)(struct sdc_pci_device *device, uint32_t region, struct sdc_pci_io_fd *fds, uint32_t max);
     // The client has gone, the device was reset and is not busy: closes what io_fds gave. NULL if io_fds is.
     void (*close_io_fds)(struct sdc_pci_device *device);
+    // Going on in another process (the state record). state_needs NULL: this device cannot, and the others are NULL too.
+    void (*state_needs)(struct sdc_pci_device *device, struct sdc_pci_state_needs *needs);
+    // Before any client: memory outlasts this process, and whoever takes the device over finds in it what the device last wrote. With
+    // goes_on another process has written there, and state_load will follow; else what stands there counts for nothing.
+    void (*state_keep)(struct sdc_pci_device *device, void *memory, bool goes_on);
+    // All that is not in that memory: registers, configuration space. If something is under way, as it will be when that has ended.
+    void (*state_save)(struct sdc_pci_device *device, void *registers);
+    // The device is as new, and has its guest memory and its host: from now on it is what another process saved. Starts; sdc_pci_ready
+    // follows. registers are not to be trusted: -EINVAL with err filled, then the device wants a reset.
+    int (*state_load)(struct sdc_pci_device *device, const void *registers, struct sdc_error *err);
+    // The device is not busy. Ends I/O so that another process can go on: what has not begun is left to it. Starts; sdc_pci_ready
+    // follows when `busy` is false again. Nothing is asked of the device after that.
+    void (*state_stop)(struct sdc_pci_device *device);
+    // Eventfds that io_fds gave in another process, in the same order, which are the device's from now on. Before state_load. NULL if
+    // io_fds is.
+    void (*adopt_io_fds)(struct sdc_pci_device *device, uint32_t region, const int *fds, uint32_t count);
     // Nothing is under way. Frees device.
     void (*destroy)(struct sdc_pci_device *device);
 };
@@ -120,6 +143,8 @@ struct sdc_pci_device {
     uint8_t config_caps_end; // where the next capability goes; 0: none yet
     // MSI-X vectors that were raised while nobody could take them (the pending bit array). Any thread.
     _Atomic uint64_t msix_pending[SDC_PCI_MSIX_MAX / 64];
+    // Counts up when state_save would write something else than before. Home loop.
+    uint64_t state_changes;
     struct sdc_pci_host *_Atomic host; // NULL while no client is connected
 };
 

@@ -51,6 +51,8 @@ struct sdc_virtio_request {
     int fault; // 0, or -EFAULT/-EACCES: a part of the chain lies outside the guest's memory: fail the request
 };
 
+enum { SDC_VIRTIO_STATE_MAX = 64 };
+
 struct sdc_virtio_ops {
     const char *name;
     uint16_t device_id;    // virtio 1.2, section 5
@@ -78,6 +80,10 @@ struct sdc_virtio_ops {
     uint32_t (*queue_lost)(struct sdc_virtio_device *device, struct sdc_virtio_request *request);
     // Every queue has ended; forget what the driver set. Home loop. May be NULL.
     void (*reset)(struct sdc_virtio_device *device);
+    // What the driver has set in the device, beyond features and queues, for a state record: at most SDC_VIRTIO_STATE_MAX bytes. load gets
+    // what save wrote in another process, after accept; it is not to be trusted. Home loop. Both may be NULL: nothing.
+    void (*state_save)(struct sdc_virtio_device *device, void *bytes);
+    void (*state_load)(struct sdc_virtio_device *device, const void *bytes);
     // Frees device. Home loop; no queue runs.
     void (*destroy)(struct sdc_virtio_device *device);
 };

@@ -128,6 +128,20 @@ static void disk_reset(struct sdc_virtio_device *device)
     disk->writeback = disk->options.write_cache;
 }
 
+static void disk_state_save(struct sdc_virtio_device *device, void *bytes)
+{
+    *(uint8_t *)bytes = disk_of(device)->writeback;
+}
+
+static void disk_state_load(struct sdc_virtio_device *device, const void *bytes)
+{
+    struct virtio_blk *disk = disk_of(device);
+
+    // Without FLUSH it stays off, which accept has seen to.
+    if (disk->accepted & BLK_F_FLUSH)
+        disk->writeback = *(const uint8_t *)bytes & 1;
+}
+
 static void disk_destroy(struct sdc_virtio_device *device)
 {
     struct virtio_blk *disk = disk_of(device);
@@ -151,6 +165,8 @@ static const struct sdc_virtio_ops disk_ops = {
     .queue_cancel = virtio_blk_queue_cancel,
     .queue_work = virtio_blk_queue_work,
     .reset = disk_reset,
+    .state_save = disk_state_save,
+    .state_load = disk_state_load,
     .destroy = disk_destroy,
 };
 

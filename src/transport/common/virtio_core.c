@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "transport/common/virtio_core.h"
 
+#include "base/bytes.h"
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -20,6 +21,7 @@ struct queue_state {
     bool started;   // a START was sent
     bool resetting; // a STOP of this queue alone was sent
     struct sdc_ring_config config;
+    uint64_t starts;
     int kick_fd;
     int dropped_kick_fd; // the queue may still watch it: until it has obeyed
     struct sdc_post obeyed_post; // from the queue's loop to home
@@ -110,6 +112,7 @@ static void start(struct sdc_virtio_core *core, uint16_t index)
     core->queues[index].config = state->config;
     core->queues[index].config.features = core->features;
     core->queues[index].kick_fd = state->kick_fd;
+    core->queues[index].start_number = state->starts;
     order(core, index, SDC_VIRTQUEUE_START);
 }
 
@@ -168,8 +171,10 @@ void sdc_virtio_core_set_status(struct sdc_virtio_core *core, uint8_t status)
     if (!(status & SDC_VIRTIO_S_DRIVER_OK) || before & SDC_VIRTIO_S_DRIVER_OK)
         return;
     for (uint16_t i = 0; i < core->device->queues_count; i++) {
-        if (core->states[i].enabled)
+        if (core->states[i].enabled) {
+            core->states[i].starts++;
             start(core, i);
+        }
     }
 }
 
@@ -181,8 +186,10 @@ void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const 
         return;
     state->enabled = true;
     state->config = *config;
-    if (core->status & SDC_VIRTIO_S_DRIVER_OK)
+    if (core->status & SDC_VIRTIO_S_DRIVER_OK) {
+        state->starts++;
         start(core, queue);
+    }
 }
 
 void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue)
@@ -279,6 +286,78 @@ void sdc_virtio_config_changed(struct sdc_virtio_device *device)
 
     core->config_generation++;
     core->ops->config_interrupt(core->context);
+}
+
+// --- the state record ---
+
+void sdc_virtio_core_keep(struct sdc_virtio_core *core, void *memory, uint64_t each, bool goes_on)
+{
+    for (uint16_t i = 0; i < core->device->queues_count; i++) {
+        core->queues[i].record = (uint8_t *)memory + i * each;
+        core->queues[i].record_bytes = each;
+        // Starts are counted from one again: none of these is what an earlier count meant.
+        if (!goes_on)
+            sdc_put64(core->queues[i].record + SDC_QUEUE_RECORD_START, 0);
+    }
+}
+
+void sdc_virtio_core_queue_state(const struct sdc_virtio_core *core, uint16_t queue, struct sdc_virtio_queue_state *state)
+{
+    *state = (struct sdc_virtio_queue_state){.enabled = core->states[queue].enabled, .starts = core->states[queue].starts};
+}
+
+int sdc_virtio_core_load(struct sdc_virtio_core *core, uint8_t status, uint8_t config_generation, uint64_t features,
+                         struct sdc_error *err)
+{
+    const uint8_t known = SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER | SDC_VIRTIO_S_DRIVER_OK | SDC_VIRTIO_S_FEATURES_OK |
+                          SDC_VIRTIO_S_NEEDS_RESET | SDC_VIRTIO_S_FAILED;
+
+    if (status & ~known || (status & SDC_VIRTIO_S_DRIVER_OK && !(status & SDC_VIRTIO_S_FEATURES_OK)))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_PEER, "the state record has an impossible device status, %#x", status);
+    core->features = features;
+    core->config_generation = config_generation;
+    if (status & SDC_VIRTIO_S_FEATURES_OK && !features_acceptable(core)) {
+        core->features = 0;
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_PEER, "the state record has features %#" PRIx64 ", which this card does not offer",
+                             features);
+    }
+    core->status = status;
+    return 0;
+}
+
+int sdc_virtio_core_load_queue(struct sdc_virtio_core *core, uint16_t queue, const struct sdc_virtio_queue_state *state,
+                               const struct sdc_ring_config *config, struct sdc_error *err)
+{
+    bool any = (core->features & SDC_VIRTIO_F_RING_PACKED) != 0;
+
+    if (state->enabled && (config->size == 0 || config->size > core->device->queue_size_max ||
+                           (!any && !sdc_is_power_of_two(config->size))))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_PEER, "the state record has a queue %u of %u entries", queue, config->size);
+    core->states[queue].enabled = state->enabled;
+    core->states[queue].starts = state->starts;
+    core->states[queue].config = *config;
+    return 0;
+}
+
+void sdc_virtio_core_go_on(struct sdc_virtio_core *core)
+{
+    if (!(core->status & SDC_VIRTIO_S_DRIVER_OK))
+        return;
+    for (uint16_t i = 0; i < core->device->queues_count; i++) {
+        if (!core->states[i].enabled)
+            continue;
+        start(core, i);
+        core->ops->interrupt(core->context, i);
+    }
+    core->ops->config_interrupt(core->context);
+}
+
+void sdc_virtio_core_stop_for_good(struct sdc_virtio_core *core)
+{
+    for (uint16_t i = 0; i < core->device->queues_count; i++) {
+        if (core->states[i].started)
+            order(core, i, SDC_VIRTQUEUE_SAVE);
+    }
 }
 
 // --- life ---

@@ -65,3 +65,26 @@ int sdc_virtio_core_kick_fd(const struct sdc_virtio_core *core, uint16_t queue);
 void sdc_virtio_core_reset(struct sdc_virtio_core *core);
 // Guest memory is `map` from now on; takes a reference of its own.
 void sdc_virtio_core_set_map(struct sdc_virtio_core *core, struct sdc_map *map);
+
+// --- the state record: what the home loop remembers of the queues, and going on with it ---
+
+struct sdc_virtio_queue_state {
+    bool enabled;
+    uint64_t starts; // of the queue, so far
+};
+
+// Before any queue is started: queue i writes into bytes [i * each, (i + 1) * each) of memory, which outlasts the core. each is at least
+// sdc_virtqueue_record_bytes of the largest size. Unless the core goes on with it, what stands there is forgotten.
+void sdc_virtio_core_keep(struct sdc_virtio_core *core, void *memory, uint64_t each, bool goes_on);
+void sdc_virtio_core_queue_state(const struct sdc_virtio_core *core, uint16_t queue, struct sdc_virtio_queue_state *state);
+// Takes over what another process's core had: after a reset, with guest memory set, not busy. -EINVAL with err filled: no core can have
+// been so; reset it.
+int sdc_virtio_core_load(struct sdc_virtio_core *core, uint8_t status, uint8_t config_generation, uint64_t features,
+                         struct sdc_error *err);
+int sdc_virtio_core_load_queue(struct sdc_virtio_core *core, uint16_t queue, const struct sdc_virtio_queue_state *state,
+                               const struct sdc_ring_config *config, struct sdc_error *err);
+// After the loads: starts the queues that ran, and tells the driver to look at all of them, since whoever was killed may not have.
+void sdc_virtio_core_go_on(struct sdc_virtio_core *core);
+// The queues take no more; what is in flight is still given. When the core is not busy any more they have ended, and their memory is for
+// another process. Nothing may follow.
+void sdc_virtio_core_stop_for_good(struct sdc_virtio_core *core);

@@ -290,6 +290,8 @@ static void run_work(struct sdc_deferred *deferred)
 void sdc_virtqueue_break(struct sdc_virtqueue *queue, const char *reason)
 {
     queue->ring.broken = reason;
+    if (queue->record)
+        sdc_put64(queue->record + SDC_QUEUE_RECORD_BROKEN, 1);
     queue->broke(queue, reason);
 }
 
@@ -324,6 +326,52 @@ static void obeyed(struct sdc_virtqueue *queue)
     queue->obeyed(queue);
 }
 
+// Opens the log in the record, and says in config whether the ring goes on with it: somebody has run this very start before us.
+static int open_log(struct sdc_virtqueue *queue)
+{
+    uint8_t *record = queue->record;
+    bool packed = (queue->config.features & SDC_VIRTIO_F_RING_PACKED) != 0;
+
+    if (!record)
+        return 0;
+    int rc = sdc_inflight_open(&queue->log, record + SDC_QUEUE_RECORD_LOG, queue->record_bytes - SDC_QUEUE_RECORD_LOG,
+                               queue->config.size, packed);
+    if (rc < 0)
+        return rc;
+    queue->config.log = &queue->log;
+    queue->config.resume = sdc_get64(record + SDC_QUEUE_RECORD_START) == queue->start_number;
+    if (!queue->config.resume) {
+        // Of no start, until the ring has begun the log.
+        __atomic_store_n((uint64_t *)(void *)(record + SDC_QUEUE_RECORD_START), 0, __ATOMIC_RELEASE);
+        sdc_put64(record + SDC_QUEUE_RECORD_BROKEN, 0);
+    }
+    return 0;
+}
+
+static int start_ring(struct sdc_virtqueue *queue, struct sdc_error *err)
+{
+    struct sdc_memory memory = sdc_virtqueue_view(queue, queue->use->map);
+
+    if (open_log(queue) < 0)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for the log of what is in flight");
+    int rc = sdc_ring_start(&queue->ring, &queue->config, &memory, err);
+    if (rc < 0 || !queue->record)
+        return rc;
+    if (queue->config.resume && sdc_get64(queue->record + SDC_QUEUE_RECORD_BROKEN) != 0 && !queue->ring.broken)
+        queue->ring.broken = "it was broken before";
+    __atomic_store_n((uint64_t *)(void *)(queue->record + SDC_QUEUE_RECORD_START), htole64(queue->start_number), __ATOMIC_RELEASE);
+    return 0;
+}
+
+static void end_ring(struct sdc_virtqueue *queue)
+{
+    sdc_ring_stop(&queue->ring);
+    sdc_inflight_close(&queue->log);
+    queue->config.log = NULL;
+    drop_use(queue->use);
+    queue->use = NULL;
+}
+
 static void start(struct sdc_virtqueue *queue)
 {
     struct sdc_error err;
@@ -335,20 +383,16 @@ static void start(struct sdc_virtqueue *queue)
         queue->broke(queue, "no memory");
         return;
     }
-    struct sdc_memory memory = sdc_virtqueue_view(queue, queue->use->map);
-    rc = sdc_ring_start(&queue->ring, &queue->config, &memory, &err);
+    rc = start_ring(queue, &err);
     if (rc < 0) {
-        drop_use(queue->use);
-        queue->use = NULL;
+        end_ring(queue);
         queue->broke(queue, err.text);
         return;
     }
     queue->running = true;
     rc = queue->device->ops->queue_start(queue->device, queue);
     if (rc < 0) {
-        sdc_ring_stop(&queue->ring);
-        drop_use(queue->use);
-        queue->use = NULL;
+        end_ring(queue);
         queue->running = false;
         queue->broke(queue, "the device could not start the queue");
         return;
@@ -372,10 +416,8 @@ static void stop(struct sdc_virtqueue *queue)
     sdc_virtqueue_abandon(queue);
     queue->position = queue->ring.avail_next;
     queue->wrapped = sdc_ring_wrapped(&queue->ring);
-    sdc_ring_stop(&queue->ring);
     free_requests(queue);
-    drop_use(queue->use);
-    queue->use = NULL;
+    end_ring(queue);
 }
 
 static void remap(struct sdc_virtqueue *queue)
@@ -432,6 +474,12 @@ static void run_order(struct sdc_post *post)
         }
         stop(queue);
         break;
+    case SDC_VIRTQUEUE_SAVE:
+        queue->stopping = queue->running;
+        if (!has_drained(queue))
+            return;
+        stop(queue);
+        break;
     case SDC_VIRTQUEUE_REMAP:
         if (!queue->running) {
             sdc_map_unref(queue->map);
@@ -457,6 +505,11 @@ static void run_order(struct sdc_post *post)
 void sdc_virtqueue_send(struct sdc_virtqueue *queue)
 {
     sdc_loop_post(queue->loop, &queue->order_post);
+}
+
+uint64_t sdc_virtqueue_record_bytes(uint32_t size)
+{
+    return (SDC_QUEUE_RECORD_LOG + sdc_inflight_bytes(size, true) + 63) / 64 * 64;
 }
 
 void sdc_virtqueue_init(struct sdc_virtqueue *queue)

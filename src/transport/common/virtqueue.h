@@ -26,6 +26,15 @@ enum sdc_virtqueue_order {
     SDC_VIRTQUEUE_STOP,  // takes no more, waits for what is in flight, ends
     SDC_VIRTQUEUE_REMAP, // with map
     SDC_VIRTQUEUE_WATCH, // kick_fd instead of the one before
+    SDC_VIRTQUEUE_SAVE,  // as STOP, but nothing is given up: another process goes on with the ring
+};
+
+// What a queue writes down as it runs, for whoever goes on when this process is no more (in memory that the transport provides):
+// which start of the queue it is of, whether it broke, and the log of what is in flight.
+enum {
+    SDC_QUEUE_RECORD_START = 0,
+    SDC_QUEUE_RECORD_BROKEN = 8,
+    SDC_QUEUE_RECORD_LOG = 16,
 };
 
 struct sdc_virtqueue {
@@ -34,6 +43,8 @@ struct sdc_virtqueue {
     struct sdc_virtio_device *device;
     struct sdc_loop *loop;
     uint16_t index;
+    uint8_t *record;       // SDC_QUEUE_RECORD_*, or NULL: nothing is written down
+    uint64_t record_bytes;
     void (*obeyed)(struct sdc_virtqueue *queue);                     // the queue's loop: an order is done
     void (*interrupt)(struct sdc_virtqueue *queue);                  // the queue's loop
     void (*broke)(struct sdc_virtqueue *queue, const char *reason); // the queue's loop: once until the next start
@@ -45,6 +56,7 @@ struct sdc_virtqueue {
     // An eventfd whose signals are kicks too, -1: none. It stays the home loop's, which closes it when the queue has obeyed a STOP
     // or a WATCH; from START to STOP the queue's loop watches it.
     int kick_fd;
+    uint64_t start_number; // of START: counts up, and is the same when another process repeats or goes on with the start
     struct sdc_post order_post;
 
     // A kick on its way; set by the kicker, cleared by the queue before it looks.
@@ -61,6 +73,7 @@ struct sdc_virtqueue {
     bool stopping;  // a STOP waits for in_flight to become zero
     bool remapping; // a REMAP waits until those in flight are afloat
     struct sdc_ring ring;
+    struct sdc_inflight log; // in record
     struct sdc_map_use *use;
     struct request *free_requests;
     struct request *oldest;      // rings in order: of those that were taken and not given
@@ -90,6 +103,9 @@ struct sdc_virtqueue {
     struct sdc_deferred work;
     struct sdc_deferred flush;
 };
+
+// Bytes of a record for a queue of so many entries, whatever its format.
+uint64_t sdc_virtqueue_record_bytes(uint32_t size);
 
 void sdc_virtqueue_init(struct sdc_virtqueue *queue);
 // Home loop, with order, config and map filled in as the order wants them.

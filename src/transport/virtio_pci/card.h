@@ -52,3 +52,12 @@ struct virtio_pci {
 uint64_t virtio_pci_common_read(struct virtio_pci *card, uint64_t offset, uint32_t size);
 void virtio_pci_common_write(struct virtio_pci *card, uint64_t offset, uint32_t size, uint64_t value);
 void virtio_pci_common_reset(struct virtio_pci *card);
+
+// The state record (state.c).
+void virtio_pci_state_needs(struct sdc_pci_device *device, struct sdc_pci_state_needs *needs);
+void virtio_pci_state_keep(struct sdc_pci_device *device, void *memory, bool goes_on);
+void virtio_pci_state_save(struct sdc_pci_device *device, void *registers);
+int virtio_pci_state_load(struct sdc_pci_device *device, const void *registers, struct sdc_error *err);
+void virtio_pci_state_stop(struct sdc_pci_device *device);
+// Brings what is derived from the configuration space up to date.
+void virtio_pci_config_changed(struct virtio_pci *card);

@@ -60,13 +60,17 @@ static void core_config_interrupt(void *context)
 {
     struct virtio_pci *card = context;
 
+    card->pci.state_changes++;
     if (card->core->status & SDC_VIRTIO_S_DRIVER_OK)
         raise(card, card->config_vector, ISR_CONFIG);
 }
 
 static void core_ready(void *context)
 {
-    sdc_pci_ready(&((struct virtio_pci *)context)->pci);
+    struct virtio_pci *card = context;
+
+    card->pci.state_changes++;
+    sdc_pci_ready(&card->pci);
 }
 
 static const struct sdc_virtio_core_ops core_ops = {
@@ -163,6 +167,18 @@ static uint32_t card_io_fds(struct sdc_pci_device *device, uint32_t region, stru
     return count;
 }
 
+static void card_adopt_io_fds(struct sdc_pci_device *device, uint32_t region, const int *fds, uint32_t count)
+{
+    struct sdc_virtio_core *core = card_of(device)->core;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (region == VIRTIO_PCI_BAR && i < core->device->queues_count)
+            sdc_virtio_core_set_kick_fd(core, (uint16_t)i, fds[i]);
+        else
+            sdc_fd_close(&(int){fds[i]});
+    }
+}
+
 static void card_close_io_fds(struct sdc_pci_device *device)
 {
     struct sdc_virtio_core *core = card_of(device)->core;
@@ -197,6 +213,9 @@ static int card_access(struct sdc_pci_device *device, struct sdc_pci_access *acc
 {
     struct virtio_pci *card = card_of(device);
 
+    // Notifications change nothing, and are all that comes often.
+    if (access->write && (access->region != VIRTIO_PCI_BAR || access->offset < VIRTIO_PCI_NOTIFY))
+        device->state_changes++;
     switch (access->region) {
     case VIRTIO_PCI_TABLE_BAR:
         sdc_msix_table_access(card->msix_table, card->vectors, access);
@@ -253,13 +272,21 @@ static int card_config_read(struct sdc_pci_device *device, uint32_t offset, uint
     return rc;
 }
 
+void virtio_pci_config_changed(struct virtio_pci *card)
+{
+    const struct sdc_pci_device *device = &card->pci;
+
+    card->msix_enabled = (sdc_get16(&device->config[card->msix_cap + 2]) & SDC_PCI_MSIX_CONTROL_ENABLE) != 0;
+    card->intx_disabled = (sdc_get16(&device->config[SDC_PCI_COMMAND]) & SDC_PCI_COMMAND_INTX_DISABLE) != 0;
+}
+
 static void card_config_written(struct sdc_pci_device *device, uint32_t offset, uint32_t size)
 {
     struct virtio_pci *card = card_of(device);
     struct sdc_pci_access access;
 
-    card->msix_enabled = (sdc_get16(&device->config[card->msix_cap + 2]) & SDC_PCI_MSIX_CONTROL_ENABLE) != 0;
-    card->intx_disabled = (sdc_get16(&device->config[SDC_PCI_COMMAND]) & SDC_PCI_COMMAND_INTX_DISABLE) != 0;
+    device->state_changes++;
+    virtio_pci_config_changed(card);
     if (touches_window(card, offset, size) && window_access(card, true, &access))
         card_access(device, &access);
 }
@@ -312,6 +339,7 @@ static void card_reset(struct sdc_pci_device *device)
 {
     struct virtio_pci *card = card_of(device);
 
+    device->state_changes++;
     sdc_pci_config_reset(device);
     sdc_msix_reset(device, card->msix_table, card->vectors);
     card->msix_enabled = card->intx_disabled = false;
@@ -350,6 +378,12 @@ static const struct sdc_pci_ops card_ops = {
     .intx_level = card_intx_level,
     .io_fds = card_io_fds,
     .close_io_fds = card_close_io_fds,
+    .state_needs = virtio_pci_state_needs,
+    .state_keep = virtio_pci_state_keep,
+    .state_save = virtio_pci_state_save,
+    .state_load = virtio_pci_state_load,
+    .state_stop = virtio_pci_state_stop,
+    .adopt_io_fds = card_adopt_io_fds,
     .destroy = card_destroy,
 };
 
