@@ -32,3 +32,8 @@
 // the process
 #define SDC_LIMIT_THREADS 64
 #define SDC_LIMIT_LOCK_SECONDS 30 // a starting disk waits that long for its predecessor's lock
+
+// the keeper
+#define SDC_LIMIT_SLOTS 16384     // fds that it holds for a device process
+#define SDC_LIMIT_KEEPER_MS 30000 // for it to hand over what it has, or to read what it is sent
+#define SDC_LIMIT_STOP_MS 4000    // for I/O to end when another process is to go on; the rest is left to that one

@@ -44,6 +44,7 @@ static const char usage[] =
     "  --socket-mode=MODE    permissions of the socket, octal\n"
     "  --socket-owner=USER[:GROUP]\n"
     "  --loop=io_uring|epoll what to wait by (io_uring, or epoll where that is not permitted)\n"
+    "  --keeper-fd=N         a socket to the keeper, which holds what another process needs to go on\n"
     "  --ready-fd=N          write READY to this fd when the socket is there\n"
     "  --log-level=error|warning|info|debug (warning)\n"
     "\n"
@@ -132,7 +133,7 @@ static int parse_owner(const struct sdc_option *option, const char *text, struct
 }
 
 struct numbers {
-    uint64_t queues, queue_size, threads, block_size, seg_max, size_max, ready_fd;
+    uint64_t queues, queue_size, threads, block_size, seg_max, size_max, ready_fd, keeper_fd;
     enum sdc_loop_kind loop;
 };
 
@@ -146,6 +147,8 @@ static int check(const struct numbers *numbers, struct sdc_error *err)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--block-size=%u: must be 512 or 4096", (unsigned)numbers->block_size);
     if (numbers->ready_fd != UINT64_MAX && !sdc_fd_is_open((int)numbers->ready_fd))
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--ready-fd=%d: no such fd is open", (int)numbers->ready_fd);
+    if (numbers->keeper_fd != UINT64_MAX && !sdc_fd_is_open((int)numbers->keeper_fd))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--keeper-fd=%d: no such fd is open", (int)numbers->keeper_fd);
     return 0;
 }
 
@@ -172,6 +175,7 @@ static int parse(int argc, char **argv, struct sdc_serve_options *serve, struct 
         {"socket-owner", SDC_OPTION_CALL, &serve->listen, 0, 0, "--socket-owner=libvirt-qemu:kvm", parse_owner},
         {"loop", SDC_OPTION_CALL, &numbers->loop, 0, 0, "--loop=epoll", parse_loop},
         {"ready-fd", SDC_OPTION_NUMBER, &numbers->ready_fd, 0, INT32_MAX, "--ready-fd=3", NULL},
+        {"keeper-fd", SDC_OPTION_NUMBER, &numbers->keeper_fd, 0, INT32_MAX, "--keeper-fd=4", NULL},
         {"log-level", SDC_OPTION_CALL, &sink.level, 0, 0, "--log-level=info", parse_log_level},
         {"help", SDC_OPTION_FLAG, help, 0, 0, "--help", NULL},
     };
@@ -200,6 +204,8 @@ static int serve_until_end(const struct sdc_serve_options *serve, const struct n
     struct sdc_server *server = NULL;
     int rc = sdc_server_new((unsigned)numbers->threads, numbers->loop, &server, err);
 
+    if (rc == 0 && numbers->keeper_fd != UINT64_MAX)
+        rc = sdc_server_keep(server, (int)numbers->keeper_fd, err);
     if (rc == 0)
         rc = sdc_server_add(server, serve, err);
     if (rc == 0 && numbers->ready_fd != UINT64_MAX)
@@ -208,6 +214,8 @@ static int serve_until_end(const struct sdc_serve_options *serve, const struct n
         sdc_ready_notify();
         sdc_log(SDC_LOG_INFO, "%s on %s at %s", serve->device, serve->backend, serve->socket);
         rc = sdc_server_run(server, err);
+        if (rc == 0 && sdc_server_left(server))
+            _exit(0); // another process goes on with the card: to free it here would be to end it
     }
     sdc_server_free(server);
     return rc;
@@ -219,7 +227,7 @@ int sdc_command_serve(int argc, char **argv)
         .card = {.write_cache = true, .packed = true},
         .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
     };
-    struct numbers numbers = {.threads = 1, .ready_fd = UINT64_MAX};
+    struct numbers numbers = {.threads = 1, .ready_fd = UINT64_MAX, .keeper_fd = UINT64_MAX};
     struct sdc_error err = {0};
     bool help = false;
 

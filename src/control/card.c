@@ -7,6 +7,7 @@
 #include "transport/virtio_pci/virtio_pci.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,6 +70,9 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
         block->ops->close(block);
         return rc;
     }
+    snprintf(card->identity, sizeof card->identity, "virtio-blk, queues %u of %u entries, serial %s%s%s%s%s", blk.queues, blk.queue_size,
+             blk.serial, options->block.read_only ? ", read-only" : "", options->write_cache ? "" : ", without a write cache",
+             options->packed ? "" : ", without packed rings", options->in_order ? ", in order" : "");
     device->withheld = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) | (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER);
     card->device = device;
     card->refresh = refresh_virtio_blk;

@@ -36,6 +36,7 @@ struct sdc_card {
     // Home loop: looks at what stands behind the card again.
     void (*refresh)(struct sdc_card *card);
     void *device;
+    char identity[256]; // what must be the same for another process to go on with the card
 };
 
 // The names of the devices, ended by NULL.

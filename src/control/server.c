@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "control/keeper.h"
 #include "os/fd.h"
 #include "os/signals.h"
 #include "transport/vfio_user/vfio_user.h"
@@ -14,6 +15,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MILLISECOND UINT64_C(1000000)
+
+static void end(struct sdc_server *server);
 
 // A card at its socket.
 struct outlet {
@@ -26,6 +31,7 @@ struct outlet {
     struct sdc_socket_place place;
     int fd;
     struct sdc_listener *listener;
+    struct sdc_vfu_record *record; // NULL: there is no keeper
 };
 
 struct sdc_server {
@@ -39,6 +45,11 @@ struct sdc_server {
     // Listeners that are not closed yet; zero: the loops may stop.
     unsigned open;
     bool ending;
+    struct sdc_keeper *keeper;   // NULL: none
+    struct sdc_timer stop_timer; // looks whether I/O has ended
+    unsigned stop_ms;            // since the keeper said stop
+    bool stopping;               // the cards were told
+    bool left;
 };
 
 // --- sockets ---
@@ -105,6 +116,7 @@ static void free_outlet(struct outlet *outlet)
     if (outlet->path)
         sdc_socket_unlisten(outlet->path, &outlet->place);
     sdc_fd_close(&outlet->fd);
+    sdc_vfu_record_close(outlet->record);
     if (outlet->card)
         sdc_card_free(outlet->card);
     free(outlet->path);
@@ -116,13 +128,90 @@ static void free_outlet(struct outlet *outlet)
 static int start_listening(struct outlet *outlet, bool allow_file_memory, struct sdc_error *err)
 {
     struct sdc_loop *home = outlet->server->loops[0];
-    struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = allow_file_memory};
+    struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = allow_file_memory, .record = outlet->record};
     struct sdc_vhu_options vhu = {.name = outlet->name, .path = outlet->dialled, .allow_file_memory = allow_file_memory};
 
     if (outlet->card->shape == SDC_CARD_VHOST)
         return sdc_vhu_listen(home, outlet->fd, outlet->card->vhost, &vhu, &outlet->listener, err);
     return sdc_vfu_listen(home, outlet->fd, outlet->card->pci, &vfu, &outlet->listener, err);
 }
+
+// --- the keeper ---
+
+int sdc_server_keep(struct sdc_server *server, int fd, struct sdc_error *err)
+{
+    return sdc_keeper_open(fd, &server->keeper, err);
+}
+
+static int check_keepable(const struct outlet *outlet, const struct sdc_serve_options *options, struct sdc_error *err)
+{
+    if (outlet->card->shape != SDC_CARD_PCI || !outlet->card->pci->ops->state_needs)
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "socket '%s': with a keeper only vfio-user is served", options->socket);
+    if (outlet->path)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': with a keeper it must outlast this process; type fd:N",
+                             options->socket);
+    if (strncmp(options->backend, "ram:", 4) == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "backend '%s': with a keeper it must outlast this process; type the path of a "
+                             "file", options->backend);
+    return 0;
+}
+
+static int open_record(struct outlet *outlet, const struct sdc_serve_options *options, struct sdc_error *err)
+{
+    struct sdc_keeper *keeper = outlet->server->keeper;
+    int rc = keeper ? check_keepable(outlet, options, err) : 0;
+
+    if (rc == 0 && keeper)
+        rc = sdc_vfu_record_open(outlet->card->pci, outlet->card->identity, sdc_keeper_slots(keeper), &outlet->record, err);
+    return rc;
+}
+
+static bool all_idle(const struct sdc_server *server)
+{
+    for (const struct outlet *outlet = server->outlets; outlet; outlet = outlet->next) {
+        if (outlet->card->pci->ops->busy(outlet->card->pci))
+            return false;
+    }
+    return true;
+}
+
+static void look_whether_idle(struct sdc_timer *timer)
+{
+    struct sdc_server *server = sdc_container(timer, struct sdc_server, stop_timer);
+
+    // What was begun (a queue's start, a new map) ends first.
+    if (!server->stopping && all_idle(server)) {
+        server->stopping = true;
+        for (struct outlet *outlet = server->outlets; outlet; outlet = outlet->next)
+            outlet->card->pci->ops->state_stop(outlet->card->pci);
+    }
+    // What does not end now is in the record, and will be done again.
+    bool ended = server->stopping && all_idle(server);
+    if (!ended && ++server->stop_ms <= SDC_LIMIT_STOP_MS && sdc_loop_timer_set(server->loops[0], timer, MILLISECOND) == 0)
+        return;
+    server->left = true;
+    for (unsigned i = 0; i < server->loops_count; i++)
+        sdc_loop_stop(server->loops[i]);
+}
+
+static void keeper_says_stop(void *context)
+{
+    struct sdc_server *server = context;
+
+    if (server->ending)
+        return;
+    server->ending = true;
+    for (struct outlet *outlet = server->outlets; outlet; outlet = outlet->next)
+        sdc_listener_hold(outlet->listener);
+    look_whether_idle(&server->stop_timer);
+}
+
+bool sdc_server_left(const struct sdc_server *server)
+{
+    return server->left;
+}
+
+// --- cards ---
 
 int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err)
 {
@@ -143,6 +232,8 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
     if (rc == 0)
         rc = open_socket(outlet, options, socket, err);
     if (rc == 0)
+        rc = open_record(outlet, options, err);
+    if (rc == 0)
         rc = start_listening(outlet, options->allow_file_memory, err);
     if (rc < 0) {
         free_outlet(outlet);
@@ -151,7 +242,13 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
     outlet->next = server->outlets;
     server->outlets = outlet;
     server->open++;
-    return 0;
+    rc = sdc_listener_resume(outlet->listener, err);
+    if (rc < 0) {
+        // What was begun is ended in order.
+        end(server);
+        sdc_loop_run(server->loops[0]);
+    }
+    return rc;
 }
 
 // --- running ---
@@ -192,6 +289,11 @@ static void signal_arrived(struct sdc_watch *watch, uint32_t events)
     }
 }
 
+static void keeper_gone(void *context)
+{
+    end(context);
+}
+
 static void *run_loop(void *loop)
 {
     sdc_loop_run(loop);
@@ -207,6 +309,11 @@ static void join(struct sdc_server *server)
 
 int sdc_server_run(struct sdc_server *server, struct sdc_error *err)
 {
+    struct sdc_keeper *keeper = server->keeper;
+    int ready = keeper ? sdc_keeper_ready(keeper, server->loops[0], keeper_says_stop, keeper_gone, server, err) : 0;
+
+    if (ready < 0)
+        return ready;
     for (unsigned i = 1; i < server->loops_count; i++) {
         int rc = pthread_create(&server->threads[i], NULL, run_loop, server->loops[i]);
         if (rc != 0) {
@@ -220,6 +327,8 @@ int sdc_server_run(struct sdc_server *server, struct sdc_error *err)
     }
     sdc_loop_run(server->loops[0]);
     join(server);
+    if (server->left)
+        sdc_keeper_stopped(server->keeper);
     return 0;
 }
 
@@ -247,6 +356,7 @@ int sdc_server_new(unsigned threads, enum sdc_loop_kind kind, struct sdc_server 
         kind = sdc_loop_kind(server->loops[0]);
         server->loops_count++;
     }
+    server->stop_timer.expired = look_whether_idle;
     server->signals = (struct sdc_watch){.fd = server->signals_fd, .wanted = SDC_READABLE, .ready = signal_arrived};
     int rc = sdc_loop_watch(server->loops[0], &server->signals);
     if (rc < 0) {
@@ -270,6 +380,7 @@ void sdc_server_free(struct sdc_server *server)
         server->outlets = outlet->next;
         free_outlet(outlet);
     }
+    sdc_keeper_close(server->keeper);
     for (unsigned i = 0; i < server->loops_count; i++)
         sdc_loop_free(server->loops[i]);
     sdc_fd_close(&server->signals_fd);

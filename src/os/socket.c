@@ -175,7 +175,20 @@ static int take_fds(struct cmsghdr *control, int fds[SDC_SOCKET_FDS_MAX], int co
     return count;
 }
 
-ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET_FDS_MAX], int *fds_count)
+// The kernel writes into note how much it has moved (struct mmsghdr), or returns it if there is none.
+static ssize_t receive(int fd, struct msghdr *message, struct mmsghdr *note)
+{
+    const int flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
+
+    if (!note)
+        return recvmsg(fd, message, flags);
+    note->msg_hdr = *message;
+    int ret = recvmmsg(fd, note, 1, flags, NULL);
+    *message = note->msg_hdr;
+    return ret < 0 ? -1 : (ssize_t)note->msg_len;
+}
+
+ssize_t sdc_socket_receive_noted(int fd, void *buffer, size_t size, int fds[SDC_SOCKET_FDS_MAX], int *fds_count, void *note)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * SDC_SOCKET_FDS_MAX)];
     struct iovec iov = {buffer, size};
@@ -184,7 +197,7 @@ ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET
     *fds_count = 0;
     ssize_t ret;
     do
-        ret = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        ret = receive(fd, &message, note);
     while (ret < 0 && errno == EINTR);
     if (ret < 0)
         return -errno;
@@ -201,10 +214,24 @@ ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET
     return ret;
 }
 
+ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET_FDS_MAX], int *fds_count)
+{
+    return sdc_socket_receive_noted(fd, buffer, size, fds, fds_count, NULL);
+}
+
 // --- send ---
 
-ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, const int *fds,
-                        unsigned fds_count)
+static ssize_t send_message(int fd, const struct msghdr *message, struct mmsghdr *note)
+{
+    const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+
+    if (!note)
+        return sendmsg(fd, message, flags);
+    note->msg_hdr = *message;
+    return sendmmsg(fd, note, 1, flags) < 0 ? -1 : (ssize_t)note->msg_len;
+}
+
+ssize_t sdc_socket_send_noted(int fd, const struct iovec *iov, unsigned iov_count, const int *fds, unsigned fds_count, void *note)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int) * SDC_SOCKET_FDS_MAX)];
     struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = iov_count};
@@ -222,9 +249,54 @@ ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, con
     }
     ssize_t ret;
     do
-        ret = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ret = send_message(fd, &message, note);
     while (ret < 0 && errno == EINTR);
     return ret < 0 ? -errno : ret;
+}
+
+ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, const int *fds,
+                        unsigned fds_count)
+{
+    return sdc_socket_send_noted(fd, iov, iov_count, fds, fds_count, NULL);
+}
+
+void sdc_socket_note_clear(void *note)
+{
+    _Static_assert(sizeof(struct mmsghdr) <= SDC_SOCKET_NOTE, "a note holds what the kernel writes");
+    memset(note, 0, SDC_SOCKET_NOTE);
+}
+
+uint32_t sdc_socket_note(const void *note)
+{
+    struct mmsghdr copy;
+
+    memcpy(&copy, note, sizeof copy);
+    return copy.msg_len;
+}
+
+// Where bytes were received, the kernel has written how much came beside them.
+bool sdc_socket_note_has_fds(const void *note)
+{
+    struct mmsghdr copy;
+
+    memcpy(&copy, note, sizeof copy);
+    return copy.msg_len > 0 && copy.msg_hdr.msg_controllen > 0;
+}
+
+void sdc_socket_note_fds_safe(void *note)
+{
+    __atomic_store_n(&((struct mmsghdr *)note)->msg_hdr.msg_controllen, 0, __ATOMIC_RELEASE);
+}
+
+bool sdc_socket_is_seqpacket(int fd)
+{
+    int domain = 0, type = 0;
+    socklen_t size = sizeof domain;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
+        return false;
+    size = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && domain == AF_UNIX && type == SOCK_SEQPACKET;
 }
 
 bool sdc_socket_drained(int fd)

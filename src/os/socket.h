@@ -54,5 +54,19 @@ ssize_t sdc_socket_receive(int fd, void *buffer, size_t size, int fds[SDC_SOCKET
 ssize_t sdc_socket_send(int fd, const struct iovec *iov, unsigned iov_count, const int *fds, unsigned fds_count);
 // Whether the peer has received all that was sent.
 bool sdc_socket_drained(int fd);
+// The same two with a note of how much was moved, in memory that outlasts the process (SDC_SOCKET_NOTE bytes, 8-byte aligned): the kernel
+// makes it in the very call, so that whoever is killed around it leaves behind what is true.
+enum { SDC_SOCKET_NOTE = 64 };
+ssize_t sdc_socket_receive_noted(int fd, void *buffer, size_t size, int fds[SDC_SOCKET_FDS_MAX], int *fds_count, void *note);
+ssize_t sdc_socket_send_noted(int fd, const struct iovec *iov, unsigned iov_count, const int *fds, unsigned fds_count, void *note);
+void sdc_socket_note_clear(void *note);
+// Bytes that were moved since the note was cleared. Whoever left it may lie.
+uint32_t sdc_socket_note(const void *note);
+// Whether fds came too, and the process that received them has not said that they are safe.
+bool sdc_socket_note_has_fds(const void *note);
+void sdc_socket_note_fds_safe(void *note);
+// Whether fd is a Unix socket that keeps messages apart (SOCK_SEQPACKET).
+bool sdc_socket_is_seqpacket(int fd);
+
 // Reads away what has arrived, then closes: QEMU aborts if it is closed with unread input.
 void sdc_socket_close_read_out(int *fd);

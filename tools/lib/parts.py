@@ -180,6 +180,13 @@ def run_attack_repeated(part, log):
         run_attack(part, log)
 
 
+def run_state(part, log):
+    """Cards that are stopped and killed under load, 1,000 times in all over each kind of loop."""
+    for env in ({}, EPOLL):
+        python_tests(part, log, TOP / "build/sidecard", "-k", "loaded_card", "tests/attack/test_p_state.py",
+                     env=dict(env, SIDECARD_STATE_CYCLES="125"), timeout=3600)
+
+
 def run_attack_tsan(part, log):
     """Each server has its loops' threads, and with epoll those for file I/O: so over both."""
     binary = " ".join([*loads.without_randomisation(), str(TOP / "build-tsan/sidecard")])
@@ -249,6 +256,10 @@ def all_parts():
         Part("docs", "manual pages and links against the program", "product", run_docs),
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
         Part("asan-epoll", "the attack suite over epoll under ASan and UBSan", "asan", run_asan_epoll, long=True),
+        Part("state", "cards stopped and killed under load go on in fresh processes", "product", run_state, long=True),
+        Part("valgrind", "requests and rings under valgrind", "product", run_valgrind, long=True),
+
+
         Part("kills-long", "the same killed 1,000 times", "product", run_kills_long, long=True),
         Part("attack-tsan", "the attack suite over both kinds of loop under TSan", "tsan", run_attack_tsan, long=True),
         Part("valgrind", "unit tests, requests and rings under valgrind", "tests", run_valgrind, long=True),

@@ -16,6 +16,7 @@ struct sdc_guest_file {
     dev_t device;
     ino_t inode;
     bool writable;
+    uint32_t slot;
 };
 
 // A published map on its way back to the home loop.
@@ -36,6 +37,8 @@ static void release_file(struct sdc_mapping *mapping)
     while (*link != file)
         link = &(*link)->next;
     *link = file->next;
+    if (file->slot != SDC_SLOT_NONE && file->memory->slot_free)
+        file->memory->slot_free(file->memory, file->slot);
     sdc_unmap(mapping->base, mapping->size);
     free(file);
 }
@@ -59,7 +62,8 @@ static int open_file(struct sdc_guest_memory *memory, int fd, const struct sdc_f
         return rc;
     }
     *file = (struct sdc_guest_file){
-        .memory = memory, .next = memory->files, .device = id->device, .inode = id->inode, .writable = id->writable};
+        .memory = memory, .next = memory->files, .device = id->device, .inode = id->inode, .writable = id->writable,
+        .slot = SDC_SLOT_NONE};
     file->mapping.base = base;
     file->mapping.size = id->size;
     file->mapping.release = release_file;
@@ -93,6 +97,25 @@ int sdc_guest_memory_find(struct sdc_guest_memory *memory, int fd, uint64_t offs
     if (rc == 0)
         region->host = region->mapping->base + offset;
     return rc;
+}
+
+int sdc_guest_memory_find_in_slot(struct sdc_guest_memory *memory, uint32_t slot, uint64_t offset, struct sdc_region *region)
+{
+    for (struct sdc_guest_file *file = memory->files; file; file = file->next) {
+        if (file->slot != slot || !sdc_within(offset, region->size, file->mapping.size) ||
+            (region->access & SDC_ACCESS_WRITE && !file->writable))
+            continue;
+        sdc_mapping_ref(&file->mapping);
+        region->mapping = &file->mapping;
+        region->host = file->mapping.base + offset;
+        return 0;
+    }
+    return -ENOENT;
+}
+
+uint32_t *sdc_guest_memory_slot(const struct sdc_region *region)
+{
+    return &sdc_container(region->mapping, struct sdc_guest_file, mapping)->slot;
 }
 
 // --- maps ---

@@ -112,6 +112,26 @@ int sdc_listener_dial_new(struct sdc_loop *loop, const char *path, const char *n
     return 0;
 }
 
+int sdc_listener_resume(struct sdc_listener *listener, struct sdc_error *err)
+{
+    if (!listener->ops->resume)
+        return 0;
+    int rc = listener->ops->resume(listener->context, listener, &listener->session, err);
+    if (!listener->session)
+        return rc;
+    sdc_loop_rewatch(listener->loop, &listener->watch, 0);
+    if (rc == 0)
+        sdc_log(SDC_LOG_INFO, "%s: goes on with a client", listener->name);
+    return rc;
+}
+
+void sdc_listener_hold(struct sdc_listener *listener)
+{
+    sdc_loop_rewatch(listener->loop, &listener->watch, 0);
+    if (listener->session)
+        listener->ops->hold(listener->session);
+}
+
 int sdc_listener_new(struct sdc_loop *loop, int fd, const char *name, const struct sdc_listener_ops *ops, void *context,
                      struct sdc_listener **out, struct sdc_error *err)
 {

@@ -157,6 +157,7 @@ int vfu_dispatch(struct vfu_session *session, const struct sdc_vfu_header *heade
         .size = header->msg_size - (uint32_t)sizeof *header,
         .fds = arrival->fds,
         .fds_count = arrival->count,
+        .slots = arrival->slots,
     };
 
     int rc = check(session, type, &message, arrival);

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "os/fd.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -52,6 +53,18 @@ bool vfu_dma_reachable(const struct vfu_session *session, uint64_t iova, uint64_
 
 // --- DMA_MAP ---
 
+// A file that is new to us is kept in the slot in which its fd arrived.
+static void keep_mapped(struct vfu_session *session, struct vfu_message *message, const struct sdc_region *region)
+{
+    uint32_t *slot = region->host ? sdc_guest_memory_slot(region) : NULL;
+
+    if (slot && *slot == SDC_SLOT_NONE) {
+        *slot = message->slots[0];
+        message->slots[0] = SDC_SLOT_NONE;
+    }
+    vfu_record_mapped(session->record, region, slot ? *slot : SDC_SLOT_NONE);
+}
+
 int vfu_dma_map(struct vfu_session *session, struct vfu_message *message)
 {
     struct sdc_vfu_dma_map map;
@@ -78,12 +91,40 @@ int vfu_dma_map(struct vfu_session *session, struct vfu_message *message)
     int rc = message->fds_count > 0 ? sdc_guest_memory_find(&session->dma.memory, message->fds[0], map.offset, &region) : 0;
     if (rc == 0)
         rc = sdc_region_table_add(&session->dma.memory.table, &region);
+    if (rc == 0)
+        keep_mapped(session, message, &region);
     sdc_mapping_unref(region.mapping);
     if (rc < 0)
         return rc;
     session->dma.changed = session->dma.holding = true;
     vfu_reply(session, &message->header, 0);
     return 0;
+}
+
+int vfu_dma_resume(struct vfu_session *session, const struct sdc_state_region *entry)
+{
+    struct sdc_guest_memory *memory = &session->dma.memory;
+    struct sdc_region region = {.iova = entry->iova, .size = entry->size,
+                                .access = entry->access & (SDC_ACCESS_READ | SDC_ACCESS_WRITE)};
+    int rc = 0;
+
+    if ((entry->iova | entry->size | entry->offset) % PAGE != 0 || entry->size == 0 || entry->size > SDC_LIMIT_DMA_REGION_BYTES ||
+        region.access == 0)
+        return -EINVAL;
+    // Many regions look into one file.
+    if (entry->slot != SDC_SLOT_NONE)
+        rc = sdc_guest_memory_find_in_slot(memory, entry->slot, entry->offset, &region);
+    if (rc == -ENOENT) {
+        int fd = session->record->slots->ops->take(session->record->slots, entry->slot);
+        rc = fd < 0 ? fd : sdc_guest_memory_find(memory, fd, entry->offset, &region);
+        sdc_fd_close(&fd);
+        if (rc == 0)
+            *sdc_guest_memory_slot(&region) = entry->slot;
+    }
+    if (rc == 0)
+        rc = sdc_region_table_add(&memory->table, &region);
+    sdc_mapping_unref(region.mapping);
+    return rc;
 }
 
 // --- DMA_UNMAP ---
@@ -117,6 +158,10 @@ static bool unmap_finished(struct vfu_session *session)
         return false;
     if (drained) {
         vfu_remote_pump(session); // what queues wrote to their rings there goes before the reply; nothing may go behind it
+        if (dma->unmap.flags & SDC_VFU_UNMAP_ALL)
+            vfu_record_unmapped_all(session->record);
+        else
+            vfu_record_unmapped(session->record, dma->unmap.address);
         reply_unmap(session);
     } else {
         sdc_log_peer("%s: DMA_UNMAP of %#" PRIx64 " + %#" PRIx64 ": I/O on it does not end", session->options->name,

@@ -22,10 +22,13 @@ int vfu_irqs_init(struct vfu_irqs *irqs, const struct sdc_pci_device *device)
         set->fds = malloc(set->count * sizeof *set->fds);
         if (set->fds)
             memset(set->fds, 0xff, set->count * sizeof *set->fds);
+        set->slots = malloc(set->count * sizeof *set->slots);
+        for (uint32_t i = 0; set->slots && i < set->count; i++)
+            set->slots[i] = SDC_SLOT_NONE;
         set->masked = calloc(set->count, sizeof *set->masked);
         set->pending = calloc(set->count, sizeof *set->pending);
         set->switches = calloc(set->count, 2 * sizeof(struct vfu_irq_switch *));
-        if (!set->fds || !set->masked || !set->pending || !set->switches)
+        if (!set->fds || !set->slots || !set->masked || !set->pending || !set->switches)
             return -ENOMEM;
     }
     return 0;
@@ -38,6 +41,7 @@ void vfu_irqs_destroy(struct vfu_irqs *irqs)
         for (uint32_t i = 0; set->fds && i < set->count; i++)
             sdc_fd_close(&set->fds[i]);
         free(set->fds);
+        free(set->slots);
         free(set->masked);
         free(set->pending);
         free(set->switches);
@@ -145,6 +149,7 @@ struct request {
     const uint8_t *bools; // DATA_BOOL: one for each vector
     int *fds;             // DATA_EVENTFD: one for each vector, or none at all
     int fds_count;
+    uint32_t *slots;
 };
 
 // Whether the request means the i-th vector of its range.
@@ -153,10 +158,14 @@ static bool means(const struct request *request, uint32_t i)
     return !request->bools || request->bools[i];
 }
 
-static void disable(struct vfu_irq_set *set, uint32_t start, uint32_t count)
+static void disable(struct vfu_session *session, enum sdc_pci_irq kind, uint32_t start, uint32_t count)
 {
+    struct vfu_irq_set *set = &session->irqs.sets[kind];
+
     for (uint32_t i = start; i < start + count; i++) {
         sdc_fd_close(&set->fds[i]);
+        vfu_record_drop(session->record, set->slots[i]);
+        set->slots[i] = SDC_SLOT_NONE;
         set->masked[i] = set->pending[i] = false;
     }
 }
@@ -167,10 +176,12 @@ static void assign(struct vfu_session *session, const struct request *request)
     struct vfu_irq_set *set = &session->irqs.sets[kind];
     uint32_t start = request->set.start;
 
-    disable(set, start, request->set.count);
+    disable(session, kind, start, request->set.count);
     for (int i = 0; i < request->fds_count; i++) {
         set->fds[start + (uint32_t)i] = request->fds[i];
         request->fds[i] = -1;
+        set->slots[start + (uint32_t)i] = request->slots[i];
+        request->slots[i] = SDC_SLOT_NONE;
         catch_up(&session->irqs, session->device, kind, start + (uint32_t)i);
     }
 }
@@ -182,7 +193,7 @@ static void trigger(struct vfu_session *session, const struct request *request)
     if (set->flags & SDC_VFU_IRQ_DATA_EVENTFD) {
         assign(session, request);
     } else if (set->count == 0) { // DATA_NONE: the whole kind is switched off
-        disable(&session->irqs.sets[set->index], 0, session->irqs.sets[set->index].count);
+        disable(session, set->index, 0, session->irqs.sets[set->index].count);
         vfu_irq_switches_clear(session, set->index);
     } else {
         for (uint32_t i = 0; i < set->count; i++) {
@@ -209,6 +220,8 @@ static int set_switches(struct vfu_session *session, const struct request *reque
     int rc = 0;
 
     for (uint32_t i = 0; i < set->count && rc == 0; i++) {
+        if (request->fds_count > 0)
+            vfu_record_fail(session->record, "interrupts are masked by eventfds");
         if (request->fds_count > 0)
             rc = vfu_irq_switch_set(session, set->index, set->start + i, masks, &request->fds[i]);
         else
@@ -238,6 +251,7 @@ static int check(struct vfu_session *session, struct vfu_message *message, struc
 
     request->fds = message->fds;
     request->fds_count = message->fds_count;
+    request->slots = message->slots;
     request->bools = data == SDC_VFU_IRQ_DATA_BOOL ? message->payload + sizeof *set : NULL;
     if (message->size - sizeof *set != (request->bools ? set->count : 0))
         return -EINVAL;
@@ -273,6 +287,7 @@ int vfu_set_irqs(struct vfu_session *session, struct vfu_message *message)
     else
         set_masks(session, &request, masks);
     pthread_mutex_unlock(&session->irqs.lock);
+    vfu_record_irqs_changed(session->record);
     if (rc == 0)
         vfu_reply(session, &message->header, 0);
     return rc;

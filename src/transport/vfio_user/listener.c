@@ -33,7 +33,25 @@ static void end_session(void *session)
     vfu_session_end(session);
 }
 
-static const struct sdc_listener_ops ops = {.open = open_session, .end = end_session, .free = free};
+static int resume_session(void *context, struct sdc_listener *listener, void **session, struct sdc_error *err)
+{
+    struct door *door = context;
+    struct vfu_session *resumed = NULL;
+
+    if (!door->options.record || !sdc_vfu_record_has_session(door->options.record))
+        return 0;
+    int rc = vfu_session_resume(door->loop, door->device, &door->options, session_ended, listener, &resumed, err);
+    *session = resumed;
+    return rc;
+}
+
+static void hold_session(void *session)
+{
+    vfu_session_hold(session);
+}
+
+static const struct sdc_listener_ops ops = {
+    .open = open_session, .resume = resume_session, .hold = hold_session, .end = end_session, .free = free};
 
 int sdc_vfu_listen(struct sdc_loop *loop, int fd, struct sdc_pci_device *device, const struct sdc_vfu_options *options,
                    struct sdc_listener **listener, struct sdc_error *err)

@@ -112,6 +112,7 @@ int vfu_get_region_io_fds(struct vfu_session *session, struct vfu_message *messa
     int rc = vfu_reply_with_fds(session, &message->header, size, fds, count, &room);
     if (rc < 0 || !room)
         return rc;
+    vfu_record_io_fds(session->record, info.index, fds, count);
     memcpy(room, &info, sizeof info);
     describe_io_fds(offered, count, room + sizeof info);
     return 0;

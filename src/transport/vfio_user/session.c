@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "os/fd.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -72,6 +73,7 @@ static void take_down(struct vfu_session *session)
     if (session->closing == VFU_CLOSE_END && !device->ops->busy(device) && session->dma.memory.maps_alive == 0) {
         if (device->ops->close_io_fds)
             device->ops->close_io_fds(device);
+        vfu_record_end(session);
         device->host = NULL;
         sdc_loop_undefer(session->loop, &session->step);
         session->ended(session);
@@ -178,6 +180,7 @@ static void process(struct vfu_session *session)
             vfu_session_close(session, have < 0 ? "a message of an impossible size" : "the client broke the protocol");
         else if (session->state != VFU_CLOSING)
             vfu_stream_consume(&session->stream, header.msg_size);
+        vfu_record_commit(session);
     }
 }
 
@@ -236,10 +239,13 @@ static void run_step(struct sdc_deferred *deferred)
 {
     struct vfu_session *session = sdc_container(deferred, struct vfu_session, step);
 
+    if (session->held)
+        return;
     if (session->state != VFU_CLOSING)
         process(session);
     if (session->state != VFU_CLOSING)
         vfu_remote_pump(session);
+    vfu_record_commit(session);
     if (session->state != VFU_CLOSING)
         send_replies(session);
     if (session->state != VFU_CLOSING && session->twin.on)
@@ -289,6 +295,11 @@ static const struct sdc_pci_host_ops host_ops = {
     .ready = host_ready,
 };
 
+static void slot_free(struct sdc_guest_memory *memory, uint32_t slot)
+{
+    vfu_record_drop(sdc_container(memory, struct vfu_session, dma.memory)->record, slot);
+}
+
 static void memory_released(struct sdc_guest_memory *memory)
 {
     vfu_session_step(sdc_container(memory, struct vfu_session, dma.memory));
@@ -296,9 +307,9 @@ static void memory_released(struct sdc_guest_memory *memory)
 
 // --- life ---
 
-struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device,
-                                    const struct sdc_vfu_options *options, void (*ended)(struct vfu_session *session),
-                                    void *context)
+// One that nobody knows of yet.
+static struct vfu_session *make(struct sdc_loop *loop, int fd, struct sdc_pci_device *device, const struct sdc_vfu_options *options,
+                                void (*ended)(struct vfu_session *session), void *context)
 {
     struct vfu_session *session = calloc(1, sizeof *session);
     if (!session)
@@ -316,10 +327,12 @@ struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pc
         .notice = {.expired = run_notice},
         .step = {.run = run_step},
         .max_data_xfer_size = SDC_LIMIT_DATA_XFER,
+        .record = options->record,
         .dma.memory = {.loop = loop,
                        .name = options->name,
                        .allow_plain_files = options->allow_file_memory,
-                       .released = memory_released},
+                       .released = memory_released,
+                       .slot_free = slot_free},
         .begun = UINT64_MAX,
         .ended = ended,
         .context = context,
@@ -327,20 +340,89 @@ struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pc
     vfu_remote_init(&session->remote, loop);
     vfu_twin_init(&session->twin);
     int rc = vfu_stream_init(&session->stream, fd);
+    session->stream.record = session->record;
     if (rc == 0)
         rc = vfu_irqs_init(&session->irqs, device);
-    if (rc == 0)
-        rc = sdc_loop_timer_set(loop, &session->deadline, SDC_LIMIT_HANDSHAKE_SECONDS * SECOND);
-    if (rc == 0)
-        rc = sdc_loop_watch(loop, &session->watch);
     if (rc < 0) {
-        sdc_loop_timer_clear(loop, &session->deadline);
+        vfu_stream_close(&session->stream);
+        vfu_session_free(session);
+        return NULL;
+    }
+    return session;
+}
+
+// Begins to listen to the client.
+static int open_ears(struct vfu_session *session)
+{
+    int rc = 0;
+
+    if (session->state == VFU_NEW)
+        rc = sdc_loop_timer_set(session->loop, &session->deadline, SDC_LIMIT_HANDSHAKE_SECONDS * SECOND);
+    if (rc == 0)
+        rc = sdc_loop_watch(session->loop, &session->watch);
+    if (rc < 0)
+        sdc_loop_timer_clear(session->loop, &session->deadline);
+    return rc;
+}
+
+struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device,
+                                    const struct sdc_vfu_options *options, void (*ended)(struct vfu_session *session),
+                                    void *context)
+{
+    struct vfu_session *session = make(loop, fd, device, options, ended, context);
+
+    if (!session)
+        return NULL;
+    if (vfu_record_begin(session) < 0 || open_ears(session) < 0) {
         vfu_stream_close(&session->stream);
         vfu_session_free(session);
         return NULL;
     }
     device->host = &session->host;
     return session;
+}
+
+// What it has is the keeper's too, and another process may do better: the client is told nothing, the record stays as it is.
+static void give_up(struct vfu_session *session)
+{
+    session->record = session->stream.record = NULL;
+    sdc_fd_close(&session->stream.fd);
+    vfu_session_close(session, "its record cannot be gone on with");
+}
+
+int vfu_session_resume(struct sdc_loop *loop, struct sdc_pci_device *device, const struct sdc_vfu_options *options,
+                       void (*ended)(struct vfu_session *session), void *context, struct vfu_session **out, struct sdc_error *err)
+{
+    struct sdc_slots *slots = options->record->slots;
+    int fd = slots->ops->take(slots, options->record->socket_slot);
+
+    *out = NULL;
+    if (fd < 0 || sdc_fd_set_nonblocking(fd) < 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the state record's client is not among the keeper's fds");
+    struct vfu_session *session = make(loop, fd, device, options, ended, context);
+    if (!session)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a session");
+    *out = session;
+    device->host = &session->host;
+    int rc = vfu_record_resume(session, err);
+    if (rc == 0 && open_ears(session) < 0)
+        rc = sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a session");
+    if (rc < 0)
+        give_up(session);
+    else if (session->record->lost)
+        vfu_session_close(session, "messages were under way that nobody else can go on with");
+    else
+        vfu_session_step(session);
+    return rc;
+}
+
+void vfu_session_hold(struct vfu_session *session)
+{
+    session->held = true;
+    sdc_loop_unwatch(session->loop, &session->watch);
+    sdc_loop_timer_clear(session->loop, &session->deadline);
+    sdc_loop_timer_clear(session->loop, &session->patience);
+    sdc_loop_timer_clear(session->loop, &session->notice);
 }
 
 void vfu_session_free(struct vfu_session *session)

@@ -9,6 +9,7 @@
 #include "os/socket.h"
 #include "transport/common/guest_memory.h"
 #include "transport/common/remote.h"
+#include "transport/vfio_user/record.h"
 #include "transport/vfio_user/vfio_user.h"
 #include "wire/vfio_user.h"
 #include "wire/vfio_user_version.h"
@@ -32,6 +33,7 @@ struct vfu_irq_switch;
 struct vfu_irq_set {
     uint32_t count;
     int *fds;      // eventfds; -1: none
+    uint32_t *slots; // that they are kept in, or SDC_SLOT_NONE. Home loop
     bool *masked;  // INTx masks itself when it fires
     bool *pending; // MSI: it was raised while it was masked. MSI-X has the device's pending bits, INTx its level.
     struct vfu_irq_switch **switches; // two a vector: the one that unmasks it, the one that masks it; NULL: none. Home loop
@@ -50,6 +52,7 @@ struct vfu_arrival {
     int count;
     bool lost; // some could not be kept: more than one message may have, or the kernel cut them
     int fds[SDC_LIMIT_MESSAGE_FDS];
+    uint32_t slots[SDC_LIMIT_MESSAGE_FDS]; // that they are kept in; who keeps one sets it to SDC_SLOT_NONE here
 };
 
 // Messages with fds that may be here at a time: while one command waits, others are read behind it.
@@ -66,6 +69,7 @@ enum { VFU_DEPARTURES = 8 };
 
 struct vfu_stream {
     int fd;
+    struct sdc_vfu_record *record; // NULL: none is kept
     uint8_t *in;
     size_t in_size; // allocated
     size_t in_used;
@@ -100,6 +104,9 @@ uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size);
 // These fds go with the message that is appended next; they stay the caller's, open until the stream has sent it or is closed.
 // -EBUSY: the peer leaves too many unread as it is.
 int vfu_stream_attach(struct vfu_stream *stream, const int *fds, unsigned count);
+// What was received by another process, from a position on, and that it had fds with the last message of which nothing is known.
+int vfu_stream_fill(struct vfu_stream *stream, uint64_t position, const uint8_t *bytes, uint64_t size);
+void vfu_stream_lose_fds(struct vfu_stream *stream);
 // Sends what can be sent. 0 (look at vfu_stream_unsent) or an error.
 int vfu_stream_send(struct vfu_stream *stream);
 size_t vfu_stream_unsent(const struct vfu_stream *stream);
@@ -175,6 +182,7 @@ struct vfu_message {
     uint32_t size;          // of the payload, bytes; inside the table's bounds
     int *fds;               // a handler that keeps one sets it to -1 here
     int fds_count;          // inside the table's bounds
+    uint32_t *slots;        // that the fds are kept in; a handler that keeps one sets it to SDC_SLOT_NONE here
 };
 
 // What a handler can say besides 0 (done) and a negative errno (refused).
@@ -245,6 +253,8 @@ struct vfu_session {
     uint8_t *access_data;           // of a region read
     uint32_t access_size;           // allocated
     bool impatient;                 // patience ran out
+    struct sdc_vfu_record *record;  // NULL: none is kept
+    bool held;                      // nothing is handled or received any more: another process goes on
     bool parked;                    // the next message must wait: nothing is read meanwhile
     bool full;                      // no more can be received until a command is done
     uint64_t begun;                 // stream.messages when the deadline was set
@@ -276,6 +286,8 @@ uint64_t vfu_region_size(const struct sdc_pci_device *device, uint32_t index);
 
 // Publishes the table as it is and gives it to the card; done when the card is not busy any more.
 int vfu_dma_publish(struct vfu_session *session);
+// A region that another process had. 0 or a negative errno.
+int vfu_dma_resume(struct vfu_session *session, const struct sdc_state_region *entry);
 // The session ends: the card forgets all memory. Done when the card is not busy and maps_alive is 0.
 void vfu_dma_withdraw(struct vfu_session *session);
 // Whether all of [iova, iova + size) is the client's memory and may be accessed so. Until it is told that it was unmapped, it is.
@@ -308,6 +320,12 @@ int vfu_session_wait(struct vfu_session *session, const struct sdc_vfu_header *c
 struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pci_device *device,
                                     const struct sdc_vfu_options *options, void (*ended)(struct vfu_session *session),
                                     void *context);
+// The session that options->record has, whose process is no more: goes on with it. 0, or a negative errno with err filled; *session is one
+// that ends, then, or NULL.
+int vfu_session_resume(struct sdc_loop *loop, struct sdc_pci_device *device, const struct sdc_vfu_options *options,
+                       void (*ended)(struct vfu_session *session), void *context, struct vfu_session **session, struct sdc_error *err);
+// Another process is to go on with it: nothing is handled any more.
+void vfu_session_hold(struct vfu_session *session);
 // The server ends. A client that has asked for it is told (the REQ interrupt) and has a while to go by itself.
 void vfu_session_end(struct vfu_session *session);
 // Ends it, whatever its state; reason is for the log.

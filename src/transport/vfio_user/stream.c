@@ -23,10 +23,12 @@ int vfu_stream_init(struct vfu_stream *stream, int fd)
     return stream->in ? 0 : -ENOMEM;
 }
 
-static void close_arrival(struct vfu_arrival *arrival)
+static void close_arrival(struct vfu_stream *stream, struct vfu_arrival *arrival)
 {
-    for (int i = 0; i < arrival->count; i++)
+    for (int i = 0; i < arrival->count; i++) {
         sdc_fd_close(&arrival->fds[i]);
+        vfu_record_drop(stream->record, arrival->slots[i]);
+    }
     *arrival = (struct vfu_arrival){0};
 }
 
@@ -34,7 +36,7 @@ void vfu_stream_close(struct vfu_stream *stream)
 {
     sdc_socket_close_read_out(&stream->fd);
     for (unsigned i = 0; i < VFU_ARRIVALS; i++)
-        close_arrival(&stream->arrivals[i]);
+        close_arrival(stream, &stream->arrivals[i]);
     free(stream->in);
     free(stream->out);
     free(stream->reply);
@@ -104,12 +106,14 @@ static void keep_fds(struct vfu_stream *stream, const int *fds, int count)
     arrival->lost |= count < 0;
     for (int i = 0; i < count; i++) {
         if (arrival->count < SDC_LIMIT_MESSAGE_FDS) {
+            arrival->slots[arrival->count] = SDC_SLOT_NONE;
             arrival->fds[arrival->count++] = fds[i];
         } else {
             sdc_fd_close(&(int){fds[i]});
             arrival->lost = true;
         }
     }
+    vfu_record_arrived(stream->record, (unsigned)(arrival - stream->arrivals), arrival);
 }
 
 // Makes room for the rest of the last message that has begun, if it is in bounds.
@@ -154,8 +158,8 @@ int vfu_stream_receive(struct vfu_stream *stream)
     if (rc < 0)
         return rc;
 
-    ssize_t got = sdc_socket_receive(stream->fd, stream->in + stream->in_used, stream->in_size - stream->in_used, fds,
-                                     &fds_count);
+    ssize_t got = vfu_record_receive(stream->record, stream->fd, stream->in + stream->in_used, stream->in_size - stream->in_used,
+                                     fds, &fds_count);
     if (got <= 0) {
         for (int i = 0; i < fds_count; i++)
             sdc_fd_close(&fds[i]);
@@ -165,6 +169,27 @@ int vfu_stream_receive(struct vfu_stream *stream)
     if (fds_count != 0)
         keep_fds(stream, fds, fds_count);
     return 1;
+}
+
+int vfu_stream_fill(struct vfu_stream *stream, uint64_t position, const uint8_t *bytes, uint64_t size)
+{
+    if (size > STREAM_MOST)
+        return -EINVAL;
+    uint8_t *in = realloc(stream->in, (size_t)size + STREAM_SMALL);
+    if (!in)
+        return -ENOMEM;
+    memcpy(in, bytes, (size_t)size);
+    stream->in = in;
+    stream->in_size = (size_t)size + STREAM_SMALL;
+    stream->in_used = (size_t)size;
+    stream->position = position;
+    return 0;
+}
+
+void vfu_stream_lose_fds(struct vfu_stream *stream)
+{
+    if (stream->in_used > 0 && has_free_arrival(stream))
+        keep_fds(stream, NULL, -1);
 }
 
 int vfu_stream_message(const struct vfu_stream *stream, struct sdc_vfu_header *header)
@@ -196,10 +221,12 @@ static void cut(struct vfu_stream *stream, size_t offset, uint32_t size)
     for (unsigned i = 0; i < VFU_ARRIVALS; i++) {
         struct vfu_arrival *arrival = &stream->arrivals[i];
         if (in_use(arrival) && arrival->position == position)
-            close_arrival(arrival);
+            close_arrival(stream, arrival);
         else if (in_use(arrival) && arrival->position > position)
             arrival->position -= size;
     }
+    if (offset > 0)
+        vfu_record_fail(stream->record, "a reply was taken from behind a command that waits");
     stream->messages++;
     stream->in_used -= size;
     memmove(stream->in + offset, stream->in + offset + size, stream->in_used - offset);
@@ -233,7 +260,7 @@ void vfu_stream_consume(struct vfu_stream *stream, uint32_t size)
 {
     for (unsigned i = 0; i < VFU_ARRIVALS; i++) {
         if (stream->arrivals[i].position == stream->position)
-            close_arrival(&stream->arrivals[i]);
+            close_arrival(stream, &stream->arrivals[i]);
     }
     stream->scanned = stream->scanned > size ? stream->scanned - size : 0;
     stream->position += size;
@@ -299,7 +326,7 @@ static ssize_t send_piece(struct vfu_stream *stream)
     if (next < stream->departures + stream->departures_count)
         size = (size_t)sdc_min(size, next->position - stream->sent);
     struct iovec iov = {stream->out + stream->out_sent, size};
-    ssize_t sent = sdc_socket_send(stream->fd, &iov, 1, now->fds, due ? now->count : 0);
+    ssize_t sent = vfu_record_send(stream->record, stream->fd, stream->sent, &iov, now->fds, due ? now->count : 0);
     if (sent > 0 && due)
         leave(stream);
     return sent;
