@@ -730,9 +730,46 @@ def vhost():
     }
 
 
+# --- state: how (packed, a queue, half a message, mixed slots, how much damage), damage, slots, what the client sends then ---
+
+def state():
+    nothing = u8(0x40 | 0) + u32(0) + u32(0) + u16(0) + u8(0) + u8(0) + u16(9)  # a region of no bytes
+    read = u16(1) + u16(REGION_READ) + u32(32) + u64(0) + u64(0) + u32(7) + u32(4)
+
+    def pair(section, offset, value):
+        return u8(0x80 | (section - 1)) + u16(offset) + u8(value)
+
+    def live(where, offset, value, size):
+        return u8(where | size.bit_length() - 1 << 3 | 0x20) + u16(offset) + u64(value)
+
+    seeds = {}
+    for name, how in (("split", 2), ("packed", 3), ("no-queue", 0), ("half-a-message", 6)):
+        seeds[name] = u8(how) + nothing + read
+    seeds["region"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0x10) + u16(0) + u8(3) + u8(3) + u16(5) + read
+    seeds["region-without-a-file"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0x10) + u16(0) + u8(9) + u8(3) + u16(5)
+    seeds["region-too-long"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0xffff0) + u16(0) + u8(3) + u8(3) + u16(5)
+    for offset, value in ((0, 9), (4, 3), (24, 0xff), (32, 0xff), (40, 9), (44, 2)):
+        seeds[f"session-{offset}"] = u8(2) + pair(1, offset, value) + read
+    for offset, value in ((4, 6), (4112, 0xff), (4124, 0x4f), (4124, 0xff), (4192, 9), (4194, 7), (4196, 1), (4200, 3)):
+        seeds[f"registers-{offset}-{value}"] = u8(2) + pair(2, offset, value) + read
+    for offset, value in ((4, 1), (8, 2), (264, 3), (268, 0x7f), (271, 0x80)):
+        seeds[f"interrupts-{offset}"] = u8(2) + pair(3, offset, value) + read
+    for offset in (0, 64, 72, 80, 128 + 56, 2048, 2056, 2064):
+        seeds[f"received-{offset}"] = u8(6) + live(2, offset, 1, 8)
+        seeds[f"owed-{offset}"] = u8(2) + live(3, offset, 1, 8)
+    for offset in (0, 8, 16 + 8, 16 + 10, 16 + 12, 16 + 14, 16 + 16, 16 + 32):
+        seeds[f"queue-{offset}"] = u8(2) + live(4, offset, 1, 8)
+        seeds[f"packed-queue-{offset}"] = u8(3) + live(4, offset, 1, 8)
+    for offset in (0, 8, 16, 24, 32, 88):
+        seeds[f"header-{offset}"] = u8(2) + live(7, offset, 77, 4)
+    for mixed in (145, 151, 157, 163, 170, 176, 216, 217, 218, 219):
+        seeds[f"slots-{mixed}"] = u8(10) + nothing + u8(mixed) + read
+    return seeds
+
+
 def main():
     total = 0
-    for make in (version, options, registers, pci_config, chain, virtio_blk, session, inflight, client, vhost):
+    for make in (version, options, registers, pci_config, chain, virtio_blk, session, inflight, client, vhost, state):
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
