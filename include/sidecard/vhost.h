@@ -31,6 +31,7 @@ struct sdc_vhost_client;
 struct sdc_vhost_client_options {
     uint32_t timeout_ms;                // for each reply, and for being let in; 0: 5000
     uint64_t without_protocol_features; // bits that are not to be negotiated though the back end offers them
+    bool in_band; // notifications as messages instead of eventfds (slow: for simulators). -ENOTSUP where there is no such thing
 };
 
 // What was agreed on when the connection was opened.
@@ -60,6 +61,9 @@ SDC_PUBLIC void sdc_vhost_client_close(struct sdc_vhost_client *client);
 SDC_PUBLIC const struct sdc_vhost_client_session *sdc_vhost_client_session(const struct sdc_vhost_client *client);
 // The socket: to wait for its hang-up. Another one after reconnecting.
 SDC_PUBLIC int sdc_vhost_client_fd(struct sdc_vhost_client *client);
+// Where the back end asks, or -1: when it is readable, and no request is under way, sdc_vhost_client_process is to be called. In band
+// nothing else brings interrupts. Another one after reconnecting.
+SDC_PUBLIC int sdc_vhost_client_channel_fd(struct sdc_vhost_client *client);
 // Serves what the back end has asked on its own channel, without waiting. 0, or the error that the connection
 // has ended with.
 SDC_PUBLIC int sdc_vhost_client_process(struct sdc_vhost_client *client, struct sdc_error *err);
@@ -110,8 +114,8 @@ struct sdc_vhost_client_vring {
     uint64_t driver;
     uint64_t device;
     uint32_t base;   // where it goes on: as sdc_vhost_client_vring_stop returned it, 0 for a new split ring
-    int kick_fd;     // eventfds; they stay the caller's. The back end waits for the first; -1: it polls
-    int call_fd;     // and signals this one; -1: the front end polls
+    int kick_fd;     // eventfds; they stay the caller's. The back end waits for the first; -1: it polls, or in_band
+    int call_fd;     // and signals this one, or in_band has it signalled; -1: the front end polls
 };
 // The base of a packed ring that is new: both wrap counters are 1.
 #define SDC_VHOST_PACKED_BASE_NEW UINT32_C(0x80008000)
@@ -119,6 +123,8 @@ struct sdc_vhost_client_vring {
 // Shows the back end a vring, starts and enables it.
 SDC_PUBLIC int sdc_vhost_client_vring_start(struct sdc_vhost_client *client,
                                             const struct sdc_vhost_client_vring *vring, struct sdc_error *err);
+// In band: tells the back end that a vring has something new, and waits until it knows.
+SDC_PUBLIC int sdc_vhost_client_kick(struct sdc_vhost_client *client, uint16_t index, struct sdc_error *err);
 // Stops it; the back end has finished, or given up, what it had taken. *base (may be NULL) says where to go on.
 SDC_PUBLIC int sdc_vhost_client_vring_stop(struct sdc_vhost_client *client, uint16_t index, uint32_t *base,
                                            struct sdc_error *err);

@@ -31,7 +31,10 @@ static int open_vfio_user(const struct sdc_bench_options *options, struct sdc_dr
 static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_driver_transport **transport,
                            struct sdc_error *err)
 {
-    struct sdc_vhost_client_options connect = {.timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS)};
+    struct sdc_vhost_client_options connect = {
+        .timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS),
+        .in_band = options->notify == SDC_DRIVER_NOTIFY_MESSAGE,
+    };
     struct sdc_vhost_client *client;
     int ret = sdc_vhost_client_open(options->socket, &connect, &client, err);
     return ret < 0 ? ret : sdc_driver_vhost_user_open(client, DEVICE_BLK, transport, err);

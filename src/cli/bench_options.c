@@ -223,9 +223,9 @@ static int check_socket(struct sdc_bench_options *options, const char *socket, s
     if (options->vhost_user && (options->private_memory || options->twin_socket))
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s: over vhost-user all memory is shared; leave it out",
                              options->private_memory ? "memory=private" : "twin-socket=on");
-    if (options->vhost_user && options->notify != SDC_DRIVER_NOTIFY_AUTO)
+    if (options->vhost_user && options->notify != SDC_DRIVER_NOTIFY_AUTO && options->notify != SDC_DRIVER_NOTIFY_MESSAGE)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "--notify=%s: over vhost-user it is always an eventfd; leave it out",
+                             "--notify=%s: over vhost-user it is an eventfd, or type --notify=message",
                              sdc_driver_notify_name(options->notify));
     return 0;
 }

@@ -194,10 +194,20 @@ int sdc_vhost_look(struct sdc_vhost_client *client, struct sdc_error *err)
 // 0: done; else what the answer says.
 static uint64_t serve(struct sdc_vhost_client *client, const struct sdc_vhost_message *message)
 {
-    if (message->header.request != SDC_VHOST_BACKEND_CONFIG_CHANGE_MSG || message->header.size != 0)
-        return EINVAL;
-    if (client->config_fd >= 0)
-        sdc_eventfd_signal(client->config_fd);
+    struct sdc_vhost_vring_state state = {0};
+    uint32_t request = message->header.request, size = message->header.size;
+    int fd = -1;
+
+    if (request == SDC_VHOST_BACKEND_CONFIG_CHANGE_MSG && size == 0) {
+        fd = client->config_fd;
+    } else if (client->in_band && request == SDC_VHOST_BACKEND_VRING_CALL && size == sizeof state) {
+        memcpy(&state, message->payload, sizeof state);
+        fd = state.index <= SDC_VHOST_VRING_INDEX ? client->call_fds[state.index] : -1;
+    } else if (!client->in_band || request != SDC_VHOST_BACKEND_VRING_ERR || size != sizeof state) {
+        return EINVAL; // of a broken vring a driver hears by its silence
+    }
+    if (fd >= 0)
+        sdc_eventfd_signal(fd);
     return 0;
 }
 

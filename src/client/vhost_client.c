@@ -191,7 +191,10 @@ static int agree_on_protocol(struct sdc_vhost_client *client, struct sdc_vhost_c
 
     int ret = ask_u64(client, SDC_VHOST_GET_PROTOCOL_FEATURES, &offered, err);
     if (ret == 0) {
-        session->protocol_features = offered & PROTOCOL_FEATURES & ~client->without;
+        uint64_t in_band = client->in_band ? SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS : 0;
+        session->protocol_features = offered & (PROTOCOL_FEATURES | in_band) & ~client->without;
+        if (in_band && !(session->protocol_features & in_band))
+            return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER, "%s: the back end takes no notifications in band", client->name);
         ret = set_protocol_features(client, session->protocol_features, err);
     }
     if (ret == 0 && session->protocol_features & SDC_VHOST_PROTOCOL_F_MQ) {
@@ -259,6 +262,9 @@ static int make(int fd, const char *name, const char *path, const struct sdc_vho
     made->path = copy;
     made->timeout_ms = options && options->timeout_ms > 0 ? options->timeout_ms : TIMEOUT_MS;
     made->without = options ? options->without_protocol_features : 0;
+    made->in_band = options && options->in_band;
+    for (unsigned i = 0; i < SDC_COUNT(made->call_fds); i++)
+        made->call_fds[i] = -1;
     snprintf(made->name, sizeof made->name, "%s", name);
     pthread_mutex_init(&made->lock, NULL);
     int ret = adopt(made, fd, err);
@@ -352,6 +358,14 @@ int sdc_vhost_client_fd(struct sdc_vhost_client *client)
 {
     pthread_mutex_lock(&client->lock);
     int fd = client->fd;
+    pthread_mutex_unlock(&client->lock);
+    return fd;
+}
+
+int sdc_vhost_client_channel_fd(struct sdc_vhost_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    int fd = client->channel_fd;
     pthread_mutex_unlock(&client->lock);
     return fd;
 }

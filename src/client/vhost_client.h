@@ -35,6 +35,8 @@ struct sdc_vhost_client {
     int channel_fd;       // our end of the back end's channel, -1: it has none
     int waiter;           // for input on both
     int config_fd;        // the caller's eventfd, or -1
+    bool in_band;
+    int call_fds[SDC_VHOST_VRING_INDEX + 1]; // in band: the callers' eventfds, or -1
     struct sdc_error failure; // code 0 while the connection is good
     struct sdc_vhost_region *regions; // that the back end has been shown
     int *region_fds;                  // ours

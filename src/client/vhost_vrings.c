@@ -51,13 +51,24 @@ int sdc_vhost_client_vring_start(struct sdc_vhost_client *client, const struct s
         ret = set_state(client, SDC_VHOST_SET_VRING_BASE, index, vring->base, err);
     if (ret == 0)
         ret = set_addresses(client, vring, err);
-    if (ret == 0)
-        ret = set_fd(client, SDC_VHOST_SET_VRING_CALL, index, vring->call_fd, err);
-    if (ret == 0)
-        ret = set_fd(client, SDC_VHOST_SET_VRING_KICK, index, vring->kick_fd, err);
+    if (client->in_band) {
+        pthread_mutex_lock(&client->lock);
+        client->call_fds[index] = vring->call_fd;
+        pthread_mutex_unlock(&client->lock);
+    } else {
+        if (ret == 0)
+            ret = set_fd(client, SDC_VHOST_SET_VRING_CALL, index, vring->call_fd, err);
+        if (ret == 0)
+            ret = set_fd(client, SDC_VHOST_SET_VRING_KICK, index, vring->kick_fd, err);
+    }
     if (ret == 0 && client->session.features & SDC_VHOST_F_PROTOCOL_FEATURES)
         ret = set_state(client, SDC_VHOST_SET_VRING_ENABLE, index, 1, err);
     return ret;
+}
+
+int sdc_vhost_client_kick(struct sdc_vhost_client *client, uint16_t index, struct sdc_error *err)
+{
+    return set_state(client, SDC_VHOST_VRING_KICK, index, 0, err);
 }
 
 int sdc_vhost_client_vring_stop(struct sdc_vhost_client *client, uint16_t index, uint32_t *base, struct sdc_error *err)
@@ -65,6 +76,9 @@ int sdc_vhost_client_vring_stop(struct sdc_vhost_client *client, uint16_t index,
     struct sdc_vhost_vring_state state = {.index = index};
     struct sdc_vhost_message message;
 
+    pthread_mutex_lock(&client->lock);
+    client->call_fds[index & SDC_VHOST_VRING_INDEX] = -1;
+    pthread_mutex_unlock(&client->lock);
     sdc_vhost_fill(&message, SDC_VHOST_GET_VRING_BASE, &state, sizeof state);
     int ret = sdc_vhost_ask(client, &message, sizeof state, err);
     if (ret < 0)

@@ -17,7 +17,7 @@
 
 #define RESET_NS (UINT64_C(5) * 1000 * 1000 * 1000)
 
-enum { TAG_CALL = 0, TAG_HANGUP = 1 };
+enum { TAG_CALL = 0, TAG_HANGUP = 1, TAG_ASKING = 2 };
 
 // --- opening ---
 
@@ -123,6 +123,15 @@ static int make_memory(struct sdc_driver_device *device, const struct sdc_driver
     return ret < 0 ? ret : device->transport->ops->map(device->transport, &device->memory, err);
 }
 
+// What a queue's waiter looks at beside its eventfd.
+static int watch_transport(struct sdc_driver_device *device, int waiter)
+{
+    struct sdc_driver_transport *transport = device->transport;
+    int asking = transport->ops->asking_fd ? transport->ops->asking_fd(transport) : -1;
+    int ret = sdc_waiter_add(waiter, transport->ops->hangup_fd(transport), SDC_WAIT_HANGUP, false, TAG_HANGUP);
+    return ret == 0 && asking >= 0 ? sdc_waiter_add(waiter, asking, SDC_WAIT_INPUT, false, TAG_ASKING) : ret;
+}
+
 static int make_waiter(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err)
 {
     int call = sdc_eventfd_new();
@@ -131,8 +140,7 @@ static int make_waiter(struct sdc_driver_device *device, uint16_t index, struct 
     device->waiters[index] = waiter;
     int ret = waiter < 0 ? waiter : sdc_waiter_add(waiter, call, SDC_WAIT_INPUT, true, TAG_CALL);
     if (ret == 0)
-        ret = sdc_waiter_add(waiter, device->transport->ops->hangup_fd(device->transport), SDC_WAIT_HANGUP,
-                             false, TAG_HANGUP);
+        ret = watch_transport(device, waiter);
     if (ret < 0)
         return sdc_error_set(err, ret, SDC_FAULT_HOST, "queue %u: cannot make an eventfd to wait on: %s",
                              index, strerror(-ret));
@@ -294,6 +302,13 @@ int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int
             return ret;
         return sdc_error_set(err, -ECONNRESET, SDC_FAULT_PEER, "the device side has closed the connection");
     }
+    if (woken & (UINT32_C(1) << TAG_ASKING)) {
+        int ret = device->transport->ops->check(device->transport, err);
+        if (ret < 0)
+            return ret;
+        // What was asked may have been to signal this very queue, or another thread has served it: look.
+        return 1;
+    }
     return woken & (UINT32_C(1) << TAG_CALL) ? 1 : 0;
 }
 
@@ -313,8 +328,7 @@ int sdc_driver_device_recover(struct sdc_driver_device *device, uint32_t timeout
         ret = transport->ops->recover(transport, timeout_ms, &why);
     for (uint16_t i = 0; gone && ret == 0 && i < device->queues_count; i++)
         if (device->waiters[i] >= 0)
-            ret = sdc_waiter_add(device->waiters[i], transport->ops->hangup_fd(transport), SDC_WAIT_HANGUP, false,
-                                 TAG_HANGUP);
+            ret = watch_transport(device, device->waiters[i]);
     pthread_mutex_unlock(&device->recovering);
     if (ret < 0 && err)
         *err = why;

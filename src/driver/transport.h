@@ -62,6 +62,9 @@ struct sdc_driver_transport_ops {
     const char *(*notified_by)(struct sdc_driver_transport *transport, uint16_t index);
     // An fd that hangs up when the device goes away.
     int (*hangup_fd)(struct sdc_driver_transport *transport);
+    // An fd on which the device side asks for things that nobody may have to wait for, interrupts for one: when it can be read, check is to
+    // be called. -1, or NULL: there is none.
+    int (*asking_fd)(struct sdc_driver_transport *transport);
     // Takes what the device side has sent unasked; an error when it is gone. Any thread.
     int (*check)(struct sdc_driver_transport *transport, struct sdc_error *err);
     // The device side has gone: tries for timeout_ms to find it again, with all that was set up, and what was in

@@ -252,6 +252,14 @@ static int queue_size(struct sdc_driver_transport *transport, uint16_t index, ui
     return 0;
 }
 
+static int kick(struct vhost_user *device, uint16_t index, struct sdc_error *err)
+{
+    if (has(device, SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS))
+        return sdc_vhost_client_kick(device->client, index, err);
+    sdc_eventfd_signal(device->queues[index].kick_fd);
+    return 0;
+}
+
 static int queue_setup(struct sdc_driver_transport *transport, const struct sdc_driver_queue_place *place,
                        struct sdc_error *err)
 {
@@ -287,9 +295,7 @@ static int queue_resetting(struct sdc_driver_transport *transport, uint16_t inde
 static int notify(struct sdc_driver_transport *transport, uint16_t index, uint16_t position, struct sdc_error *err)
 {
     (void)position;
-    (void)err;
-    sdc_eventfd_signal(of(transport)->queues[index].kick_fd);
-    return 0;
+    return kick(of(transport), index, err);
 }
 
 // --- the connection ---
@@ -297,6 +303,11 @@ static int notify(struct sdc_driver_transport *transport, uint16_t index, uint16
 static int hangup_fd(struct sdc_driver_transport *transport)
 {
     return sdc_vhost_client_fd(of(transport)->client);
+}
+
+static int asking_fd(struct sdc_driver_transport *transport)
+{
+    return sdc_vhost_client_channel_fd(of(transport)->client);
 }
 
 static int check(struct sdc_driver_transport *transport, struct sdc_error *err)
@@ -322,7 +333,7 @@ static int recover(struct sdc_driver_transport *transport, uint32_t timeout_ms, 
     for (unsigned i = 0; ret == 0 && i < QUEUES_MAX; i++) {
         if (!device->queues[i].set_up)
             continue;
-        sdc_eventfd_signal(device->queues[i].kick_fd);
+        ret = kick(device, (uint16_t)i, err);
         if (device->queues[i].place.call_fd >= 0)
             sdc_eventfd_signal(device->queues[i].place.call_fd); // what the old one used and did not tell of
     }
@@ -358,6 +369,7 @@ static const struct sdc_driver_transport_ops vhost_user_ops = {
     .queue_resetting = queue_resetting,
     .notify = notify,
     .hangup_fd = hangup_fd,
+    .asking_fd = asking_fd,
     .check = check,
     .recover = recover,
     .close = close_transport,

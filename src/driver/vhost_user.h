@@ -8,5 +8,6 @@
 
 // A back end does not say what kind of device it has: the caller does (virtio 1.2, section 5). client is the
 // transport's from then on, also when this fails.
+// Notifications go in band if client was opened for that.
 int sdc_driver_vhost_user_open(struct sdc_vhost_client *client, uint16_t device_id,
                                struct sdc_driver_transport **transport, struct sdc_error *err);

@@ -83,6 +83,7 @@ class P(IntEnum):
     CONFIG = 1 << 9
     INFLIGHT_SHMFD = 1 << 12
     RESET_DEVICE = 1 << 13
+    INBAND_NOTIFICATIONS = 1 << 14
     CONFIGURE_MEM_SLOTS = 1 << 15
     STATUS = 1 << 16
 
@@ -198,10 +199,11 @@ class FrontEnd(Client):
         return self.ask(Req.GET_FEATURES).value
 
     def handshake(self, protocol=None):
-        """As far as SET_OWNER. protocol: the features to set, those that are not offered left out."""
+        """As far as SET_OWNER. protocol: the features to set, those that are not offered left out; as a rule all but notifications in
+        band, which change what a front end has to do."""
         assert self.fence() & F_PROTOCOL_FEATURES
         offered = self.ask(Req.GET_PROTOCOL_FEATURES).value
-        wanted = offered if protocol is None else offered & protocol
+        wanted = offered & (~P.INBAND_NOTIFICATIONS if protocol is None else protocol)
         self.send(Req.SET_PROTOCOL_FEATURES, U64.pack(wanted))
         self.protocol = wanted
         self.tell(Req.SET_OWNER)

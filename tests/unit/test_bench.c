@@ -243,7 +243,7 @@ static void mistakes_are_named(void **state)
         {"a --twin-socket=maybe", "must be on or off"},
         {"vhost-user:a --memory=private", "--memory=private: over vhost-user all memory is shared"},
         {"vhost-user:a --twin-socket=on", "--twin-socket=on: over vhost-user"},
-        {"vhost-user:a --notify=message", "--notify=message: over vhost-user it is always an eventfd"},
+        {"vhost-user:a --notify=mapped", "--notify=mapped: over vhost-user it is an eventfd, or type --notify=message"},
     };
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
         struct sdc_bench_options options;

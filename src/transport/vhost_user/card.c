@@ -3,6 +3,8 @@
 #include "os/fd.h"
 #include "transport/vhost_user/session.h"
 
+#include "base/check.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -13,9 +15,24 @@ static void core_interrupt(void *context, uint16_t queue)
     struct vhu_vring *vring = &card->vrings[queue];
 
     pthread_mutex_lock(&vring->lock);
-    if (vring->call_fd >= 0)
+    bool by_fd = vring->call_fd >= 0;
+    if (by_fd)
         sdc_eventfd_signal(vring->call_fd);
     pthread_mutex_unlock(&vring->lock);
+    if (!by_fd && atomic_load(&card->in_band) && !atomic_exchange(&vring->calling, true))
+        sdc_loop_post(card->core->home, &vring->call_post);
+}
+
+// Home loop.
+static void run_call(struct sdc_post *post)
+{
+    struct vhu_vring *vring = sdc_container(post, struct vhu_vring, call_post);
+
+    atomic_store(&vring->calling, false); // what is used from now on posts again
+    if (!vring->card->session)
+        return;
+    vring->call_due = true;
+    vhu_channel_tell(vring->card->session);
 }
 
 // The configuration has changed, or a queue is broken: which, the front end hears on its error fds.
@@ -25,11 +42,14 @@ static void core_config_interrupt(void *context)
     bool broken = card->core->status & SDC_VIRTIO_S_NEEDS_RESET;
 
     for (uint16_t i = 0; broken && i < card->core->device->queues_count; i++) {
-        if (card->vrings[i].running && card->vrings[i].err_fd >= 0)
-            sdc_eventfd_signal(card->vrings[i].err_fd);
+        struct vhu_vring *vring = &card->vrings[i];
+        if (vring->running && vring->err_fd >= 0)
+            sdc_eventfd_signal(vring->err_fd);
+        else
+            vring->err_due = vring->running && atomic_load(&card->in_band);
     }
     if (card->session) {
-        card->session->config_changed = true;
+        card->session->channel.config_changed = true;
         vhu_channel_tell(card->session);
     }
 }
@@ -50,6 +70,8 @@ static const struct sdc_virtio_core_ops core_ops = {
 
 void vhu_card_forget(struct sdc_vhu_card *card)
 {
+    atomic_store(&card->in_band, card->session && !card->session->closing &&
+                                     card->session->protocol_features & SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS);
     for (uint16_t i = 0; i < card->core->device->queues_count; i++) {
         struct vhu_vring *vring = &card->vrings[i];
         sdc_virtio_core_set_kick_fd(card->core, i, -1);
@@ -60,6 +82,7 @@ void vhu_card_forget(struct sdc_vhu_card *card)
         sdc_inflight_close(&vring->log);
         vring->size = 0;
         vring->position = 0;
+        vring->call_due = vring->err_due = false;
         vring->has_addresses = vring->wrapped = vring->resume = vring->started = vring->enabled = vring->running = false;
     }
 }
@@ -84,6 +107,8 @@ int sdc_vhu_card_new(struct sdc_virtio_device *device, struct sdc_loop *const *l
     for (uint16_t i = 0; i < device->queues_count; i++) {
         pthread_mutex_init(&vrings[i].lock, NULL);
         vrings[i].call_fd = vrings[i].err_fd = -1;
+        vrings[i].call_post.run = run_call;
+        vrings[i].card = card;
     }
     *out = card;
     return 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Requests of ours, on a socket that the front end gave for them. There is one so far, and no answer to it is asked for.
+// Requests of ours, on a socket that the front end gave for them: one at a time, and where both sides can, the next when the front end has
+// answered. What there is to say is kept as flags, so that a front end that does not listen costs nothing.
 #include "os/fd.h"
 #include "transport/vhost_user/session.h"
 
@@ -8,72 +9,159 @@
 #include <errno.h>
 #include <string.h>
 
-// Sends what is left of a message: true if it is out.
-static bool flush(struct vhu_session *session)
+void vhu_channel_close(struct vhu_session *session)
 {
-    while (session->unsent_size > 0) {
-        size_t sent_before = sizeof session->unsent - session->unsent_size;
-        struct iovec iov = {session->unsent + sent_before, session->unsent_size};
-        ssize_t sent = sdc_socket_send(session->channel_fd, &iov, 1, NULL, 0);
-        if (sent == -EAGAIN || sent == -ENOBUFS)
-            return false;
-        if (sent < 0) {
-            vhu_channel_close(session);
-            return false;
-        }
-        session->unsent_size -= (size_t)sent;
-    }
+    struct vhu_channel *channel = &session->channel;
+
+    if (channel->fd < 0)
+        return;
+    sdc_loop_unwatch(session->loop, &channel->watch);
+    sdc_fd_close(&channel->fd);
+}
+
+// --- out ---
+
+static void say(struct vhu_session *session, uint32_t request, const void *payload, uint32_t size)
+{
+    struct vhu_channel *channel = &session->channel;
+    struct sdc_vhost_header header = {.request = request, .flags = SDC_VHOST_VERSION, .size = size};
+
+    channel->awaiting = session->protocol_features & SDC_VHOST_PROTOCOL_F_REPLY_ACK;
+    if (channel->awaiting)
+        header.flags |= SDC_VHOST_NEED_REPLY;
+    channel->request = request;
+    channel->answered = 0;
+    memcpy(channel->out, &header, sizeof header);
+    if (size > 0)
+        memcpy(channel->out + sizeof header, payload, size);
+    channel->out_size = sizeof header + size;
+    channel->out_sent = 0;
+}
+
+static bool say_of_vring(struct vhu_session *session, uint16_t index)
+{
+    struct vhu_vring *vring = &session->card->vrings[index];
+    struct sdc_vhost_vring_state state = {.index = index};
+
+    if (vring->call_due)
+        say(session, SDC_VHOST_BACKEND_VRING_CALL, &state, sizeof state);
+    else if (vring->err_due)
+        say(session, SDC_VHOST_BACKEND_VRING_ERR, &state, sizeof state);
+    else
+        return false;
+    if (vring->call_due)
+        vring->call_due = false;
+    else
+        vring->err_due = false;
     return true;
+}
+
+// The next thing that there is to say. Vrings have their turns, so that a busy one does not keep the others from being heard.
+static bool say_next(struct vhu_session *session)
+{
+    struct vhu_channel *channel = &session->channel;
+    uint16_t count = session->card->core->device->queues_count;
+
+    if (channel->config_changed && session->protocol_features & SDC_VHOST_PROTOCOL_F_CONFIG) {
+        channel->config_changed = false;
+        say(session, SDC_VHOST_BACKEND_CONFIG_CHANGE_MSG, NULL, 0);
+        return true;
+    }
+    for (uint16_t i = 0; i < count; i++) {
+        uint16_t index = (uint16_t)((channel->turn + i) % count);
+        if (say_of_vring(session, index)) {
+            channel->turn = (uint16_t)((index + 1) % count);
+            return true;
+        }
+    }
+    return false;
+}
+
+// Sends what is left of a request: 1 if it is out, 0, or an error.
+static int flush(struct vhu_channel *channel)
+{
+    while (channel->out_sent < channel->out_size) {
+        struct iovec iov = {channel->out + channel->out_sent, channel->out_size - channel->out_sent};
+        ssize_t sent = sdc_socket_send(channel->fd, &iov, 1, NULL, 0);
+        if (sent == -EAGAIN || sent == -ENOBUFS)
+            return 0;
+        if (sent < 0)
+            return (int)sent;
+        channel->out_sent += (size_t)sent;
+    }
+    return 1;
 }
 
 void vhu_channel_tell(struct vhu_session *session)
 {
-    struct sdc_vhost_header header = {.request = SDC_VHOST_BACKEND_CONFIG_CHANGE_MSG, .flags = SDC_VHOST_VERSION};
+    struct vhu_channel *channel = &session->channel;
+    int rc = 1;
 
-    if (session->channel_fd < 0)
+    if (channel->fd < 0)
         return;
-    if (flush(session) && session->config_changed && session->protocol_features & SDC_VHOST_PROTOCOL_F_CONFIG) {
-        session->config_changed = false;
-        memcpy(session->unsent, &header, sizeof header);
-        session->unsent_size = sizeof header;
-        flush(session);
-    }
-    if (session->channel_fd >= 0)
-        sdc_loop_rewatch(session->loop, &session->channel, SDC_READABLE | (session->unsent_size > 0 ? SDC_WRITABLE : 0));
+    while ((rc = flush(channel)) == 1 && !channel->awaiting && say_next(session))
+        ;
+    if (rc < 0)
+        vhu_channel_close(session);
+    else
+        sdc_loop_rewatch(session->loop, &channel->watch, SDC_READABLE | (rc == 0 ? SDC_WRITABLE : 0));
 }
 
-// Nothing is to come in, since no answer was asked for: what does is a mistake, or our own replies, if the front end gave us its end of
-// the session's socket; and that would keep the session alive when it has gone. The end of the channel is not the end of the session.
+// --- in ---
+
+// Takes what there is of the answer that is due. False: something else came, or came when nothing is due: a mistake, or our own
+// replies, if the front end gave us its end of the session's socket; and that would keep the session alive when it has gone.
+static bool take_answer(struct vhu_channel *channel)
+{
+    uint8_t *in = (uint8_t *)&channel->answer;
+    int fds[SDC_SOCKET_FDS_MAX], fds_count = 0;
+
+    if (!channel->awaiting)
+        return false;
+    ssize_t got = sdc_socket_receive(channel->fd, in + channel->answered, sizeof channel->answer - channel->answered, fds, &fds_count);
+    for (int i = 0; i < fds_count; i++)
+        sdc_fd_close(&fds[i]);
+    if (got == -EAGAIN)
+        return true;
+    if (got <= 0 || fds_count != 0)
+        return false;
+    channel->answered += (size_t)got;
+    if (channel->answered < sizeof channel->answer)
+        return true;
+    channel->awaiting = false;
+    return channel->answer.header.request == channel->request && channel->answer.header.flags & SDC_VHOST_REPLY &&
+           channel->answer.header.size == sizeof channel->answer.result;
+}
+
+// The end of the channel is not the end of the session.
 static void channel_ready(struct sdc_watch *watch, uint32_t events)
 {
-    struct vhu_session *session = sdc_container(watch, struct vhu_session, channel);
+    struct vhu_session *session = sdc_container(watch, struct vhu_session, channel.watch);
 
-    if (events & (SDC_READABLE | SDC_HANGUP))
+    if (events & (SDC_READABLE | SDC_HANGUP) && !take_answer(&session->channel))
         vhu_channel_close(session);
     else
         vhu_channel_tell(session);
 }
 
-void vhu_channel_close(struct vhu_session *session)
-{
-    if (session->channel_fd < 0)
-        return;
-    sdc_loop_unwatch(session->loop, &session->channel);
-    sdc_fd_close(&session->channel_fd);
-    session->unsent_size = 0;
-}
-
 int vhu_set_backend_req_fd(struct vhu_session *session, struct vhu_message *message)
 {
+    struct vhu_channel *channel = &session->channel;
+
     if (!sdc_socket_is_stream(message->fds[0]))
         return -EINVAL;
     vhu_channel_close(session);
-    session->channel = (struct sdc_watch){.fd = message->fds[0], .wanted = SDC_READABLE, .ready = channel_ready};
-    int rc = sdc_loop_watch(session->loop, &session->channel);
-    if (rc < 0)
-        return rc;
-    session->channel_fd = message->fds[0];
+    *channel = (struct vhu_channel){
+        .fd = message->fds[0],
+        .watch = {.fd = message->fds[0], .wanted = SDC_READABLE, .ready = channel_ready},
+        .config_changed = channel->config_changed,
+    };
     message->fds[0] = -1;
+    int rc = sdc_loop_watch(session->loop, &channel->watch);
+    if (rc < 0) {
+        sdc_fd_close(&channel->fd);
+        return rc;
+    }
     vhu_channel_tell(session);
     return 0;
 }

@@ -12,6 +12,8 @@
 // What a driver has done before its VMM shows us a vring. A front end that speaks of the status says its own.
 enum { DRIVER_THERE = SDC_VIRTIO_S_ACKNOWLEDGE | SDC_VIRTIO_S_DRIVER | SDC_VIRTIO_S_FEATURES_OK | SDC_VIRTIO_S_DRIVER_OK };
 
+#define NEEDED_IN_BAND (SDC_VHOST_PROTOCOL_F_BACKEND_REQ | SDC_VHOST_PROTOCOL_F_REPLY_ACK)
+
 static uint64_t u64_of(const struct vhu_message *message)
 {
     uint64_t value;
@@ -80,7 +82,13 @@ int vhu_set_protocol_features(struct vhu_session *session, struct vhu_message *m
 
     if (features & ~VHU_PROTOCOL_FEATURES)
         return -EINVAL;
+    // The specification knows no other way to say that these go together.
+    if (features & SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS && (features & NEEDED_IN_BAND) != NEEDED_IN_BAND) {
+        vhu_session_close(session, "in-band notifications without a back-end channel or without acknowledgements");
+        return -EINVAL;
+    }
     session->protocol_features = features;
+    atomic_store(&session->card->in_band, (features & SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS) != 0);
     return 0;
 }
 

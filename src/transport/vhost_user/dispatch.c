@@ -60,6 +60,7 @@ static const struct request_type types[SDC_VHOST_REQUESTS] = {
     [SDC_VHOST_SET_INFLIGHT_FD] = {"SET_INFLIGHT_FD", INFLIGHT, INFLIGHT, 1, 1, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, false,
                                    vhu_set_inflight_fd},
     [SDC_VHOST_RESET_DEVICE] = {"RESET_DEVICE", 0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_RESET_DEVICE, false, vhu_reset_device},
+    [SDC_VHOST_VRING_KICK] = {"VRING_KICK", STATE, STATE, 0, 0, SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS, false, vhu_vring_kick},
     [SDC_VHOST_GET_MAX_MEM_SLOTS] = {"GET_MAX_MEM_SLOTS", 0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, true,
                                      vhu_get_max_mem_slots},
     [SDC_VHOST_ADD_MEM_REG] = {"ADD_MEM_REG", SLOT, SLOT, 1, 1, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, false, vhu_add_mem_reg},
@@ -128,6 +129,8 @@ int vhu_dispatch(struct vhu_session *session)
     bool known = rc == 0;
     if (rc == 0)
         rc = type->handle(session, message);
+    if (session->closing)
+        return 0;
     if (rc > 0)
         return rc == VHU_LATER ? rc : 0;
     if (rc < 0)

@@ -192,7 +192,7 @@ struct vhu_session *vhu_session_new(struct sdc_loop *loop, int fd, struct sdc_vh
             .step = {.run = run_step},
             .memory = {.loop = loop, .name = options->name, .allow_plain_files = options->allow_file_memory, .released = memory_released},
             .slots = slots,
-            .channel_fd = -1,
+            .channel = {.fd = -1},
             .ended = ended,
             .context = context,
         };

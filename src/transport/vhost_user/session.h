@@ -20,7 +20,8 @@ struct vhu_session;
 #define VHU_PROTOCOL_FEATURES                                                                                          \
     (SDC_VHOST_PROTOCOL_F_MQ | SDC_VHOST_PROTOCOL_F_REPLY_ACK | SDC_VHOST_PROTOCOL_F_BACKEND_REQ |                     \
      SDC_VHOST_PROTOCOL_F_CONFIG | SDC_VHOST_PROTOCOL_F_RESET_DEVICE | SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS |      \
-     SDC_VHOST_PROTOCOL_F_STATUS | SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD)
+     SDC_VHOST_PROTOCOL_F_STATUS | SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD |                                          \
+     SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS)
 
 // --- card.c: the device and its vrings ---
 
@@ -41,12 +42,19 @@ struct vhu_vring {
     pthread_mutex_t lock;
     int call_fd; // eventfds; -1: none
     int err_fd;
+    // In-band notifications: a queue's loop wants one, and posts that once; the home loop sends it.
+    atomic_bool calling;
+    struct sdc_post call_post;
+    struct sdc_vhu_card *card;
+    bool call_due; // home loop: to be sent
+    bool err_due;
 };
 
 struct sdc_vhu_card {
     struct sdc_virtio_core *core;
     struct vhu_vring *vrings; // as many as the device has queues
     struct vhu_session *session; // NULL: no front end is connected
+    atomic_bool in_band;         // notifications go as messages where there is no fd for them
 };
 
 // The vrings are as the front end found them: its fds are closed. No queue runs.
@@ -96,6 +104,25 @@ static inline size_t vhu_stream_unsent(const struct vhu_stream *stream)
 }
 void vhu_stream_close(struct vhu_stream *stream);
 
+// --- channel.c: requests of ours ---
+
+struct vhu_channel {
+    int fd; // -1: none
+    struct sdc_watch watch;
+    bool config_changed; // is to be told
+    uint16_t turn;       // the vring that is heard first
+    uint8_t out[sizeof(struct sdc_vhost_header) + sizeof(struct sdc_vhost_vring_state)]; // the request on its way
+    size_t out_size;
+    size_t out_sent;
+    uint32_t request;
+    bool awaiting;   // its answer is due
+    size_t answered; // bytes of that
+    struct __attribute__((packed)) {
+        struct sdc_vhost_header header;
+        uint64_t result;
+    } answer;
+};
+
 // --- session.c ---
 
 struct vhu_session {
@@ -126,12 +153,7 @@ struct vhu_session {
     uint8_t *inflight; // the log's memory, NULL: none
     uint64_t inflight_mapped; // bytes
     struct sdc_vhost_inflight inflight_said;
-    // channel.c
-    int channel_fd; // for requests of ours; -1: none
-    struct sdc_watch channel;
-    bool config_changed; // is to be told
-    uint8_t unsent[sizeof(struct sdc_vhost_header)]; // the rest of a message
-    size_t unsent_size;
+    struct vhu_channel channel;
     enum { VHU_CLOSE_RESET, VHU_CLOSE_UNMAP, VHU_CLOSE_END } step_down; // the next step of taking it down
     void (*ended)(struct vhu_session *session);
     void *context;
@@ -185,6 +207,7 @@ int vhu_get_vring_base(struct vhu_session *session, struct vhu_message *message)
 int vhu_set_vring_kick(struct vhu_session *session, struct vhu_message *message);
 int vhu_set_vring_call(struct vhu_session *session, struct vhu_message *message);
 int vhu_set_vring_err(struct vhu_session *session, struct vhu_message *message);
+int vhu_vring_kick(struct vhu_session *session, struct vhu_message *message);
 int vhu_set_vring_enable(struct vhu_session *session, struct vhu_message *message);
 
 // inflight.c: opens a vring's log, if the front end has given memory for one; config then says so.

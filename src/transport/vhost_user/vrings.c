@@ -219,6 +219,23 @@ int vhu_set_vring_enable(struct vhu_session *session, struct vhu_message *messag
     return rc;
 }
 
+// In band: a vring is started by its first notification, if no fd has started it.
+int vhu_vring_kick(struct vhu_session *session, struct vhu_message *message)
+{
+    struct sdc_vhost_vring_state state;
+    struct vhu_vring *vring = vring_of_state(session, message, &state);
+
+    if (!vring || state.num != 0)
+        return -EINVAL;
+    if (!vring->started) {
+        vring->started = true;
+        vring->enabled |= !session->enables;
+        return update(session, (uint16_t)state.index);
+    }
+    sdc_virtio_core_kick(session->card->core, (uint16_t)state.index);
+    return 0;
+}
+
 // --- fds ---
 
 // The vring that a message with an fd, or without, is about; *fd is the fd, which is the caller's, or -1.
