@@ -191,7 +191,7 @@ static const struct sdc_virtio_ops dev_ops = {
 
 enum { EVERYTHING = 0xffff, DATA_ONLY = 0xfff0 }; // what is remote
 
-static void open_queue(uint32_t remote)
+static void open_queue_with(uint32_t remote, uint64_t features)
 {
     memset(&dev, 0, sizeof dev);
     memset(&f, 0, sizeof f);
@@ -201,9 +201,14 @@ static void open_queue(uint32_t remote)
     core_open(&f, &dev.device, true);
     sim.base = (struct sdc_remote){.home = f.loop, .begin = sim_begin};
     use_map(EVERYTHING, remote);
-    driver_start(&f, 0);
+    driver_start(&f, features);
     run_turns(&f, 4);
     answer_all(); // the index: nothing is there
+}
+
+static void open_queue(uint32_t remote)
+{
+    open_queue_with(remote, 0);
 }
 
 static void close_queue(void)
@@ -561,6 +566,39 @@ static void memory_may_go_away_while_the_device_has_a_bounced_request(void **sta
     }
 }
 
+// Nor for a request that is done and waits for the turn of such a one.
+static void memory_may_go_away_while_requests_wait_for_their_turn(void **state)
+{
+    (void)state;
+    for (unsigned late = 0; late < 2; late++) {
+        for (unsigned ring_here = 0; ring_here < 2; ring_here++) {
+            open_queue_with(ring_here ? DATA_ONLY : EVERYTHING, SDC_VIRTIO_F_IN_ORDER);
+            dev.hold = true;
+            offer(1);
+            offer(1);
+            driver_kick(&f);
+            answer_all();
+            assert_int_equal(dev.held_count, 2);
+            finish(dev.held[--dev.held_count]); // the second one
+            run_turns(&f, 6);
+            answer_all();
+            assert_int_equal(driver_used(&f), 0);
+            use_map(0, 0);
+            assert_false(sdc_virtio_core_busy(f.core));
+            if (!late)
+                give_held();
+            use_map(EVERYTHING, ring_here ? DATA_ONLY : EVERYTHING);
+            if (late)
+                give_held();
+            answer_all();
+            assert_done(2, 2);
+            assert_int_equal(driver_used_head(&f, 0), 0);
+            assert_int_equal(driver_used_head(&f, 1), 2);
+            close_queue();
+        }
+    }
+}
+
 // Buffers in memory that is mapped here are the device's until it gives them back.
 static void memory_does_not_go_away_under_the_device(void **state)
 {
@@ -616,6 +654,7 @@ int main(void)
         cmocka_unit_test(requests_outlast_the_absence_of_all_memory),
         cmocka_unit_test(requests_wait_until_all_of_their_memory_is_back),
         cmocka_unit_test(memory_may_go_away_while_the_device_has_a_bounced_request),
+        cmocka_unit_test(memory_may_go_away_while_requests_wait_for_their_turn),
         cmocka_unit_test(memory_does_not_go_away_under_the_device),
         cmocka_unit_test(a_reset_forgets_requests_that_were_put_aside),
     };
