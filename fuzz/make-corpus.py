@@ -745,9 +745,10 @@ def state():
     seeds = {}
     for name, how in (("split", 2), ("packed", 3), ("no-queue", 0), ("half-a-message", 6)):
         seeds[name] = u8(how) + nothing + read
-    seeds["region"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0x10) + u16(0) + u8(3) + u8(3) + u16(5) + read
-    seeds["region-without-a-file"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0x10) + u16(0) + u8(9) + u8(3) + u16(5)
-    seeds["region-too-long"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0xffff0) + u16(0) + u8(3) + u8(3) + u16(5)
+    seeds["region"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0x10) + u16(0) + u8(3) + u8(0x83) + u16(5) + read
+    seeds["region-of-no-file"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0x10) + u16(0) + u8(255) + u8(3) + u16(5) + read
+    seeds["region-without-a-file"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0x10) + u16(0) + u8(9) + u8(0x83) + u16(5)
+    seeds["region-too-long"] = u8(2) + u8(0x40) + u32(0x1000) + u32(0xffff0) + u16(0) + u8(3) + u8(0x83) + u16(5)
     for offset, value in ((0, 9), (4, 3), (24, 0xff), (32, 0xff), (40, 9), (44, 2)):
         seeds[f"session-{offset}"] = u8(2) + pair(1, offset, value) + read
     for offset, value in ((4, 6), (4112, 0xff), (4124, 0x4f), (4124, 0xff), (4192, 9), (4194, 7), (4196, 1), (4200, 3)):

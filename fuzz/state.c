@@ -210,7 +210,8 @@ static void damage(struct course *course, struct fuzz_input *input)
         free(bytes);
     } else if (how & 0x40) {
         struct sdc_state_region region = {.iova = (uint64_t)fuzz_u32(input) << 8, .size = (uint64_t)fuzz_u32(input) << 8,
-                                          .offset = (uint64_t)fuzz_u16(input) << 8, .slot = fuzz_u8(input), .access = fuzz_u8(input)};
+                                          .offset = (uint64_t)fuzz_u16(input) << 8, .slot = (uint32_t)(int8_t)fuzz_u8(input)};
+        region.access = (uint32_t)(int8_t)fuzz_u8(input);
         sdc_state_region_born(state, fuzz_u16(input) % 64, &region);
         sdc_state_commit(state);
     } else { // any bytes of the header, a journal or a queue's piece

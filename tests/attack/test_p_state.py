@@ -176,6 +176,45 @@ def test_p01_a_new_client_of_a_new_process_has_nothing_of_the_last_one(keep):
         keeper.start()
 
 
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_p01_a_client_with_a_twin_socket_is_sent_away_and_the_next_one_served(keep, how):
+    keeper = keep()
+    client = Client.connect(keeper.path)
+    client.handshake(capabilities=wire.TWIN_CAPS)
+    assert client.twin is not None
+    carry_over(keeper, how)
+    client.dropped()
+    client.close()
+    with Guest.boot(keeper.path) as guest:
+        guest.assert_works()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_p01_a_kill_while_the_client_is_asked_for_memory_ends_its_session(keep, packed):
+    keeper = keep()
+    guest = Guest.boot(keeper.path, remote=True, packed=packed)
+    asked = []
+    guest.client.on_command = asked.append
+    guest.submit(guest.prepare(0, 0, length=512))
+    guest.client.serve_commands(lambda: asked)  # and nobody answers
+    carry_over(keeper, "kill")
+    guest.client.dropped()
+    guest.client.close()
+    with Guest.boot(keeper.path) as another:
+        another.assert_works()
+
+
+def test_a_server_whose_keeper_is_gone_ends_in_order(keep):
+    keeper = keep()
+    guest = Guest.boot(keeper.path)
+    keeper.channel.shutdown(2)
+    assert keeper.wait() == 0, keeper.stderr()
+    assert "the keeper is no more" in keeper.stderr()
+    guest.close()
+    for slot in [slot for slot in keeper.slots if slot != 0]:
+        os.close(keeper.slots.pop(slot))
+
+
 # --- records that are refused ---
 
 

@@ -109,7 +109,7 @@ int vfu_dma_resume(struct vfu_session *session, const struct sdc_state_region *e
     int rc = 0;
 
     if ((entry->iova | entry->size | entry->offset) % PAGE != 0 || entry->size == 0 || entry->size > SDC_LIMIT_DMA_REGION_BYTES ||
-        region.access == 0)
+        region.access == 0 || !(entry->access & VFU_REGION_HAS_FILE) != (entry->slot == SDC_SLOT_NONE))
         return -EINVAL;
     // Many regions look into one file.
     if (entry->slot != SDC_SLOT_NONE)

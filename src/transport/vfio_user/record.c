@@ -14,6 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+void vfu_record_fail(struct sdc_vfu_record *record, const char *why)
+{
+    if (!record || record->failed)
+        return;
+    record->failed = why;
+    sdc_log(SDC_LOG_INFO, "no other process can go on with this client: %s", why);
+}
+
 // --- slots ---
 
 static uint32_t put(struct sdc_vfu_record *record, int fd)
@@ -22,14 +30,8 @@ static uint32_t put(struct sdc_vfu_record *record, int fd)
     int rc = record->slots->ops->put(record->slots, fd, &slot);
 
     if (rc < 0)
-        sdc_log(SDC_LOG_ERROR, "an fd cannot be handed to the keeper: %s; who takes over will not have it", strerror(-rc));
+        vfu_record_fail(record, rc == -ENOSPC ? "the keeper has no slot left for an fd" : "the keeper does not take an fd");
     return slot;
-}
-
-void vfu_record_fail(struct sdc_vfu_record *record, const char *why)
-{
-    if (record && !record->failed)
-        record->failed = why;
 }
 
 void vfu_record_drop(struct sdc_vfu_record *record, uint32_t slot)
@@ -112,7 +114,7 @@ void vfu_record_mapped(struct sdc_vfu_record *record, const struct sdc_region *r
         .size = region->size,
         .offset = region->host ? (uint64_t)(region->host - region->mapping->base) : 0,
         .slot = region->host ? slot : SDC_SLOT_NONE,
-        .access = region->access | (region->host ? REGION_HAS_FILE : 0),
+        .access = region->access | (region->host ? VFU_REGION_HAS_FILE : 0),
     };
     if (place == SDC_SLOT_NONE) {
         vfu_record_fail(record, "no memory");

@@ -16,6 +16,8 @@ struct vfu_session;
 struct vfu_arrival;
 struct sdc_region;
 
+#define VFU_REGION_HAS_FILE UINT32_C(0x80000000) // beside enum sdc_access, in a region's entry
+
 enum { VFU_RECORD_IO_FDS = 64 }; // eventfds of the card's that a client was given
 
 struct sdc_vfu_record {

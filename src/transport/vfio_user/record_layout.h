@@ -34,7 +34,6 @@ enum {
 };
 #define IRQ_SLOT UINT32_C(0x7fffffff) // plus one; 0: none
 #define IRQ_MASKED UINT32_C(0x80000000)
-#define REGION_HAS_FILE UINT32_C(0x80000000) // beside enum sdc_access
 
 #define RECEIVED_AREA (UINT64_C(4) << 20)
 #define OWED_AREA (UINT64_C(12) << 20)
