@@ -62,7 +62,8 @@ def carry_over(keeper, how):
 @pytest.mark.parametrize("queues", [1, 2])
 def test_p01_a_loaded_card_goes_on_in_a_fresh_process(keep, how, packed, queues):
     keeper = keep(f"--queues={queues}", f"--threads={queues}")
-    command = binary() + ["bench", str(keeper.path), "--rw=randrw", "--bs=4k", "--size=32M", "--iodepth=16", f"--numjobs={queues}",
+    # A small part of the disk, so that most of what is read was written, however slow this is.
+    command = binary() + ["bench", str(keeper.path), "--rw=randrw", "--bs=4k", "--size=1M", "--iodepth=16", f"--numjobs={queues}",
                           "--verify", "--runtime=3600", f"--packed={packed}", "--timeout=60", "--json"]
     dice = random.Random(f"{how} {packed} {queues}")
     bench = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -73,7 +74,7 @@ def test_p01_a_loaded_card_goes_on_in_a_fresh_process(keep, how, packed, queues)
             time.sleep(dice.uniform(0, 0.05))
             assert bench.poll() is None, f"bench ended in cycle {cycle}: {bench.communicate()}\n{keeper.stderr()}"
             carry_over(keeper, how)
-        time.sleep(0.2)
+        time.sleep(0.5)
         bench.send_signal(signal.SIGINT)
         out, err = bench.communicate(timeout=90)
     finally:
