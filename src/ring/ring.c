@@ -107,6 +107,11 @@ void sdc_ring_give(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_
         ring->format->give(ring, chain, written);
 }
 
+void sdc_ring_leave(struct sdc_ring *ring)
+{
+    ring->in_flight--;
+}
+
 bool sdc_ring_publish(struct sdc_ring *ring)
 {
     return ring->awake && !ring->broken && ring->format->publish(ring);

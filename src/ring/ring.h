@@ -88,6 +88,8 @@ void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_memory *memory);
 int sdc_ring_take(struct sdc_ring *ring, struct sdc_chain *chain);
 // Puts a chain into the used ring; the driver does not see it yet.
 void sdc_ring_give(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written);
+// Gives it back to nobody: in the ring's log it stays in flight, for who goes on with that.
+void sdc_ring_leave(struct sdc_ring *ring);
 // Shows the driver what was given. Whether it wants an interrupt for it.
 bool sdc_ring_publish(struct sdc_ring *ring);
 

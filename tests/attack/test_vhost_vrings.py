@@ -228,25 +228,8 @@ def test_r25_a_hostile_log_breaks_the_vring_or_is_taken_for_new(vhost_server, pa
         vhost_server.handed_out.remove(guest)
 
 
-def test_p01_what_was_in_flight_is_done_after_a_kill(serve, image, packed):
-    """Requests wait for the image's lock in a back end that is killed; the next one does them, once."""
-    owner = serve(image)
-    owner.guest().assert_works()
-    first = serve(image, transport="vhost-user")
-    first.may_die_by, first.check_service = (signal.SIGKILL,), False
-    guest = first.guest(packed=packed, protocol=~P.STATUS)
-    guest.stop_vring(0)
-    payload, fd = get_inflight(guest)
-    guest.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
-    guest.run()
-    requests = [guest.submit(guest.prepare(blk.T_OUT, 100 + i, data=bytes([i + 1]) * 512)) for i in range(16)]
-    assert not guest.queue.wait(1, 0.2)
-    first.kill()
-    assert owner.stop() == 0
-
-    second = serve(image, transport="vhost-user")
-    client = second.connect()
-    client.handshake()
+def go_on(guest, client, payload, fd):
+    """A new session of the same guest, at a back end that knows nothing of it."""
     guest.client.close()
     guest.client = client
     windows, guest.space.windows = guest.space.windows, []
@@ -254,7 +237,39 @@ def test_p01_what_was_in_flight_is_done_after_a_kill(serve, image, packed):
         guest.add_memory(window.iova, window.size, memory=window.memory, offset=window.offset)
     guest.set_features()
     client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
-    guest.start_vring(0, 0x80008000 if packed else 0)
+    guest.start_vring(0, 0x80008000 if guest.queue.packed else 0)
+
+
+@pytest.mark.parametrize("end", ["kill", "stop", "disconnect"])
+def test_p01_what_was_in_flight_is_done_by_the_next_back_end(serve, image, packed, end):
+    """Requests wait for the image's lock in a back end that is killed, or ends in order, or whose front end goes. Who is next does
+    them, each once, and none has failed."""
+    owner = serve(image)
+    owner.guest().assert_works()
+    first = serve(image, transport="vhost-user")
+    if end == "kill":
+        first.may_die_by = (signal.SIGKILL,)
+    guest = first.guest(packed=packed, protocol=~P.STATUS)
+    guest.stop_vring(0)
+    payload, fd = get_inflight(guest)
+    guest.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
+    guest.run()
+    requests = [guest.submit(guest.prepare(blk.T_OUT, 100 + i, data=bytes([i + 1]) * 512)) for i in range(16)]
+    assert not guest.queue.wait(1, 0.2)
+    second = first
+    if end == "disconnect":
+        guest.client.close()
+    else:
+        if end == "kill":
+            first.kill()
+        else:
+            assert first.stop() == 0
+        second = serve(image, transport="vhost-user")
+    assert owner.stop() == 0
+
+    client = second.connect()
+    client.handshake()
+    go_on(guest, client, payload, fd)
     done = guest.queue.wait(16, 5.0)
     assert sorted(head for head, _ in done) == sorted(request.head for request in requests), "each once"
     for i, request in enumerate(requests):

@@ -209,6 +209,7 @@ void sdc_virtio_core_stop_queue(struct sdc_virtio_core *core, uint16_t queue)
         return;
     state->started = false;
     state->resetting = true;
+    core->queues[queue].leaves = false;
     order(core, queue, SDC_VIRTQUEUE_STOP);
 }
 
@@ -252,11 +253,12 @@ int sdc_virtio_core_kick_fd(const struct sdc_virtio_core *core, uint16_t queue)
     return core->states[queue].kick_fd;
 }
 
-void sdc_virtio_core_reset(struct sdc_virtio_core *core)
+static void end_queues(struct sdc_virtio_core *core, bool leave)
 {
     core->resetting = true;
     for (uint16_t i = 0; i < core->device->queues_count; i++) {
         struct queue_state *state = &core->states[i];
+        core->queues[i].leaves = leave;
         bool started = state->started;
         state->enabled = state->started = false;
         if (started)
@@ -264,6 +266,16 @@ void sdc_virtio_core_reset(struct sdc_virtio_core *core)
     }
     if (core->pending == 0)
         finish(core);
+}
+
+void sdc_virtio_core_reset(struct sdc_virtio_core *core)
+{
+    end_queues(core, false);
+}
+
+void sdc_virtio_core_leave(struct sdc_virtio_core *core)
+{
+    end_queues(core, true);
 }
 
 void sdc_virtio_core_set_map(struct sdc_virtio_core *core, struct sdc_map *map)

@@ -63,6 +63,9 @@ void sdc_virtio_core_set_kick_fd(struct sdc_virtio_core *core, uint16_t queue, i
 int sdc_virtio_core_kick_fd(const struct sdc_virtio_core *core, uint16_t queue);
 // Ends all queues, forgets what the driver set.
 void sdc_virtio_core_reset(struct sdc_virtio_core *core);
+// The same when the driver stays, and somebody else goes on with its queues: what has not ended in those that keep a log stays in flight
+// there, and the driver hears of no failure.
+void sdc_virtio_core_leave(struct sdc_virtio_core *core);
 // Guest memory is `map` from now on; takes a reference of its own.
 void sdc_virtio_core_set_map(struct sdc_virtio_core *core, struct sdc_map *map);
 

@@ -170,7 +170,10 @@ static bool has_drained(const struct sdc_virtqueue *queue)
 
 static void put_back(struct sdc_virtqueue *queue, struct request *request)
 {
-    sdc_ring_give(&queue->ring, &request->chain, request->written);
+    if (queue->stopping && queue->leaves && queue->config.log)
+        sdc_ring_leave(&queue->ring);
+    else
+        sdc_ring_give(&queue->ring, &request->chain, request->written);
     request->state = REQUEST_TAKEN;
     request->next = queue->free_requests;
     queue->free_requests = request;

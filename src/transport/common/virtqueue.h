@@ -57,6 +57,7 @@ struct sdc_virtqueue {
     // or a WATCH; from START to STOP the queue's loop watches it.
     int kick_fd;
     uint64_t start_number; // of START: counts up, and is the same when another process repeats or goes on with the start
+    bool leaves; // a STOP leaves what has not ended by then in flight in the ring's log, if it has one
     struct sdc_post order_post;
 
     // A kick on its way; set by the kicker, cleared by the queue before it looks.

@@ -146,17 +146,12 @@ static bool reset_finished(struct vhu_session *session)
     return true;
 }
 
-void vhu_begin_reset(struct vhu_session *session)
-{
-    session->features_set = false;
-    session->status = 0;
-    sdc_virtio_core_reset(session->card->core);
-}
-
 int vhu_reset_device(struct vhu_session *session, struct vhu_message *message)
 {
     (void)message;
-    vhu_begin_reset(session);
+    session->features_set = false;
+    session->status = 0;
+    sdc_virtio_core_reset(session->card->core);
     session->waiting = reset_finished;
     return VHU_LATER;
 }

@@ -47,7 +47,8 @@ static void take_down(struct vhu_session *session)
 
     if (session->step_down == VHU_CLOSE_RESET && !sdc_virtio_core_busy(core)) {
         session->step_down = VHU_CLOSE_UNMAP;
-        vhu_begin_reset(session);
+        // The guest lives on: what is in flight is for the next back end, or for the same front end when it comes back.
+        sdc_virtio_core_leave(core);
     }
     if (session->step_down == VHU_CLOSE_UNMAP && !sdc_virtio_core_busy(core)) {
         session->step_down = VHU_CLOSE_END;

@@ -216,8 +216,6 @@ int vhu_inflight_open(struct vhu_session *session, uint16_t index, struct sdc_ri
 void vhu_inflight_forget(struct vhu_session *session);
 // vrings.c: whether any queue runs.
 bool vhu_runs(const struct sdc_vhu_card *card);
-// device.c: the device is reset and its vrings are forgotten; finished when the card is not busy.
-void vhu_begin_reset(struct vhu_session *session);
 // memory.c: the guest address of the size bytes that the front end has at `user`. False: it has shown no such memory, in one piece.
 bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t size, uint64_t *guest);
 // channel.c: tells the front end that the configuration has changed, when it can be told.
