@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Guest memory: memfds with or without seals, and an address space made of windows into them.
 
-16-bit ring indices are written with one store (struct's native '@H'), because the other side reads them at the
-same time.
+Ring indices are written with one store, through a view of their own size, because the other side reads them at the same
+time: struct.pack_into would clear the bytes first.
 """
 
 import fcntl
@@ -112,7 +112,12 @@ class AddressSpace:
 
     def _put(self, layout, iova, value):
         window = self.find(iova, layout.size)
-        layout.pack_into(window.memory.map, window.offset + iova - window.iova, value)
+        offset = window.offset + iova - window.iova
+        if offset % layout.size:
+            layout.pack_into(window.memory.map, offset, value)
+            return
+        with memoryview(window.memory.map) as whole, whole.cast(layout.format[-1]) as numbers:
+            numbers[offset // layout.size] = value
 
     def u16(self, iova):
         return self._scalar(U16, iova)
