@@ -69,6 +69,7 @@ static void prepare(struct sdc_uring *uring, struct io_uring_sqe *sqe, const str
     }
     if (uring->fixed)
         sqe->flags |= IOSQE_FIXED_FILE;
+    uring->urgent = true;
     io_uring_sqe_set_data64(sqe, (uint64_t)(uintptr_t)io | SDC_URING_IO);
 }
 
@@ -125,19 +126,24 @@ static void wake(struct sdc_loop *loop)
 
 // --- waiting ---
 
-// Without sleeping: only if there is something to send down or the kernel says that it has something to
-// deliver.
+// Without sleeping: only if there is something to send down or the kernel says that it has something to deliver. Watches that
+// are to be armed again are put off for one turn: mostly that one sleeps, and sends them down in the same call.
 static int look(struct sdc_uring *uring)
 {
     unsigned flags = __atomic_load_n(uring->ring.sq.kflags, __ATOMIC_RELAXED);
-    if (io_uring_sq_ready(&uring->ring) == 0 && !(flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
+    bool waiting = io_uring_sq_ready(&uring->ring) > 0;
+    bool due = waiting && (uring->urgent || uring->put_off);
+    uring->put_off = waiting && !due;
+    if (!due && !(flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)))
         return 0;
+    uring->urgent = uring->put_off = false;
     return io_uring_submit_and_get_events(&uring->ring);
 }
 
 static int sleep_for(struct sdc_uring *uring, uint64_t timeout_ns)
 {
     struct io_uring_cqe *cqe;
+    uring->urgent = uring->put_off = false;
     if (timeout_ns == SDC_LOOP_FOREVER)
         return io_uring_submit_and_wait(&uring->ring, 1);
     struct __kernel_timespec timeout = {.tv_sec = (long long)(timeout_ns / 1000000000),

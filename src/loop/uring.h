@@ -35,6 +35,8 @@ struct sdc_uring {
     bool enabled;
 
     struct sdc_io *held, **held_end; // found no place in the submission queue
+    bool urgent;  // there is I/O in the submission queue
+    bool put_off; // what was in it was left there in the turn before
 
     struct sdc_uring_poll *polls;
     struct sdc_uring_poll *changed;

@@ -18,6 +18,7 @@ struct watched {
     unsigned calls;
     uint32_t events;
     int peer;
+    bool over;
 };
 
 static void third_call_reads(struct sdc_watch *watch, uint32_t events)
@@ -41,6 +42,46 @@ static void watches_are_level_triggered(void **state)
     run(w.loop);
     assert_int_equal(w.calls, 3);
     sdc_loop_unwatch(w.loop, &w.watch);
+    sdc_loop_unwatch(w.loop, &w.watch);
+    sdc_loop_free(w.loop);
+    close(w.watch.fd);
+}
+
+struct busy {
+    struct sdc_post post;
+    struct watched *watched;
+};
+
+static void post_again(struct sdc_post *post)
+{
+    struct busy *busy = sdc_container(post, struct busy, post);
+    if (!busy->watched->over)
+        sdc_loop_post(busy->watched->loop, post);
+}
+
+static void count_to_a_hundred(struct sdc_watch *watch, uint32_t events)
+{
+    struct watched *watched = sdc_container(watch, struct watched, watch);
+    assert_int_equal(events, SDC_READABLE);
+    if (++watched->calls < 100)
+        return;
+    watched->over = true;
+    sdc_loop_stop(watched->loop);
+}
+
+// Whose turns never sleep, and so have no other reason to ask the kernel for anything.
+static void a_busy_loop_serves_its_watches(void **state)
+{
+    (void)state;
+    struct watched w = {
+        .loop = new_loop(),
+        .watch = {.fd = sdc_eventfd_new(), .wanted = SDC_READABLE, .ready = count_to_a_hundred}};
+    struct busy busy = {.post.run = post_again, .watched = &w};
+    assert_int_equal(sdc_loop_watch(w.loop, &w.watch), 0);
+    sdc_eventfd_signal(w.watch.fd);
+    sdc_loop_post(w.loop, &busy.post);
+    run(w.loop);
+    assert_int_equal(w.calls, 100);
     sdc_loop_unwatch(w.loop, &w.watch);
     sdc_loop_free(w.loop);
     close(w.watch.fd);
@@ -410,6 +451,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(watches_are_level_triggered),
+        cmocka_unit_test(a_busy_loop_serves_its_watches),
         cmocka_unit_test(an_unwatched_fd_is_not_called_even_in_the_same_turn),
         cmocka_unit_test(a_hangup_is_told_to_a_watch_that_waits_for_something_else),
         cmocka_unit_test(a_paused_watch_is_not_called_until_resumed),
