@@ -200,6 +200,25 @@ def test_r25_memory_that_is_shorter_than_said_is_refused(vhost_guest, change):
     vhost_guest.assert_works()
 
 
+def test_r25_a_log_given_for_split_rings_is_too_small_for_packed_ones(vhost_server):
+    """What a vring takes of it follows from the features, which may be set anew after it was given."""
+    guest = vhost_server.guest(queues=4, queue_size=1024, run=False)
+    payload, fd = get_inflight(guest, 4, 1024)
+    guest.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
+    os.close(fd)
+    guest._options.update(features=guest._options["features"] | virtio.F_RING_PACKED, packed=True)
+    guest.set_features()
+    guest.queues[3] = vhost.PackedQueue(guest.space, 1024, event_idx=True)
+    with pytest.raises(AssertionError, match="SET_VRING_ENABLE is refused"):
+        guest.start_vring(3, 0x80008000)
+    payload, fd = get_inflight(guest, 4, 1024)
+    guest.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
+    os.close(fd)
+    guest.start_vring(3, 0x80008000)
+    guest.write(5, b"\x55" * 512, queue=3)
+    assert guest.read(5, 1, queue=3) == b"\x55" * 512
+
+
 def test_r25_the_log_does_not_change_under_a_running_vring(vhost_guest):
     payload, fd = get_inflight(vhost_guest)
     vhost_guest.client.refused(Req.SET_INFLIGHT_FD, payload, fds=[fd])

@@ -92,6 +92,7 @@ int vhu_set_inflight_fd(struct vhu_session *session, struct vhu_message *message
     return 0;
 }
 
+// The features may be others than when the memory was given, and packed rings need more of it.
 int vhu_inflight_open(struct vhu_session *session, uint16_t index, struct sdc_ring_config *config)
 {
     const struct sdc_vhost_inflight *said = &session->inflight_said;
@@ -100,6 +101,8 @@ int vhu_inflight_open(struct vhu_session *session, uint16_t index, struct sdc_ri
 
     if (!session->inflight || index >= said->num_queues)
         return 0;
+    if (said->mmap_size < said->num_queues * each)
+        return -EINVAL;
     int rc = sdc_inflight_open(&vring->log, session->inflight + said->mmap_offset + index * each, each, vring->size, is_packed(session));
     if (rc < 0)
         return rc;
