@@ -135,6 +135,24 @@ def test_r17_a_packed_base_with_two_positions_or_outside_the_ring_never_runs(vho
     guest.assert_works()
 
 
+# --- kicks --------------------------------------------------------------------------------------------------
+
+def test_f09_a_kick_that_counts_down_without_end_breaks_its_vring_and_keeps_nobody_awake(vhost_server, packed):
+    """EFD_SEMAPHORE with the highest count: a read takes 1 of it."""
+    guest = vhost_server.guest(packed=packed)
+    with EventFd((1 << 64) - 2, semaphore=True) as endless, EventFd(200, semaphore=True) as ends:
+        guest.client.tell(Req.SET_VRING_KICK, U64.pack(0), fds=[endless.fd])
+        guest.assert_broken()
+        before = vhost_server.cpu_seconds()
+        assert guest.client.silent(0.3)
+        assert vhost_server.cpu_seconds() - before < 0.2, "the server spins on an eventfd that never empties"
+        guest.kick_events[0], kick = ends, guest.kick_events[0]  # a reasonable count is taken
+        guest.restart()
+        assert wait_until(lambda: not ends.pending(), 5.0)
+        guest.assert_works()
+        guest.kick_events[0] = kick
+
+
 # --- breaking -----------------------------------------------------------------------------------------------
 
 def test_r01_a_broken_vring_is_told_by_its_error_fd_and_others_go_on(vhost_server, packed):

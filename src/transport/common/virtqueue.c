@@ -11,7 +11,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { SLAB = 16 }; // requests that are made at a time, as the driver comes to need them
+enum {
+    SLAB = 16,       // requests that are made at a time, as the driver comes to need them
+    LONE_KICKS = 64, // after so many signals that came one by one it is looked whether the eventfd ever empties:
+    ENDLESS = 1024,  // this many more can be taken at once
+};
 
 // --- requests ---
 
@@ -300,6 +304,21 @@ void sdc_virtqueue_break(struct sdc_virtqueue *queue, const char *reason)
 
 // --- kicks by eventfd ---
 
+// A read takes all that was signalled, but of an eventfd that counts down (EFD_SEMAPHORE) it takes 1: with a large count that would keep
+// the loop awake for ever. Drivers notify one by one, too, but not faster than we read.
+static bool is_endless(struct sdc_virtqueue *queue, uint64_t taken)
+{
+    unsigned more = 0;
+
+    queue->lone_kicks = taken == 1 ? queue->lone_kicks + 1 : 0;
+    if (queue->lone_kicks < LONE_KICKS)
+        return false;
+    queue->lone_kicks = 0;
+    while (more < ENDLESS && sdc_eventfd_take(queue->kick_watch.fd) == 1)
+        more++;
+    return more == ENDLESS;
+}
+
 // Once in a turn at most, however often it was signalled.
 static void kick_fd_ready(struct sdc_watch *watch, uint32_t events)
 {
@@ -307,7 +326,11 @@ static void kick_fd_ready(struct sdc_watch *watch, uint32_t events)
 
     (void)events;
     // Taken before the ring is looked at: a signal from now on is a new one.
-    sdc_eventfd_take(watch->fd);
+    if (is_endless(queue, sdc_eventfd_take(watch->fd))) {
+        sdc_loop_unwatch(queue->loop, watch);
+        sdc_virtqueue_break(queue, "an eventfd notifies without end");
+        return;
+    }
     kicked(queue);
 }
 

@@ -70,6 +70,7 @@ struct sdc_virtqueue {
 
     // The queue's loop only.
     struct sdc_watch kick_watch;
+    unsigned lone_kicks; // signals by eventfd, one after the other, that counted 1
     bool running;
     bool stopping;  // a STOP waits for in_flight to become zero
     bool remapping; // a REMAP waits until those in flight are afloat
