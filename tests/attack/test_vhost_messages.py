@@ -6,6 +6,7 @@ front end would go on as if the request had been done."""
 
 import os
 import select
+import signal
 import socket
 import struct
 import time
@@ -107,6 +108,38 @@ def test_w02_a_request_whose_rest_does_not_come_ends_the_session(vhost_server):
     front.send_bytes(vhost.pack(Req.SET_FEATURES, bytes(8))[:15])
     assert front.silent(3.0)
     assert not front.dropped(4.0)
+
+
+def test_w02_each_request_has_its_own_time(vhost_server):
+    """The end of one and the beginning of the next come together, for longer than one may take."""
+    front = vhost_server.connect()
+    request = vhost.pack(Req.GET_FEATURES)
+    front.send_bytes(request[:6])
+    for _ in range(7):
+        assert front.silent(1.0)
+        front.send_bytes(request[6:] + request[:6])
+        front.reply(Req.GET_FEATURES)
+    front.send_bytes(request[6:])
+    front.reply(Req.GET_FEATURES)
+
+
+def test_w02_requests_without_end_leave_others_their_turns(vhost_server):
+    """Thousands are there at once, the last of which changes who is told of completions: all that a vring has to do is done long
+    before its turn comes."""
+    guest = vhost_server.guest(queue_size=1024, features=USUAL_FEATURES & ~virtio.F_EVENT_IDX)
+    with EventFd() as late:
+        vhost_server.signal(signal.SIGSTOP)
+        try:
+            for _ in range(300):
+                guest.submit(guest.prepare(blk.T_IN, 0, length=512), kick=False)
+            guest.kick()
+            guest.client.send_bytes(vhost.pack(Req.SET_OWNER) * 2000)
+            guest.client.send(Req.SET_VRING_CALL, U64.pack(0), fds=[late.fd])
+        finally:
+            vhost_server.signal(signal.SIGCONT)
+        assert len(guest.queue.wait(300, 5.0)) == 300
+        guest.client.fence()
+        assert not late.pending()
 
 
 def test_w02_a_front_end_that_says_nothing_makes_room_for_the_next(vhost_server):

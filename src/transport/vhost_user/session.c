@@ -92,10 +92,8 @@ static bool must_wait(struct vhu_session *session)
 static void process(struct vhu_session *session)
 {
     for (unsigned handled = 0; !session->closing && !must_wait(session) && !session->closing && !is_full(session); handled++) {
-        if (handled == TURN) {
-            vhu_session_step(session);
-            return;
-        }
+        if (handled == TURN)
+            return; // the rest is found readable in the next turn: what is deferred here would run in this one
         int rc = session->whole ? 1 : vhu_stream_receive(&session->stream);
         if (rc == -EAGAIN)
             return;
@@ -104,6 +102,7 @@ static void process(struct vhu_session *session)
             return;
         }
         session->whole = session->greeted = true;
+        session->dated = false; // the next one has its own time
         rc = vhu_dispatch(session);
         if (rc < 0) {
             vhu_session_close(session, "a request was refused, and there is no way to say so");
