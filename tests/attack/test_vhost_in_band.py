@@ -150,3 +150,12 @@ def test_p02_the_front_end_goes_while_a_call_is_unanswered(vhost_server, in_band
     in_band.close()
     again = VhostGuest.boot(vhost_server.path)
     again.close()
+
+
+def test_r18_a_kick_that_cannot_start_a_vring_is_refused_and_a_later_one_starts_it(in_band):
+    in_band.stop_vring(0)
+    in_band.client.tell(Req.SET_VRING_ADDR, addresses(0, in_band.queue, user=0))  # no memory was shown there
+    for _ in range(2):
+        in_band.client.refused(Req.VRING_KICK, state(0, 0))
+    in_band.client.tell(Req.SET_VRING_ADDR, addresses(0, in_band.queue))
+    finished(in_band, push(in_band))

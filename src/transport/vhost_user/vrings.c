@@ -230,7 +230,10 @@ int vhu_vring_kick(struct vhu_session *session, struct vhu_message *message)
     if (!vring->started) {
         vring->started = true;
         vring->enabled |= !session->enables;
-        return update(session, (uint16_t)state.index);
+        int rc = update(session, (uint16_t)state.index);
+        if (rc < 0)
+            vring->started = false;
+        return rc;
     }
     sdc_virtio_core_kick(session->card->core, (uint16_t)state.index);
     return 0;
