@@ -16,7 +16,11 @@
 
 #define MS_NS UINT64_C(1000000)
 
-enum { TAG_SOCKET = 0, TAG_CHANNEL = 1 };
+enum {
+    TAG_SOCKET = 0,
+    TAG_CHANNEL = 1,
+    SERVED_MOST = 64, // requests on the channel that are answered at a time
+};
 
 // --- the end of a connection ---
 
@@ -212,14 +216,14 @@ static uint64_t serve(struct sdc_vhost_client *client, const struct sdc_vhost_me
 }
 
 // A back end sends a request on its channel whole, and waits for the answer before the next: the rest of one that has begun is
-// there at once.
+// there at once. One that asks without end is answered in part, so that it does not keep us here.
 int sdc_vhost_serve_channel(struct sdc_vhost_client *client, struct sdc_error *err)
 {
     uint64_t deadline_ns = sdc_clock_ns() + client->timeout_ms * MS_NS;
     struct sdc_vhost_message message = {0};
     size_t got = 0;
 
-    while (client->channel_fd >= 0) {
+    for (unsigned served = 0; client->channel_fd >= 0 && served < SERVED_MOST;) {
         int ret = receive_some(client->channel_fd, &message, &got);
         if (ret == 0 && got > 0 && time_left(deadline_ns) > 0) {
             sdc_wait_fd(client->channel_fd, SDC_WAIT_INPUT, time_left(deadline_ns));
@@ -245,6 +249,7 @@ int sdc_vhost_serve_channel(struct sdc_vhost_client *client, struct sdc_error *e
         }
         message = (struct sdc_vhost_message){0};
         got = 0;
+        served++;
     }
     return 0;
 }

@@ -154,7 +154,7 @@ static int unsupported(const struct sdc_vhost_client *client, const char *featur
 static int make_channel(struct sdc_vhost_client *client, struct sdc_error *err)
 {
     struct sdc_vhost_message message;
-    int pair[2];
+    int pair[2] = {-1, -1};
 
     int ret = sdc_socket_pair(pair);
     if (ret == 0) {
@@ -163,8 +163,10 @@ static int make_channel(struct sdc_vhost_client *client, struct sdc_error *err)
         ret = sdc_waiter_add(client->waiter, pair[0], SDC_WAIT_INPUT, false, TAG_CHANNEL);
         pthread_mutex_unlock(&client->lock);
     }
-    if (ret < 0)
+    if (ret < 0) {
+        sdc_fd_close(&pair[1]);
         return sdc_error_set(err, ret, SDC_FAULT_HOST, "%s: cannot make a socket: %s", client->name, strerror(-ret));
+    }
     sdc_vhost_fill(&message, SDC_VHOST_SET_BACKEND_REQ_FD, NULL, 0);
     message.fds[message.fds_count++] = pair[1];
     ret = sdc_vhost_tell(client, &message, err);

@@ -368,6 +368,31 @@ static void a_change_of_the_configuration_is_told(void **state)
     sdc_fd_close(&told);
 }
 
+// So that one who sends them without end keeps nobody.
+static void many_changes_of_the_configuration_are_taken_in_parts(void **state)
+{
+    enum { CHANGES = 200 };
+    struct backend backend = {.protocol = ALL_PROTOCOL};
+    struct sdc_vhost_header change = {.request = SDC_VHOST_BACKEND_CONFIG_CHANGE_MSG, .flags = SDC_VHOST_VERSION};
+    int told = sdc_eventfd_new();
+
+    (void)state;
+    struct sdc_vhost_client *client = open_good(&backend);
+    sdc_vhost_client_set_config_call(client, told);
+    for (unsigned i = 0; i < CHANGES; i++)
+        send_bytes(backend.channel, &change, sizeof change, NULL, 0);
+    assert_int_equal(sdc_vhost_client_process(client, NULL), 0);
+    uint64_t taken = sdc_eventfd_take(told);
+    assert_in_range(taken, 1, CHANGES - 1);
+    for (unsigned i = 0; i < CHANGES && taken < CHANGES; i++) {
+        assert_int_equal(sdc_vhost_client_process(client, NULL), 0);
+        taken += sdc_eventfd_take(told);
+    }
+    assert_int_equal(taken, CHANGES);
+    end(&backend, client);
+    sdc_fd_close(&told);
+}
+
 // --- wrong answers ---
 
 static bool refuse(struct backend *backend, struct message *message)
@@ -610,6 +635,7 @@ int main(void)
         cmocka_unit_test(memory_goes_as_a_table_or_by_slots),
         cmocka_unit_test(the_configuration_is_asked_for_from_its_start),
         cmocka_unit_test(a_change_of_the_configuration_is_told),
+        cmocka_unit_test(many_changes_of_the_configuration_are_taken_in_parts),
         cmocka_unit_test(what_is_refused_is_an_error_and_no_more),
         cmocka_unit_test(a_broken_answer_ends_the_connection),
         cmocka_unit_test(answers_of_another_size_are_errors),
