@@ -21,7 +21,8 @@ bool sdc_fd_is_eventfd(int fd);
 
 // A new eventfd, close-on-exec, non-blocking. The fd or a negative errno.
 int sdc_eventfd_new(void);
-// Adds 1. Never blocks; a full counter is as good as signalled.
+// Adds 1. A full counter is as good as signalled: it does not block with O_NONBLOCK, which whoever has a copy of the fd can take off
+// (no kernel has a way to write to an eventfd that does not ask for the flag).
 void sdc_eventfd_signal(int fd);
 // Takes the count. Never blocks, whatever the fd's flags. 0 when there was none.
 uint64_t sdc_eventfd_take(int fd);
