@@ -116,7 +116,8 @@ def test_reset_of_a_queue_that_was_never_enabled_harms_nothing(serve, packed):
     guest.queues.append(type(guest.queue)(guest.space, 16))
     guest.queues[2].clear()
     guest.virtio.setup_queue(2, guest.queues[2])
-    assert guest.read(1, 1, queue=2) == b"\x02" * 512
+    guest.write(2, b"\x03" * 512, queue=2)
+    assert guest.read(2, 1, queue=2) == b"\x03" * 512
 
 
 def test_reset_twice_and_of_a_reset_queue_is_idempotent(guest):
