@@ -194,8 +194,8 @@ def run_attack_tsan(part, log):
     python_tests(part, log, binary, *LOOPS_ARE_NOTHING_TO, "tests/attack", env=EPOLL)
 
 
-# Unit tests that valgrind cannot run: several loops (see below), limits of address space and fds that are not those of the host,
-# or far too much to do.
+# Unit tests that valgrind cannot run: several loops (it runs no other thread while one waits in io_uring_enter), limits of
+# address space and fds that are not those of the host, or far too much to do.
 NOT_UNDER_VALGRIND = ["block_conformance", "block_file", "driver_live", "inflight", "loop", "loop_io", "loop_watch",
                       "socket"]
 
@@ -208,9 +208,8 @@ def run_valgrind(part, log):
     files = sorted(str(path.relative_to(TOP)) for pattern in patterns
                    for path in (TOP / "tests/attack").glob(pattern))
     binary = f"valgrind -q --error-exitcode=99 --leak-check=no --track-origins=no {TOP}/build/sidecard"
-    # This valgrind runs no other thread while one waits in io_uring_enter: servers with several loops would hang.
-    python_tests(part, log, binary, "-k", "not threads and not quick_resets", *files, timeout=3600)
-    python_tests(part, log, binary, "-k", "not threads and not quick_resets", *files, env=EPOLL, timeout=3600)
+    for loop in ({}, EPOLL):
+        python_tests(part, log, binary, "-k", "not quick_resets", *files, env=loop, timeout=3600)
 
 
 def run_fuzz_long(part, log):
