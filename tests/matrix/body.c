@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// matrix-body SOCKET PACKED QUEUES: what a disk of 16 MiB with 512-byte blocks must do, whatever is between it and us. Prints a line for
+// matrix-body SOCKET RING QUEUES: what a disk of 16 MiB with 512-byte blocks must do, whatever is between it and us. Prints a line for
 // each check with what came out, so that lines can be compared from cell to cell; a line that ends in "data" is about what is read
-// back, which a null disk does not know. Exit status 1: a check could not be made, or came out wrong.
+// back, which a null disk does not know. RING is split or packed, or either with -in-order behind it. Exit status 1: a check could not
+// be made, or came out wrong.
 #include "base/check.h"
 #include "driver/blk.h"
 #include "driver/vhost_user.h"
@@ -24,11 +25,13 @@ enum { DEVICE_BLK = 2, TIMEOUT_MS = 20000, DEPTH = 32, BLOCK = 4096 };
 
 // Features that end at the transport, which are not the disk's to have or not.
 #define OF_THE_TRANSPORT (SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)
+#define OF_THE_RING (SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER)
 
 struct cell {
     const char *socket;
     bool vhost_user;
     bool packed;
+    bool in_order;
     uint16_t queues;
     struct sdc_driver_blk *blk;
     struct sdc_client_memory data;
@@ -145,8 +148,8 @@ static void check_info(struct cell *cell)
     printf("read-only, flush, discard, write zeroes, unmap: %d %d %d %d %d\n", info->read_only, info->flush, info->discard,
            info->write_zeroes, info->unmap);
     printf("most at once: discard %" PRIu64 ", write zeroes %" PRIu64 "\n", info->discard_max, info->write_zeroes_max);
-    printf("features: %#" PRIx64 "\n", info->features & ~(OF_THE_TRANSPORT | SDC_VIRTIO_F_RING_PACKED));
-    expect(cell, info->packed == cell->packed, "the kind of ring is the one that was asked for");
+    printf("features: %#" PRIx64 "\n", info->features & ~(OF_THE_TRANSPORT | OF_THE_RING));
+    expect(cell, info->packed == cell->packed && info->in_order == cell->in_order, "the kind of ring is the one that was asked for");
     expect(cell, info->queues >= cell->queues, "there are as many queues");
 }
 
@@ -279,12 +282,13 @@ int main(int argc, char **argv)
     struct cell cell = {.data = {.fd = -1}};
 
     if (argc != 4) {
-        fprintf(stderr, "usage: matrix-body [vhost-user:]SOCKET PACKED QUEUES\n");
+        fprintf(stderr, "usage: matrix-body [vhost-user:]SOCKET RING QUEUES\n");
         return 2;
     }
     cell.vhost_user = strncmp(argv[1], scheme, sizeof scheme - 1) == 0;
     cell.socket = cell.vhost_user ? argv[1] + sizeof scheme - 1 : argv[1];
-    cell.packed = strcmp(argv[2], "on") == 0;
+    cell.packed = strncmp(argv[2], "packed", 6) == 0;
+    cell.in_order = strstr(argv[2], "-in-order") != NULL;
     cell.queues = (uint16_t)atoi(argv[3]);
     open_disk(&cell);
     check_info(&cell);
