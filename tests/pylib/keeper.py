@@ -22,7 +22,8 @@ TIMEOUT = 60.0
 class Keeper:
     """Holds a card's fds; `start` makes a device process, `stop` and `kill` end it."""
 
-    def __init__(self, workdir, backend, *options, device="virtio-blk", name="k0"):
+    def __init__(self, workdir, backend, *options, device="virtio-blk", name="k0", program=None):
+        self.program = program or binary()
         self.path = workdir.path / name
         self.logs = workdir.path / f"{name}-log"
         self.logs.mkdir()
@@ -76,7 +77,7 @@ class Keeper:
         self.channel, self.ready, self.stopped = ours, threading.Event(), threading.Event()
         self.processes += 1
         self.serves = False
-        command = binary() + ["serve", f"fd:{self.listening.fileno()}", self.device, self.backend, *self.options, *(options or []),
+        command = self.program + ["serve", f"fd:{self.listening.fileno()}", self.device, self.backend, *self.options, *(options or []),
                               f"--keeper-fd={theirs.fileno()}"]
         self.stderr_path = self.logs / f"stderr{self.processes}"
         with open(self.stderr_path, "wb") as stderr:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """All cases, in the order in which they run."""
 
-from cases import firmware, linux_disk, peers, restart, vhost_user
+from cases import firmware, kept, linux_disk, peers, restart, vhost_user
 
 ALL_CASES = [peers.HostPeers,
              linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxFourQueuesSplit,
@@ -9,5 +9,6 @@ ALL_CASES = [peers.HostPeers,
              linux_disk.LinuxPinInterrupts,
              vhost_user.VhostUserOneQueue, vhost_user.VhostUserFourQueues, vhost_user.VhostUserFourQueuesSplit,
              vhost_user.VhostUserConnects, vhost_user.VhostUserDiscard, vhost_user.VhostUserKilled, vhost_user.VhostUserKilledPacked,
+             kept.LinuxKept, kept.LinuxKeptSplit,
              linux_disk.LinuxPrivateMemory, linux_disk.LinuxPrivateMemorySplit, restart.Restarts, firmware.SeaBios, firmware.Ovmf,
              firmware.UBoot, firmware.SeaBiosPrivateMemory, firmware.OvmfPrivateMemory, firmware.UBootPrivateMemory]

@@ -75,11 +75,12 @@ class VhostUserDiscard(OverVhostUser, LinuxDiscard):
 
 
 class Killer(threading.Thread):
-    """Kills a server so many times and starts it again at once."""
+    """Kills a server so many times, or ends it as `end` does, and starts it again at once."""
 
-    def __init__(self, server, kills):
+    def __init__(self, server, kills, end=None):
         super().__init__(daemon=True)
         self.server = server
+        self.end = end or server.kill
         self.kills = kills
         self.done = 0
         self.error = None
@@ -89,7 +90,7 @@ class Killer(threading.Thread):
             while self.done < self.kills:
                 time.sleep(random.uniform(0.3, 1.2))
                 self.server.check_alive()
-                self.server.kill()
+                self.end()
                 self.server.start(self.server.disk)
                 self.done += 1
         except Lost as error:

@@ -12,9 +12,15 @@ import select
 import signal
 import stat
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from pylib.keeper import Keeper  # noqa: E402
 from harness.errors import Failure, Lost, Skip, expect
 from harness.machine import scaled, tail
 
@@ -62,12 +68,7 @@ class Sidecard:
     def start(self, disk):
         """Starts it and waits until it listens; raises Lost."""
         self.disk = disk
-        options = [f"--queues={disk.queues}", f"--block-size={disk.block_size}", f"--serial={disk.serial}",
-                   f"--queue-size={disk.queue_size}", f"--write-cache={'on' if disk.write_cache else 'off'}",
-                   f"--threads={disk.threads}", f"--packed={'on' if disk.packed else 'off'}"]
-        options += ["--read-only"] if disk.read_only else []
-        options += ["--direct"] if disk.direct else []
-        options += ["--connect"] if disk.connect else []
+        options = self._options(disk)
         ready, ready_end = os.pipe()
         command = [self._binary, "serve", f"{disk.transport}:{self.socket}", "virtio-blk", str(disk.image), *options,
                    f"--ready-fd={ready_end}"]
@@ -79,6 +80,16 @@ class Sidecard:
             self._wait_until_ready(ready)
         finally:
             os.close(ready)
+
+    @staticmethod
+    def _options(disk):
+        options = [f"--queues={disk.queues}", f"--block-size={disk.block_size}", f"--serial={disk.serial}",
+                   f"--queue-size={disk.queue_size}", f"--write-cache={'on' if disk.write_cache else 'off'}",
+                   f"--threads={disk.threads}", f"--packed={'on' if disk.packed else 'off'}"]
+        options += ["--read-only"] if disk.read_only else []
+        options += ["--direct"] if disk.direct else []
+        options += ["--connect"] if disk.connect else []
+        return options
 
     def device_arguments(self, boot=False):
         """QEMU's words for the disk."""
@@ -169,6 +180,57 @@ class Sidecard:
             self.process.wait(scaled(5))
             self.check_alive()
             raise Lost(f"sidecard wrote {said!r} to its ready descriptor, should be READY\n")
+
+
+class Kept(Sidecard):
+    """Device processes one after the other, of a keeper that has what each needs to go on where the one before was."""
+
+    def __init__(self, binary, folder, log):
+        super().__init__(binary, folder, log)
+        self._folder = Path(folder)
+        self._keeper = None
+
+    def start(self, disk):
+        """The first process, or the next one; raises Lost."""
+        self.disk = disk
+        if self._keeper is None:
+            self._keeper = Keeper(SimpleNamespace(path=self._folder), disk.image, *self._options(disk), name="disk.sock",
+                                  program=[self._binary])
+        try:
+            self._keeper.start()
+        except AssertionError as error:
+            raise Lost(f"{error}\n") from None
+        self.process = self._keeper.process
+
+    def leave(self):
+        """Ends the process in order, so that the next one can go on; raises Lost."""
+        try:
+            self._keeper.stop()
+        except AssertionError as error:
+            raise Lost(f"{error}\n") from None
+        self._gather()
+
+    def stop(self):
+        """Asks for an orderly end, as without a keeper."""
+        self.check_alive()
+        status = self._keeper.terminate()
+        self._gather()
+        expect(status == 0, f"after SIGTERM sidecard {_how(status)}, should be exit status 0\n{tail(self._log)}")
+
+    def kill(self):
+        """Ends it at once. May be called at any time and again."""
+        if self.process and self.process.poll() is None:
+            self._keeper.kill()
+            self._gather()
+
+    def close(self):
+        """After the last process."""
+        if self._keeper:
+            self._keeper.close()
+
+    def _gather(self):
+        with open(self._log, "a", encoding="utf-8") as log:
+            log.write(self._keeper.stderr())
 
 
 class Reference:
