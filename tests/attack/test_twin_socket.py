@@ -27,8 +27,8 @@ TWIN = {"capabilities": wire.TWIN_CAPS}
 class TwinGuest:
     """Rings in shared memory, data in memory without an fd, the server's commands on the twin socket."""
 
-    def __init__(self, server, *, spoil=None, **options):
-        self.guest = server.guest(handshake=TWIN, **options)
+    def __init__(self, server, *, spoil=None, handshake=None, **options):
+        self.guest = server.guest(handshake=handshake or TWIN, **options)
         self.client, self.twin = self.guest.client, self.guest.client.twin
         assert self.twin is not None, "no twin socket came with VERSION's reply"
         memory = GuestMemory(SIZE)
@@ -336,3 +336,26 @@ def test_next_session_has_a_twin_socket_of_its_own(server):
             old.recv_any(0.05)
     second.assert_works()
     old.close()
+
+
+def test_w08_reset_takes_back_what_the_twin_socket_has_not_begun_to_send(server, packed):
+    """What lies in the socket is the client's. What the server has yet to send would come when the memory is others'."""
+    twin = TwinGuest(server, packed=packed, handshake={"capabilities": {**wire.TWIN_CAPS, "max_data_xfer_size": 65536}})
+    assert twin.do(blk.T_IN, length=512) == blk.S_OK
+    for number in range(2):
+        twin.offer(blk.T_IN, REMOTE + number * (3 << 20), length=3 << 20)
+    assert wait_until(lambda: not twin.twin.silent(0.01), 10), "it never wrote"
+    for _ in range(50):
+        twin.client.fence()  # turns, in which it prepares as much as it may
+    twin.guest.virtio.reset()
+    written = []
+    twin.twin.on_command = written.append
+    twin.twin.serve_commands(lambda: False, 0.3)
+    came = sum(wire.parse_dma_rw(message.payload)[1] for message in written)
+    assert 0 < came < 1 << 20, f"{came} bytes came that the reset made void"
+    for message in written:  # and they can still be answered
+        twin.twin.send_bytes(wire.pack(message.cmd, message.payload[:16], msg_id=message.msg_id, flags=wire.TYPE_REPLY))
+    twin.client.fence()
+    twin.twin.on_command = twin.dma
+    twin.guest.bring_up()
+    twin.assert_works()

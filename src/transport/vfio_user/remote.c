@@ -61,7 +61,9 @@ static int ask(struct vfu_session *session, struct sdc_transfer *transfer, uint6
         .msg_size = (uint32_t)(sizeof header + sizeof access) + (write ? count : 0),
         .flags = SDC_VFU_TYPE_COMMAND,
     };
-    uint8_t *room = question ? vfu_stream_append(stream_of(session), header.msg_size) : NULL;
+    struct vfu_stream *stream = stream_of(session);
+    uint64_t position = stream->sent + vfu_stream_unsent(stream);
+    uint8_t *room = question ? vfu_stream_append(stream, header.msg_size) : NULL;
     if (!room)
         return -ENOMEM;
 
@@ -70,7 +72,8 @@ static int ask(struct vfu_session *session, struct sdc_transfer *transfer, uint6
     if (write && count > 0)
         memcpy(room + sizeof header + data_offset(remote), transfer->data + transfer->sent, count);
     *question = (struct vfu_question){.asked = true, .layout = !transfer, .id = header.msg_id, .cmd = header.cmd, .iova = iova,
-                                      .size = count, .transfer = transfer, .offset = transfer ? transfer->sent : 0};
+                                      .size = count, .position = position, .length = header.msg_size, .transfer = transfer,
+                                      .offset = transfer ? transfer->sent : 0};
     remote->outstanding++;
     remote->reading += write ? 0 : count;
     return 0;
@@ -186,6 +189,23 @@ static void answered(struct sdc_transfer *transfer, int result)
         sdc_transfer_finish(transfer, transfer->result);
 }
 
+// On the main socket what was asked goes before the answer to whatever made it void. The twin has an order of its own: what it has not
+// begun to send is taken back.
+static void take_back(struct vfu_session *session, struct vfu_question *question)
+{
+    struct vfu_remote *remote = &session->remote;
+
+    if (!session->twin.on || !vfu_stream_take_back(&session->twin.stream, question->position, question->length))
+        return;
+    question->asked = false;
+    remote->outstanding--;
+    remote->reading -= question->cmd == SDC_VFU_DMA_READ ? question->size : 0;
+    for (unsigned i = 0; i < VFU_OUTSTANDING; i++) {
+        if (remote->questions[i].asked && remote->questions[i].position > question->position)
+            remote->questions[i].position -= question->length;
+    }
+}
+
 void vfu_remote_forget(struct vfu_session *session)
 {
     struct vfu_remote *remote = &session->remote;
@@ -196,6 +216,7 @@ void vfu_remote_forget(struct vfu_session *session)
         if (transfer && is_dropped(transfer)) {
             question->transfer = NULL;
             answered(transfer, -ECANCELED);
+            take_back(session, question);
         }
     }
     for (struct sdc_transfer **link = &remote->first, *transfer = *link; transfer; transfer = *link) {

@@ -101,6 +101,9 @@ struct vfu_arrival *vfu_stream_arrival(struct vfu_stream *stream);
 void vfu_stream_consume(struct vfu_stream *stream, uint32_t size);
 // Room for size more bytes to send, zeroed; NULL when there is no memory.
 uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size);
+// Takes size bytes out again, which were appended when `position` bytes had been: false if the first of them was sent. Nothing else that
+// is appended has fds.
+bool vfu_stream_take_back(struct vfu_stream *stream, uint64_t position, size_t size);
 // These fds go with the message that is appended next; they stay the caller's, open until the stream has sent it or is closed.
 // -EBUSY: the peer leaves too many unread as it is.
 int vfu_stream_attach(struct vfu_stream *stream, const int *fds, unsigned count);
@@ -130,6 +133,8 @@ struct vfu_question {
     uint16_t cmd;
     uint64_t iova;
     uint32_t size;
+    uint64_t position; // of the message in what is sent
+    uint32_t length;   // of the message
     struct sdc_transfer *transfer; // NULL: nobody waits for it any more
     uint32_t offset; // of this piece in the transfer
 };

@@ -294,6 +294,16 @@ uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size)
     return room;
 }
 
+bool vfu_stream_take_back(struct vfu_stream *stream, uint64_t position, size_t size)
+{
+    if (position < stream->sent)
+        return false;
+    size_t at = stream->out_sent + (size_t)(position - stream->sent);
+    stream->out_used -= size;
+    memmove(stream->out + at, stream->out + at + size, stream->out_used - at);
+    return true;
+}
+
 // fds on their way count against the user who sent them, for the kernel: a client that doesn't take its own would stop others'.
 int vfu_stream_attach(struct vfu_stream *stream, const int *fds, unsigned count)
 {
