@@ -417,6 +417,16 @@ int sdc_vhost_client_reset(struct sdc_vhost_client *client, struct sdc_error *er
     return sdc_vhost_tell(client, &message, err);
 }
 
+static int check_config(const struct sdc_vhost_client *client, uint32_t offset, uint32_t size, struct sdc_error *err)
+{
+    if (!sdc_vhost_has(client, SDC_VHOST_PROTOCOL_F_CONFIG))
+        return unsupported(client, "CONFIG", err);
+    if (!sdc_within(offset, size, SDC_VHOST_CONFIG_MAX))
+        return sdc_error_set(err, -ERANGE, SDC_FAULT_USER, "%s: a configuration has at most %d bytes", client->name,
+                             SDC_VHOST_CONFIG_MAX);
+    return 0;
+}
+
 // A request for, or with, the configuration from its start: there are back ends that overlook the offset.
 int sdc_vhost_client_get_config(struct sdc_vhost_client *client, uint32_t offset, void *data, uint32_t size,
                                 struct sdc_error *err)
@@ -424,16 +434,14 @@ int sdc_vhost_client_get_config(struct sdc_vhost_client *client, uint32_t offset
     struct sdc_vhost_config config = {.flags = SDC_VHOST_CONFIG_WRITABLE};
     struct sdc_vhost_message message;
 
-    if (!sdc_vhost_has(client, SDC_VHOST_PROTOCOL_F_CONFIG))
-        return unsupported(client, "CONFIG", err);
-    if (!sdc_within(offset, size, SDC_VHOST_CONFIG_MAX))
-        return sdc_error_set(err, -ERANGE, SDC_FAULT_USER, "%s: a configuration has at most %d bytes", client->name,
-                             SDC_VHOST_CONFIG_MAX);
+    int ret = check_config(client, offset, size, err);
+    if (ret < 0)
+        return ret;
     config.size = offset + size;
     sdc_vhost_fill(&message, SDC_VHOST_GET_CONFIG, &config, sizeof config);
     memset(message.payload + sizeof config, 0, config.size);
     message.header.size += config.size;
-    int ret = sdc_vhost_ask(client, &message, message.header.size, err);
+    ret = sdc_vhost_ask(client, &message, message.header.size, err);
     if (ret < 0)
         return ret;
     sdc_vhost_close_fds(&message);
@@ -447,11 +455,9 @@ int sdc_vhost_client_set_config(struct sdc_vhost_client *client, uint32_t offset
     struct sdc_vhost_config config = {.offset = offset, .size = size, .flags = SDC_VHOST_CONFIG_WRITABLE};
     struct sdc_vhost_message message;
 
-    if (!sdc_vhost_has(client, SDC_VHOST_PROTOCOL_F_CONFIG))
-        return unsupported(client, "CONFIG", err);
-    if (!sdc_within(offset, size, SDC_VHOST_CONFIG_MAX))
-        return sdc_error_set(err, -ERANGE, SDC_FAULT_USER, "%s: a configuration has at most %d bytes", client->name,
-                             SDC_VHOST_CONFIG_MAX);
+    int ret = check_config(client, offset, size, err);
+    if (ret < 0)
+        return ret;
     sdc_vhost_fill(&message, SDC_VHOST_SET_CONFIG, &config, sizeof config);
     memcpy(message.payload + sizeof config, data, size);
     message.header.size += size;

@@ -142,8 +142,7 @@ int vhu_set_config(struct vhu_session *session, struct vhu_message *message)
 static bool reset_finished(struct vhu_session *session)
 {
     vhu_card_forget(session->card);
-    vhu_acknowledge(session, 0);
-    return true;
+    return vhu_finish(session);
 }
 
 int vhu_reset_device(struct vhu_session *session, struct vhu_message *message)

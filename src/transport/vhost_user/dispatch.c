@@ -99,6 +99,13 @@ int vhu_acknowledge(struct vhu_session *session, int result)
     return rc < 0 ? rc : 0;
 }
 
+bool vhu_finish(struct vhu_session *session)
+{
+    if (vhu_acknowledge(session, 0) < 0)
+        vhu_session_close(session, "no memory for a reply");
+    return true;
+}
+
 // --- the door ---
 
 // Holds the message against its type's columns. 0 or the error to refuse it with.

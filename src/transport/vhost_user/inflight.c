@@ -13,11 +13,6 @@
 // Regions of vrings begin at multiples of this, as in every back end: the specification does not say.
 enum { ALIGN = 64 };
 
-static bool is_packed(const struct vhu_session *session)
-{
-    return (session->card->core->features & SDC_VIRTIO_F_RING_PACKED) != 0;
-}
-
 static uint64_t stride(uint32_t size, bool packed)
 {
     return (sdc_inflight_bytes(size, packed) + ALIGN - 1) & ~(uint64_t)(ALIGN - 1);
@@ -41,7 +36,7 @@ int vhu_get_inflight_fd(struct vhu_session *session, struct vhu_message *message
     int rc = check(session, &inflight);
     if (rc < 0)
         return rc;
-    inflight.mmap_size = inflight.num_queues * stride(inflight.queue_size, is_packed(session));
+    inflight.mmap_size = inflight.num_queues * stride(inflight.queue_size, vhu_is_packed(session));
     inflight.mmap_offset = 0;
     int fd = sdc_memfd_new("sidecard-inflight", inflight.mmap_size);
     if (fd < 0)
@@ -78,7 +73,7 @@ int vhu_set_inflight_fd(struct vhu_session *session, struct vhu_message *message
         return rc;
     if (id.kind != SDC_MEMORY_FILE_SHARED || !id.writable || inflight.mmap_offset % ALIGN != 0 ||
         !sdc_add(inflight.mmap_offset, inflight.mmap_size, &end) || end > id.size ||
-        inflight.mmap_size < inflight.num_queues * stride(inflight.queue_size, is_packed(session)))
+        inflight.mmap_size < inflight.num_queues * stride(inflight.queue_size, vhu_is_packed(session)))
         return -EINVAL;
     rc = sdc_fd_map(message->fds[0], end, true, &base);
     if (rc < 0)
@@ -97,13 +92,14 @@ int vhu_inflight_open(struct vhu_session *session, uint16_t index, struct sdc_ri
 {
     const struct sdc_vhost_inflight *said = &session->inflight_said;
     struct vhu_vring *vring = &session->card->vrings[index];
-    uint64_t each = session->inflight ? stride(said->queue_size, is_packed(session)) : 0;
+    uint64_t each = session->inflight ? stride(said->queue_size, vhu_is_packed(session)) : 0;
 
     if (!session->inflight || index >= said->num_queues)
         return 0;
     if (said->mmap_size < said->num_queues * each)
         return -EINVAL;
-    int rc = sdc_inflight_open(&vring->log, session->inflight + said->mmap_offset + index * each, each, vring->size, is_packed(session));
+    uint8_t *region = session->inflight + said->mmap_offset + index * each;
+    int rc = sdc_inflight_open(&vring->log, region, each, vring->size, vhu_is_packed(session));
     if (rc < 0)
         return rc;
     config->log = &vring->log;

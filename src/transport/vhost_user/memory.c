@@ -28,8 +28,7 @@ static bool memory_taken(struct vhu_session *session)
 {
     if (session->memory.maps_alive > 1)
         return false;
-    vhu_acknowledge(session, 0);
-    return true;
+    return vhu_finish(session);
 }
 
 static int publish(struct vhu_session *session)

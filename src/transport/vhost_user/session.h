@@ -159,6 +159,12 @@ struct vhu_session {
     void *context;
 };
 
+// What was negotiated.
+static inline bool vhu_is_packed(const struct vhu_session *session)
+{
+    return (session->card->core->features & SDC_VIRTIO_F_RING_PACKED) != 0;
+}
+
 struct vhu_session *vhu_session_new(struct sdc_loop *loop, int fd, struct sdc_vhu_card *card, const struct sdc_vhu_options *options,
                                     void (*ended)(struct vhu_session *session), void *context);
 void vhu_session_close(struct vhu_session *session, const char *reason);
@@ -177,6 +183,8 @@ enum {
 int vhu_dispatch(struct vhu_session *session);
 // Says that the message in hand was done (0) or refused, if the front end asked for that. An error: see vhu_dispatch.
 int vhu_acknowledge(struct vhu_session *session, int result);
+// The same for a request that has waited and is done. True.
+bool vhu_finish(struct vhu_session *session);
 // A handler's reply.
 int vhu_reply(struct vhu_session *session, const void *payload, uint32_t size);
 int vhu_reply_u64(struct vhu_session *session, uint64_t value);

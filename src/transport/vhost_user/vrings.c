@@ -31,18 +31,13 @@ bool vhu_runs(const struct sdc_vhu_card *card)
     return false;
 }
 
-static bool is_packed(const struct vhu_session *session)
-{
-    return (session->card->core->features & SDC_VIRTIO_F_RING_PACKED) != 0;
-}
-
 // --- running ---
 
 // The three areas in guest memory (virtio 1.2, 2.7 and 2.8), each in one region of the front end's.
 static bool find_areas(const struct vhu_session *session, const struct vhu_vring *vring, struct sdc_ring_config *config)
 {
     const struct sdc_vhost_vring_addr *addresses = &vring->addresses;
-    bool packed = is_packed(session);
+    bool packed = vhu_is_packed(session);
 
     return vhu_translate(session, addresses->descriptor, (uint64_t)SDC_DESC_SIZE * vring->size, &config->desc) &&
            vhu_translate(session, addresses->available, packed ? 4 : 6 + 2 * (uint64_t)vring->size, &config->driver) &&
@@ -139,7 +134,7 @@ int vhu_set_vring_base(struct vhu_session *session, struct vhu_message *message)
         return -EINVAL;
     if (vring->running)
         return -EBUSY;
-    if (!is_packed(session)) {
+    if (!vhu_is_packed(session)) {
         if (state.num > UINT16_MAX)
             return -EINVAL;
         vring->position = available;
@@ -160,7 +155,7 @@ static bool base_ready(struct vhu_session *session)
 
     note_end(session, index);
     struct sdc_vhost_vring_state state = {.index = index, .num = vring->position};
-    if (is_packed(session)) {
+    if (vhu_is_packed(session)) {
         state.num |= vring->wrapped ? 0 : (uint32_t)SDC_VHOST_PACKED_WRAP;
         state.num |= state.num << SDC_VHOST_PACKED_USED_SHIFT;
     }
@@ -187,8 +182,7 @@ int vhu_get_vring_base(struct vhu_session *session, struct vhu_message *message)
 static bool paused(struct vhu_session *session)
 {
     note_end(session, index_in_hand(session));
-    vhu_acknowledge(session, 0);
-    return true;
+    return vhu_finish(session);
 }
 
 static int update(struct vhu_session *session, uint16_t index)
