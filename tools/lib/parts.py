@@ -256,9 +256,6 @@ def all_parts():
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
         Part("asan-epoll", "the attack suite over epoll under ASan and UBSan", "asan", run_asan_epoll, long=True),
         Part("state", "cards stopped and killed under load go on in fresh processes", "product", run_state, long=True),
-        Part("valgrind", "requests and rings under valgrind", "product", run_valgrind, long=True),
-
-
         Part("kills-long", "the same killed 1,000 times", "product", run_kills_long, long=True),
         Part("attack-tsan", "the attack suite over both kinds of loop under TSan", "tsan", run_attack_tsan, long=True),
         Part("valgrind", "unit tests, requests and rings under valgrind", "tests", run_valgrind, long=True),
