@@ -704,6 +704,10 @@ def vhost():
         "config": begin + vhost_request(24, u32(0) + u32(48) + u32(0) + bytes(48)) + vhost_request(25, u32(32) + u32(1) + u32(0) + b"\0") +
                   vhost_request(24, u32(250) + u32(9) + u32(0) + bytes(9)) + vhost_request(39, u64(0)) + begin,
         "channel": begin + vhost_request(21, fds=[channel]) + refresh + vhost_request(21, fds=[socket]) + vhost_request(1),
+        "channel-answers": begin + vhost_request(21, fds=[channel]) + refresh + u8(10) + u8(0) + refresh + u8(10) + u8(2) + u8(5) + u8(10) +
+                           u8(1) + bytes(20),
+        "in-band": begin + vhost_request(21, fds=[channel]) + split_read() + start() + vhost_request(13, u64(0x100)) +
+                   vhost_request(35, u32(0) + u32(0)) + u8(10) + u8(0) + kick,
         "table": begin + vhost_request(5, u32(1) + u32(0) + region, [memory]) + vhost_request(5, u32(0) + u32(0)) +
                  vhost_request(5, u32(2) + u32(0) + region * 2, [memory] * 2),
         "slots": begin + vhost_request(38, u64(0) + region) + vhost_request(37, u64(0) + region, [memory]) +

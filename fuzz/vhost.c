@@ -236,11 +236,30 @@ static void poke(struct fuzz_input *input, uint8_t *memory, size_t size)
         memcpy(memory + offset, bytes, length);
 }
 
+// Takes what the back end has asked on its channel, and answers it: with what was asked, but for what the input changes.
+static void answer(struct course *course, struct fuzz_input *input)
+{
+    struct sdc_vhost_header header = {.flags = SDC_VHOST_VERSION | SDC_VHOST_REPLY, .size = sizeof(uint64_t)};
+    uint8_t asked[256], bytes[sizeof header + sizeof(uint64_t)] = {0};
+    int fds[SDC_SOCKET_FDS_MAX], count = 0;
+    uint8_t how = fuzz_u8(input);
+
+    ssize_t got = sdc_socket_receive(course->channel, asked, sizeof asked, fds, &count);
+    if (got >= (ssize_t)sizeof header)
+        memcpy(&header.request, asked, sizeof header.request);
+    memcpy(bytes, &header, sizeof header);
+    if (how & 1)
+        fuzz_bytes(input, bytes, sizeof bytes);
+    struct iovec iov = {bytes, how & 2 ? fuzz_u8(input) % sizeof bytes + 1 : sizeof bytes};
+    (void)sdc_socket_send(course->channel, &iov, 1, &course->fds[FD_EVENT], how & 4 ? 1 : 0);
+    fuzz_turns(4, NULL, NULL);
+}
+
 // --- the course ---
 
 static void do_one(struct course *course, struct fuzz_input *input)
 {
-    switch (fuzz_u8(input) % 10) {
+    switch (fuzz_u8(input) % 11) {
     case 0:
     case 1:
         send_request(course, input);
@@ -268,7 +287,10 @@ static void do_one(struct course *course, struct fuzz_input *input)
         fuzz_turns(fuzz_u8(input) % 16, NULL, NULL);
         break;
     case 9:
-        course->card->refresh(course->card);
+        sdc_virtio_config_changed(course->card->vhost->core->device);
+        break;
+    case 10:
+        answer(course, input);
         break;
     }
 }
