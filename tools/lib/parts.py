@@ -133,9 +133,14 @@ def run_rows(part, log):
     script(part, log, "tests/rows")
 
 
+def run_walk(part, log):
+    script(part, log, TOP / "build/tests/sim/walk", "--seeds=300", "--twice=20")
+
+
 def run_asan(part, log):
     meson_tests(part, log, "build-asan", slower=4,
                 env={"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"})
+    script(part, log, TOP / "build-asan/tests/sim/walk", "--seeds=300")
     python_tests(part, log, TOP / "build-asan/sidecard", "tests/attack")
 
 
@@ -212,6 +217,10 @@ def run_valgrind(part, log):
         python_tests(part, log, binary, "-k", "not quick_resets", *files, env=loop, timeout=3600)
 
 
+def run_walk_long(part, log):
+    script(part, log, TOP / "build/tests/sim/walk", "--seeds=10000", timeout=3600)
+
+
 def run_fuzz_long(part, log):
     script(part, log, "fuzz/run", "--seconds=120", timeout=3600)
 
@@ -241,11 +250,12 @@ def run_kills_long(part, log):
 def all_parts():
     return [
         Part("unit", "unit tests", "tests", run_unit),
+        Part("walk", "driver, device, backend and clock in one thread, 300 seeds", "tests", run_walk),
         Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
         Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll),
         Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
-        Part("asan", "unit tests and attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
+        Part("asan", "unit tests, the walk and attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
         Part("matrix", "the same of every transport, ring, backend, number of queues and loop", "tests", run_matrix),
         Part("kills", "a vhost-user back end killed 20 times under verified load", "product", run_kills),
@@ -259,6 +269,7 @@ def all_parts():
         Part("kills-long", "the same killed 1,000 times", "product", run_kills_long, long=True),
         Part("attack-tsan", "the attack suite over both kinds of loop under TSan", "tsan", run_attack_tsan, long=True),
         Part("valgrind", "unit tests, requests and rings under valgrind", "tests", run_valgrind, long=True),
+        Part("walk-long", "the same, 10,000 seeds", "tests", run_walk_long, long=True),
         Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
         Part("soak", "verified load, a minute each", "product", run_soak, long=True),
         Part("spin", "millions of requests between two threads that never sleep", "tests", run_spin, long=True),

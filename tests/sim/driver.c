@@ -1,0 +1,755 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A virtio-blk driver over PCI registers: brings the device up, keeps its queues busy from one processor each, resets what it likes to,
+// and sleeps until an interrupt comes, so that one that is lost is noticed.
+#include "request.h"
+
+#include <sidecard/virtio.h>
+
+#include "device/virtio_blk/virtio_blk.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+    // BAR 4 and its common configuration (virtio 1.2, 4.1.4.3).
+    FEATURE_SELECT = 0x00,
+    FEATURE = 0x04,
+    DRIVER_FEATURE_SELECT = 0x08,
+    DRIVER_FEATURE = 0x0c,
+    CONFIG_VECTOR = 0x10,
+    STATUS = 0x14,
+    QUEUE_SELECT = 0x16,
+    QUEUE_SIZE = 0x18,
+    QUEUE_VECTOR = 0x1a,
+    QUEUE_ENABLE = 0x1c,
+    QUEUE_DESC = 0x20,
+    QUEUE_DRIVER = 0x28,
+    QUEUE_DEVICE = 0x30,
+    QUEUE_RESET = 0x3a,
+    DEVICE = 0x2000,
+    WRITEBACK = DEVICE + 32,
+    NOTIFY = 0x3000,
+    BITS = 64,
+};
+
+#define BLK_FLUSH        (UINT64_C(1) << 9)
+#define BLK_CONFIG_WCE   (UINT64_C(1) << 11)
+#define BLK_DISCARD      (UINT64_C(1) << 13)
+#define BLK_WRITE_ZEROES (UINT64_C(1) << 14)
+
+struct queue {
+    struct sim_ring ring;
+    struct request requests[SIM_RING_MAX];
+    bool open; // it has memory
+    bool live; // and may be used
+    bool sleeping;
+    bool irq;
+    bool kick_due;
+    bool malformed; // it has to break
+    bool may_break;
+    unsigned burst; // requests until it waits for all
+    uint32_t vector;
+};
+
+static struct queue queues[SIM_QUEUES];
+static struct sdc_virtio_device *device;
+static struct disk_view view;
+static uint64_t features;
+static uint64_t now; // counts up with everything that a request does
+static bool stopped; // no new requests
+static bool tainted; // a queue broke, or may have, since the device was reset
+static bool silent;  // the device may not interrupt: it was reset
+static bool config_irq;
+static bool masked[SIM_QUEUES + 1];
+static unsigned long ended; // requests
+
+// --- requests ---
+
+// When the oldest read began that may still end.
+static uint64_t oldest(void)
+{
+    uint64_t first = now;
+
+    for (unsigned q = 0; q < plan.queues; q++) {
+        for (unsigned i = 0; i < SIM_RING_MAX && !queues[q].malformed; i++) {
+            const struct request *request = &queues[q].requests[i];
+            if (request->busy && request->type == 0 && !request->chain.broken && request->invoked < first)
+                first = request->invoked;
+        }
+    }
+    return first;
+}
+
+static bool is_like(const struct request *request, unsigned op, uint64_t sector, uint32_t sectors)
+{
+    static const uint32_t types[] = {0, 1, 4, 11, 13};
+    bool hit = op == 2;
+
+    for (unsigned r = 0; r < request->ranges_count; r++)
+        hit |= request->ranges[r].sector == sector && request->ranges[r].sectors == sectors;
+    return request->busy && request->type == types[op] && hit;
+}
+
+unsigned requests_like(unsigned op, uint64_t sector, uint32_t sectors, bool doubt)
+{
+    unsigned count = 0;
+
+    for (unsigned q = 0; q < plan.queues; q++) {
+        for (unsigned i = 0; i < SIM_RING_MAX; i++) {
+            struct request *request = &queues[q].requests[i];
+            if (!is_like(request, op, sector, sectors))
+                continue;
+            request->may_fail |= doubt;
+            count++;
+        }
+    }
+    return count;
+}
+
+static void choose_break(struct queue *queue, struct sim_chain *chain)
+{
+    bool table = chain->indirect;
+    unsigned kinds = sim_ring_break_kinds(&queue->ring);
+    unsigned kind = sim_pick(table ? 1 : 5, table && queue->ring.packed ? 4 : kinds);
+
+    if ((table && kind == 5) || (!table && kind == 5 && queue->ring.indirect))
+        return; // it would be allowed
+    if (kind > kinds)
+        return;
+    chain->broken = kind;
+    queue->malformed = true;
+    for (unsigned i = 0; i < SIM_RING_MAX; i++)
+        queue->requests[i].may_be_old = true;
+    EVENT("driver: a malformed chain, kind %llu, packed %llu, in a table %llu", kind, queue->ring.packed, table);
+}
+
+static struct request *free_request(struct queue *queue)
+{
+    for (unsigned i = 0; i < SIM_RING_MAX; i++) {
+        if (!queue->requests[i].busy)
+            return &queue->requests[i];
+    }
+    return NULL;
+}
+
+static bool submit_one(struct queue *queue)
+{
+    struct request *request = free_request(queue);
+
+    if (!request || !request_make(request, &queue->ring, &view, queue->ring.free))
+        return false;
+    request->queue = (unsigned)(queue - queues);
+    if (sim_chance(plan.malformed, 256))
+        choose_break(queue, &request->chain);
+    if (request->chain.broken)
+        request->expected = EXPECT_NOTHING;
+    sim_model_prune(oldest());
+    request_begin(request, ++now);
+    sim_ring_add(&queue->ring, &request->chain);
+    return true;
+}
+
+static void submit(struct queue *queue)
+{
+    unsigned count = sim_chance(1, 3) ? sim_pick(1, 8) : 1;
+    unsigned made = 0;
+
+    while (made < count && queue->burst > 0 && queue->ring.free > 0 && !queue->malformed) {
+        queue->burst--;
+        if (!submit_one(queue)) {
+            if (queue->ring.in_flight > 0)
+                queue->burst = 0;
+            break;
+        }
+        made++;
+    }
+    if (made == 0)
+        return;
+    sim_ring_show(&queue->ring);
+    queue->kick_due = true;
+}
+
+static void kick(struct queue *queue)
+{
+    unsigned index = (unsigned)(queue - queues);
+
+    queue->kick_due = false;
+    bool wants = sim_ring_wants_kick(&queue->ring);
+    EVENT("driver: queue %llu: %llu kicks", index, wants);
+    if (wants)
+        sim_post_write(NOTIFY + 4 * index, 2, index);
+}
+
+static bool poll(struct queue *queue)
+{
+    uint32_t written;
+    struct sim_chain *chain = sim_ring_poll(&queue->ring, &written);
+
+    if (!chain)
+        return false;
+    struct request *request = chain->owner;
+    request_end(request, written, ++now, sim_disk_flushes());
+    ended++;
+    return true;
+}
+
+static void poll_some(struct queue *queue)
+{
+    unsigned most = sim_chance(1, 2) ? SIM_RING_MAX : sim_pick(1, 3);
+
+    for (unsigned i = 0; i < most; i++) {
+        if (!poll(queue))
+            return;
+    }
+}
+
+static void go_to_sleep(struct queue *queue)
+{
+    if (queue->kick_due)
+        kick(queue);
+    sim_ring_irqs(&queue->ring, true);
+    queue->sleeping = !sim_ring_has_used(&queue->ring);
+    EVENT("driver: queue %llu: sleeps %llu", (unsigned)(queue - queues), queue->sleeping);
+}
+
+static bool may_submit(const struct queue *queue)
+{
+    return !stopped && !queue->malformed && queue->ring.free > 0 && (queue->burst > 0 || queue->ring.in_flight == 0);
+}
+
+bool sim_driver_can_run(unsigned index)
+{
+    const struct queue *queue = &queues[index];
+
+    return queue->live && (queue->irq || queue->kick_due || may_submit(queue) || (!queue->sleeping && queue->ring.in_flight > 0));
+}
+
+void sim_driver_run(unsigned index)
+{
+    struct queue *queue = &queues[index];
+
+    if (queue->irq) {
+        queue->irq = queue->sleeping = false;
+        if (sim_chance(1, 2))
+            sim_ring_irqs(&queue->ring, false);
+        poll_some(queue);
+        return;
+    }
+    if (queue->kick_due && sim_chance(1, 2)) {
+        kick(queue);
+        return;
+    }
+    if (may_submit(queue) && sim_chance(1, 2)) {
+        if (queue->burst == 0)
+            queue->burst = sim_pick(1, sim_chance(1, 2) ? 4 : 2U * queue->ring.size);
+        submit(queue);
+        return;
+    }
+    if (queue->sleeping || queue->ring.in_flight == 0)
+        return;
+    if (!sim_ring_has_used(&queue->ring) && sim_chance(1, 2)) {
+        go_to_sleep(queue);
+        return;
+    }
+    if (sim_chance(1, 4))
+        sim_ring_irqs(&queue->ring, false);
+    poll_some(queue);
+}
+
+// --- interrupts, and what happens to requests from outside ---
+
+static bool is_alone(uint32_t vector)
+{
+    unsigned users = 0;
+
+    for (unsigned q = 0; q < plan.queues; q++)
+        users += queues[q].open && queues[q].vector == vector;
+    return users == 1;
+}
+
+void sim_driver_irq(uint32_t vector)
+{
+    EVENT("interrupt of vector %llu", vector);
+    if (silent)
+        sim_fail("an interrupt of vector %u after the reset", vector);
+    if (masked[vector])
+        sim_fail("an interrupt of vector %u, which is masked", vector);
+    config_irq |= vector == 0;
+    for (unsigned q = 0; q < plan.queues; q++) {
+        struct queue *queue = &queues[q];
+        if (!queue->open || queue->vector != vector)
+            continue;
+        if (queue->live && is_alone(vector) && !plan.masks && plan.remote == 0)
+            sim_ring_check_irq(&queue->ring);
+        queue->irq = true;
+    }
+}
+
+void sim_driver_refused(void)
+{
+    for (unsigned q = 0; q < plan.queues; q++) {
+        queues[q].may_break = true;
+        for (unsigned i = 0; i < SIM_RING_MAX; i++)
+            queues[q].requests[i].may_fail = true;
+    }
+}
+
+// Whether the device writes to the queue's ring there.
+static bool ring_touches(const struct queue *queue, uint64_t iova, uint64_t size)
+{
+    const struct sim_ring *ring = &queue->ring;
+
+    return queue->open && ((iova < ring->desc + ring->desc_size && ring->desc < iova + size) ||
+                           (iova < ring->device + ring->device_size && ring->device < iova + size));
+}
+
+bool sim_driver_ring_touches(uint64_t iova, uint64_t size)
+{
+    for (unsigned q = 0; q < plan.queues; q++) {
+        if (ring_touches(&queues[q], iova, size))
+            return true;
+    }
+    return false;
+}
+
+void sim_driver_moved(uint64_t iova, uint64_t size)
+{
+    for (unsigned q = 0; q < plan.queues; q++) {
+        // What was written to the ring by message may not have been sent in time.
+        queues[q].may_break |= plan.remote > 0 && ring_touches(&queues[q], iova, size);
+        for (unsigned i = 0; i < SIM_RING_MAX; i++) {
+            struct request *request = &queues[q].requests[i];
+            if (!request->busy)
+                continue;
+            request->may_fail |= request_touches(request, iova, size);
+            queues[q].may_break |= request_table_touches(request, iova, size);
+        }
+    }
+}
+
+void sim_driver_resized(uint64_t low)
+{
+    for (unsigned q = 0; q < plan.queues; q++) {
+        for (unsigned i = 0; i < SIM_RING_MAX; i++) {
+            struct request *request = &queues[q].requests[i];
+            for (unsigned r = 0; r < request->ranges_count; r++)
+                request->may_fail |= request->ranges[r].sector + request->ranges[r].sectors > low;
+        }
+    }
+}
+
+// --- bringing it up ---
+
+static uint64_t offered(void)
+{
+    uint64_t bits = 0;
+
+    for (unsigned half = 0; half < 2; half++) {
+        sim_register_write(FEATURE_SELECT, 4, half);
+        bits |= sim_register_read(FEATURE, 4) << (32 * half);
+    }
+    return bits;
+}
+
+static bool take_feature(uint64_t *bits, uint64_t feature, bool wanted)
+{
+    if (wanted && sim_chance(3, 4))
+        return true;
+    *bits &= ~feature;
+    return false;
+}
+
+static void negotiate(void)
+{
+    features = offered() & (SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_INDIRECT_DESC |
+                            SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_RING_RESET | BLK_FLUSH |
+                            BLK_CONFIG_WCE | BLK_DISCARD | BLK_WRITE_ZEROES);
+    take_feature(&features, SDC_VIRTIO_F_INDIRECT_DESC, plan.indirect_allowed);
+    take_feature(&features, SDC_VIRTIO_F_EVENT_IDX, plan.event_idx_allowed);
+    take_feature(&features, SDC_VIRTIO_F_RING_PACKED, plan.packed_allowed);
+    take_feature(&features, SDC_VIRTIO_F_RING_RESET, plan.reset_queue_allowed);
+    take_feature(&features, BLK_FLUSH, true);
+    take_feature(&features, BLK_CONFIG_WCE, true);
+    take_feature(&features, BLK_DISCARD, true);
+    take_feature(&features, BLK_WRITE_ZEROES, true);
+    for (unsigned half = 0; half < 2; half++) {
+        sim_register_write(DRIVER_FEATURE_SELECT, 4, half);
+        sim_register_write(DRIVER_FEATURE, 4, features >> (32 * half) & UINT32_MAX);
+    }
+    view = (struct disk_view){.discard = features & BLK_DISCARD,
+                              .write_zeroes = features & BLK_WRITE_ZEROES,
+                              .read_only = plan.read_only};
+}
+
+static bool open_queue(struct queue *queue, unsigned index)
+{
+    unsigned size = 1U << sim_pick(1, 6);
+
+    if (features & SDC_VIRTIO_F_RING_PACKED)
+        size = sim_pick(2, SIM_RING_MAX);
+    memset(&queue->ring, 0, sizeof queue->ring);
+    queue->ring.packed = features & SDC_VIRTIO_F_RING_PACKED;
+    queue->ring.event_idx = features & SDC_VIRTIO_F_EVENT_IDX;
+    queue->ring.indirect = features & SDC_VIRTIO_F_INDIRECT_DESC;
+    queue->ring.size = (uint16_t)(size < plan.queue_size_max ? size : plan.queue_size_max);
+    if (!sim_ring_open(&queue->ring))
+        return false;
+    queue->open = true;
+    queue->sleeping = queue->irq = queue->kick_due = queue->malformed = false;
+    queue->may_break = !sim_guest_whole();
+    queue->burst = 0;
+    queue->vector = sim_chance(7, 8) ? index + 1 : 1;
+    sim_register_write(QUEUE_SELECT, 2, index);
+    sim_register_write(QUEUE_SIZE, 2, queue->ring.size);
+    sim_register_write(QUEUE_VECTOR, 2, queue->vector);
+    sim_register_write(QUEUE_DESC, 8, queue->ring.desc);
+    sim_register_write(QUEUE_DRIVER, 8, queue->ring.driver);
+    sim_register_write(QUEUE_DEVICE, 8, queue->ring.device);
+    EVENT("driver: queue %llu: %llu entries, packed %llu, event_idx %llu", index, queue->ring.size, queue->ring.packed,
+          queue->ring.event_idx);
+    EVENT("driver: queue %llu: areas at %llx, %llx, %llx", index, queue->ring.desc, queue->ring.driver, queue->ring.device);
+    sim_register_write(QUEUE_ENABLE, 2, 1);
+    return true;
+}
+
+static void close_queue(struct queue *queue)
+{
+    queue->live = false;
+    if (!queue->open)
+        return;
+    queue->open = false;
+    for (unsigned i = 0; i < SIM_RING_MAX; i++) {
+        if (queue->requests[i].busy)
+            request_drop(&queue->requests[i], ++now);
+        queue->requests[i].busy = false;
+    }
+    sim_ring_close(&queue->ring);
+}
+
+void sim_driver_lost(void)
+{
+    for (unsigned q = 0; q < plan.queues; q++)
+        close_queue(&queues[q]);
+    sim_disk_forget_errors();
+    config_irq = tainted = false;
+}
+
+// Whether writes stay in a cache until a flush, as the driver knows.
+static void know_the_cache(void)
+{
+    sim_disk_expect_fua(!(features & BLK_FLUSH) || sim_register_read(WRITEBACK, 1) == 0);
+}
+
+static void unmask_all(void)
+{
+    for (uint32_t i = 0; i <= plan.queues; i++) {
+        if (!masked[i])
+            continue;
+        masked[i] = false;
+        sim_mask_irq(i, false);
+    }
+}
+
+void sim_driver_start(void)
+{
+    EVENT("driver: starts");
+    sim_guest_map_all(); // a ring that is nowhere cannot start
+    sim_register_write(STATUS, 1, 1);
+    sim_register_write(STATUS, 1, 3);
+    negotiate();
+    sim_register_write(STATUS, 1, 11);
+    if (sim_register_read(STATUS, 1) != 11)
+        sim_fail("the device refuses its features");
+    know_the_cache();
+    sim_register_write(CONFIG_VECTOR, 2, 0);
+    for (unsigned q = 0; q < plan.queues; q++)
+        open_queue(&queues[q], q);
+    silent = false;
+    sim_register_write(STATUS, 1, 15);
+    for (unsigned q = 0; q < plan.queues; q++)
+        queues[q].live = queues[q].open;
+}
+
+// --- resets ---
+
+void sim_driver_leave(void)
+{
+    for (unsigned q = 0; q < plan.queues; q++)
+        queues[q].live = false;
+}
+
+static void wait_for_status_zero(void)
+{
+    unsigned tries = 0;
+
+    while (sim_register_read(STATUS, 1) != 0) {
+        if (++tries > 10000)
+            sim_fail("the reset does not end");
+    }
+}
+
+static void was_reset(void)
+{
+    silent = true;
+    sim_guest_check();
+    sim_driver_lost();
+    if (sim_disk_queues() > 0)
+        sim_fail("the reset is over with %u of the backend's queues open", sim_disk_queues());
+}
+
+static void reset_by_status(void)
+{
+    EVENT("driver: resets by status");
+    sim_driver_leave();
+    sim_register_write(STATUS, 1, 0);
+    wait_for_status_zero();
+    was_reset();
+    sim_driver_start();
+}
+
+static void reset_device(void)
+{
+    EVENT("driver: DEVICE_RESET");
+    sim_driver_leave();
+    int error = sim_device_reset();
+    if (error && error != EBUSY)
+        sim_fail("DEVICE_RESET was refused: %d", error);
+    if (error)
+        wait_for_status_zero();
+    if (sim_register_read(STATUS, 1) != 0)
+        sim_fail("the status after DEVICE_RESET is not zero");
+    was_reset();
+    sim_driver_start();
+}
+
+static void reset_queue(struct queue *queue)
+{
+    unsigned index = (unsigned)(queue - queues);
+
+    if (!(features & SDC_VIRTIO_F_RING_RESET) || !queue->live)
+        return;
+    EVENT("driver: resets queue %llu", index);
+    queue->live = false;
+    sim_register_write(QUEUE_SELECT, 2, index);
+    sim_register_write(QUEUE_RESET, 2, 1);
+    for (unsigned tries = 0; sim_register_read(QUEUE_RESET, 2) != 0;) {
+        if (++tries > 10000)
+            sim_fail("the queue's reset does not end");
+    }
+    if (sim_register_read(QUEUE_ENABLE, 2) != 0)
+        sim_fail("a queue is enabled after its reset");
+    sim_guest_check();
+    tainted |= queue->malformed || queue->may_break;
+    close_queue(queue);
+    // Errors that its requests had cannot be told from others' now.
+    for (unsigned q = 0; q < plan.queues; q++) {
+        for (unsigned i = 0; i < SIM_RING_MAX; i++)
+            queues[q].requests[i].may_fail = true;
+    }
+    sim_disk_forget_errors();
+    sim_guest_map_all();
+    if (sim_chance(7, 8))
+        queue->live = open_queue(queue, index);
+}
+
+static void reconnect(void)
+{
+    sim_client_close();
+    memset(masked, 0, sizeof masked);
+    silent = true;
+    if (sim_disk_queues() > 0)
+        sim_fail("the session is over with %u of the backend's queues open", sim_disk_queues());
+    sim_client_open();
+    sim_set_irqs(plan.queues + 1);
+    sim_driver_start();
+}
+
+static void restart(void)
+{
+    switch (sim_below(4)) {
+    case 0:
+        reset_device();
+        break;
+    case 1:
+        reconnect();
+        break;
+    default:
+        reset_by_status();
+        break;
+    }
+}
+
+// --- draining ---
+
+static bool needs_reset(void)
+{
+    return sim_register_read(STATUS, 1) & SDC_VIRTIO_S_NEEDS_RESET;
+}
+
+static bool may_need_reset(void)
+{
+    if (tainted)
+        return true;
+    for (unsigned q = 0; q < plan.queues; q++) {
+        if (queues[q].live && (queues[q].malformed || queues[q].may_break))
+            return true;
+    }
+    return false;
+}
+
+// Whether every queue is as it has to be when nobody can do anything any more.
+static void check_rest(bool broken)
+{
+    for (unsigned q = 0; q < plan.queues; q++) {
+        struct queue *queue = &queues[q];
+        if (!queue->live)
+            continue;
+        if (queue->malformed && !broken)
+            sim_fail("queue %u got a malformed chain and does not break", q);
+        if (queue->ring.in_flight > 0 && !(broken && (queue->malformed || queue->may_break)))
+            sim_fail("queue %u: stall: %u requests in flight, %s", q, queue->ring.in_flight,
+                     sim_ring_has_used(&queue->ring) ? "some are used: an interrupt is lost" : "and nobody does anything");
+    }
+}
+
+static void drain(void)
+{
+    EVENT("driver: drains");
+    stopped = true;
+    unmask_all();
+    sim_guest_map_all();
+    sim_disk_unlock();
+    for (unsigned steps = 0; sim_step(); steps++) {
+        if (steps > 1000000)
+            sim_fail("requests do not come to an end");
+    }
+    bool irq = config_irq;
+    bool broken = needs_reset();
+    if (broken && !may_need_reset())
+        sim_fail("the device needs a reset without a reason");
+    if (broken && !irq)
+        sim_fail("the device needs a reset and does not say so");
+    if (sim_disk_requests() > 0 || sim_client_can_answer())
+        sim_fail("something is under way that nobody goes on with");
+    check_rest(broken);
+    if (broken)
+        restart();
+}
+
+void sim_driver_drain(void)
+{
+    drain();
+    stopped = false;
+}
+
+// --- whatever else a driver and its VMM do ---
+
+static void mask_something(void)
+{
+    uint32_t vector = sim_below(plan.queues + 1);
+
+    if (!plan.masks || silent)
+        return;
+    if (!masked[vector]) {
+        sim_mask_irq(vector, true);
+        masked[vector] = true;
+        EVENT("client: masked vector %llu", vector);
+    } else {
+        masked[vector] = false;
+        sim_mask_irq(vector, false);
+    }
+}
+
+static void resize(void)
+{
+    if (!plan.resizes || sim_loop_in_turn(0))
+        return;
+    bool before = config_irq;
+    sim_disk_resize();
+    config_irq = false;
+    sim_home_enter();
+    sdc_virtio_blk_refresh(device);
+    sim_home_leave();
+    if (!masked[0] && !config_irq)
+        sim_fail("the driver is not told of the disk's new size");
+    config_irq |= before;
+    if (sim_register_read(DEVICE, 8) != sim_disk_sectors())
+        sim_fail("the disk's new size cannot be read");
+}
+
+static void switch_the_cache(void)
+{
+    bool on = sim_chance(1, 2);
+
+    drain();
+    sim_register_write(WRITEBACK, 1, on);
+    know_the_cache();
+    stopped = false;
+    if ((features & BLK_FLUSH) && (features & BLK_CONFIG_WCE) && sim_register_read(WRITEBACK, 1) != on)
+        sim_fail("the cache cannot be switched");
+}
+
+void sim_driver_restless(void)
+{
+    unsigned queue = sim_below(plan.queues);
+
+    switch (sim_below(20)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+    case 4:
+        if (plan.unmaps)
+            sim_guest_restless();
+        break;
+    case 5:
+    case 6:
+        mask_something();
+        break;
+    case 7:
+        resize();
+        break;
+    case 8:
+        switch_the_cache();
+        break;
+    case 9:
+    case 10:
+        reset_queue(&queues[queue]);
+        break;
+    case 11:
+        restart();
+        break;
+    case 12:
+        sim_post_write(NOTIFY + 4 * queue, 2, queue); // for nothing
+        break;
+    case 13:
+        sim_disk_unlock();
+        break;
+    case 14:
+    case 15:
+    case 16:
+        sim_driver_drain();
+        break;
+    default:
+        if (config_irq && needs_reset() && may_need_reset())
+            restart();
+        break;
+    }
+}
+
+// --- life ---
+
+void sim_driver_open(struct sdc_virtio_device *made)
+{
+    device = made;
+    memset(queues, 0, sizeof queues);
+    memset(masked, 0, sizeof masked);
+    now = 0;
+    stopped = config_irq = tainted = false;
+    silent = true;
+}
+
+unsigned long sim_driver_requests(void)
+{
+    return ended;
+}
