@@ -14,6 +14,7 @@ from pylib.ring import Segment
 from pylib.vm import BASE, Guest
 from pylib.wire import Cmd
 
+M = 1 << 20
 MEMORY = 4 << 20
 DATA = 0x4000_0000  # a second window
 PATIENCE = 20.0      # seconds for what has to come
@@ -360,6 +361,26 @@ def test_d06_unmap_waits_for_no_disk_that_works_in_memory_of_the_servers(stuck_g
     far.map(far.data)
     assert owner.stop() == 0
     assert far.finish(request) == blk.S_OK
+
+
+def test_p06_many_small_commands_behind_one_that_waits_cost_no_more_than_their_number(serve, image):
+    """125,000 are read while an unmap waits for the disk and a question of the server's for its answer."""
+    owner, waiter = serve(image), serve(image)
+    owner.guest().assert_works()
+    guest = waiter.guest()
+    far = far_from(guest)
+    guest.add_memory(0x9000_0000, M)
+    guest.submit(guest.prepare(blk.T_IN, 4, length=4096, data_addr=0x9000_0000))  # holds the unmap up
+    assert far.client.silent(0.1)
+    far.offer(blk.T_OUT, 4, data=bytes(4096), data_addr=DATA)
+    far.hold(lambda command, addr, count: addr == DATA)
+    far.client.send(Cmd.DMA_UNMAP, wire.dma_unmap(0x9000_0000, M))
+    far.client.send_bytes(wire.pack(99, flags=wire.NO_REPLY, msg_id=0) * 125000)
+    before = waiter.cpu_seconds()
+    assert far.client.recv_any(PATIENCE).errno == errno.EBUSY
+    far.client.fence()
+    assert waiter.cpu_seconds() - before < 0.6
+    assert owner.stop() == 0
 
 
 # --- limits ----------------------------------------------------------------------------------------------------

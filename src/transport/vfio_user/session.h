@@ -70,8 +70,9 @@ enum { VFU_DEPARTURES = 8 };
 struct vfu_stream {
     int fd;
     struct sdc_vfu_record *record; // NULL: none is kept
-    uint8_t *in;
-    size_t in_size; // allocated
+    uint8_t *room;  // what is received lies in it
+    uint8_t *in;    // what was not consumed
+    size_t in_size; // from there to the end of the room
     size_t in_used;
     size_t scanned;    // bytes of in that were searched for replies: whole messages
     uint64_t position; // in the stream, of in[0]

@@ -19,7 +19,7 @@ enum {
 int vfu_stream_init(struct vfu_stream *stream, int fd)
 {
     *stream = (struct vfu_stream){.fd = fd, .in_size = STREAM_SMALL};
-    stream->in = malloc(stream->in_size);
+    stream->in = stream->room = malloc(stream->in_size);
     return stream->in ? 0 : -ENOMEM;
 }
 
@@ -37,10 +37,10 @@ void vfu_stream_close(struct vfu_stream *stream)
     sdc_socket_close_read_out(&stream->fd);
     for (unsigned i = 0; i < VFU_ARRIVALS; i++)
         close_arrival(stream, &stream->arrivals[i]);
-    free(stream->in);
+    free(stream->room);
     free(stream->out);
     free(stream->reply);
-    stream->in = stream->out = stream->reply = NULL;
+    stream->in = stream->room = stream->out = stream->reply = NULL;
     stream->in_used = stream->scanned = stream->out_used = stream->out_sent = 0;
     stream->departures_count = 0;
 }
@@ -116,9 +116,21 @@ static void keep_fds(struct vfu_stream *stream, const int *fds, int count)
     vfu_record_arrived(stream->record, (unsigned)(arrival - stream->arrivals), arrival);
 }
 
+// Moves what was not consumed to where the room begins: once for all that was consumed since something was received, so that many small
+// messages do not cost their number's square.
+static void settle(struct vfu_stream *stream)
+{
+    if (stream->in == stream->room)
+        return;
+    stream->in_size += (size_t)(stream->in - stream->room);
+    memmove(stream->room, stream->in, stream->in_used);
+    stream->in = stream->room;
+}
+
 // Makes room for the rest of the last message that has begun, if it is in bounds.
 static int make_room(struct vfu_stream *stream)
 {
+    settle(stream);
     size_t begun = last_start(stream);
     size_t wanted = begun + STREAM_SMALL;
 
@@ -132,10 +144,10 @@ static int make_room(struct vfu_stream *stream)
     if (grow && wanted > STREAM_MOST)
         return stream->in_used < stream->in_size ? 0 : -EAGAIN;
     if (grow || shrink) {
-        uint8_t *in = realloc(stream->in, wanted);
-        if (!in)
+        uint8_t *room = realloc(stream->room, wanted);
+        if (!room)
             return -ENOMEM;
-        stream->in = in;
+        stream->in = stream->room = room;
         stream->in_size = wanted;
     }
     return stream->in_used < stream->in_size ? 0 : -EAGAIN;
@@ -175,11 +187,11 @@ int vfu_stream_fill(struct vfu_stream *stream, uint64_t position, const uint8_t 
 {
     if (size > STREAM_MOST)
         return -EINVAL;
-    uint8_t *in = realloc(stream->in, (size_t)size + STREAM_SMALL);
-    if (!in)
+    uint8_t *room = realloc(stream->room, (size_t)size + STREAM_SMALL);
+    if (!room)
         return -ENOMEM;
-    memcpy(in, bytes, (size_t)size);
-    stream->in = in;
+    memcpy(room, bytes, (size_t)size);
+    stream->in = stream->room = room;
     stream->in_size = (size_t)size + STREAM_SMALL;
     stream->in_used = (size_t)size;
     stream->position = position;
@@ -265,8 +277,9 @@ void vfu_stream_consume(struct vfu_stream *stream, uint32_t size)
     stream->scanned = stream->scanned > size ? stream->scanned - size : 0;
     stream->position += size;
     stream->messages++;
+    stream->in += size;
+    stream->in_size -= size;
     stream->in_used -= size;
-    memmove(stream->in, stream->in + size, stream->in_used);
 }
 
 uint8_t *vfu_stream_append(struct vfu_stream *stream, size_t size)
