@@ -620,7 +620,7 @@ static void drain(void)
     sim_guest_map_all();
     sim_disk_unlock();
     for (unsigned steps = 0; sim_step(); steps++) {
-        if (steps > 1000000)
+        if (steps > 100000)
             sim_fail("requests do not come to an end");
     }
     bool irq = config_irq;

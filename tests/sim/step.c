@@ -114,7 +114,7 @@ void sim_preempt(void)
 void sim_wait(const bool *flag, const char *what)
 {
     for (unsigned steps = 0; !*flag; steps++) {
-        if (!sim_step() || steps > 1000000)
+        if (!sim_step() || steps > 100000)
             sim_fail("stall while %s", what);
     }
 }
