@@ -362,12 +362,13 @@ static bool take_feature(uint64_t *bits, uint64_t feature, bool wanted)
 static void negotiate(void)
 {
     features = offered() & (SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_INDIRECT_DESC |
-                            SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_RING_RESET | BLK_FLUSH |
+                            SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER | SDC_VIRTIO_F_RING_RESET | BLK_FLUSH |
                             BLK_CONFIG_WCE | BLK_DISCARD | BLK_WRITE_ZEROES);
     take_feature(&features, SDC_VIRTIO_F_INDIRECT_DESC, plan.indirect_allowed);
     take_feature(&features, SDC_VIRTIO_F_EVENT_IDX, plan.event_idx_allowed);
     take_feature(&features, SDC_VIRTIO_F_RING_PACKED, plan.packed_allowed);
     take_feature(&features, SDC_VIRTIO_F_RING_RESET, plan.reset_queue_allowed);
+    take_feature(&features, SDC_VIRTIO_F_IN_ORDER, plan.in_order_allowed);
     take_feature(&features, BLK_FLUSH, true);
     take_feature(&features, BLK_CONFIG_WCE, true);
     take_feature(&features, BLK_DISCARD, true);
@@ -390,6 +391,7 @@ static bool open_queue(struct queue *queue, unsigned index)
     memset(&queue->ring, 0, sizeof queue->ring);
     queue->ring.packed = features & SDC_VIRTIO_F_RING_PACKED;
     queue->ring.event_idx = features & SDC_VIRTIO_F_EVENT_IDX;
+    queue->ring.in_order = features & SDC_VIRTIO_F_IN_ORDER;
     queue->ring.indirect = features & SDC_VIRTIO_F_INDIRECT_DESC;
     queue->ring.size = (uint16_t)(size < plan.queue_size_max ? size : plan.queue_size_max);
     if (!sim_ring_open(&queue->ring))

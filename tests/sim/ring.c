@@ -244,6 +244,7 @@ void sim_ring_add(struct sim_ring *ring, struct sim_chain *chain)
     else
         add_split(ring, chain);
     ring->chains[chain->id] = chain;
+    chain->number = ring->added++;
     ring->free = (uint16_t)(ring->free - chain->slots);
     ring->in_flight++;
 }
@@ -359,6 +360,9 @@ struct sim_chain *sim_ring_poll(struct sim_ring *ring, uint32_t *written)
     struct sim_chain *chain = ring->packed ? poll_packed(ring, written) : poll_split(ring, written);
     if (chain->broken)
         sim_fail("a malformed chain is given back");
+    if (ring->in_order && chain->number != ring->polled)
+        sim_fail("chain %u is given back, and %u is due", chain->number, ring->polled);
+    ring->polled++;
     ring->chains[chain->id] = NULL;
     ring->free = (uint16_t)(ring->free + chain->slots);
     ring->in_flight--;

@@ -43,7 +43,7 @@ const char *sim_failure(void);
 struct sim_plan {
     unsigned loops;
     unsigned queues;
-    bool packed_allowed, event_idx_allowed, indirect_allowed, reset_queue_allowed; // features that the driver may accept
+    bool packed_allowed, event_idx_allowed, indirect_allowed, reset_queue_allowed, in_order_allowed; // features that the driver may accept
     unsigned queue_size_max; // entries
     unsigned preempt;        // of 256: how often somebody else runs in the middle of a turn
     unsigned remote;         // of 16: regions without an fd
@@ -250,10 +250,12 @@ struct sim_chain {
     uint16_t first;  // packed: where it stands
     uint16_t slots;  // entries of the ring
     unsigned broken; // how it is malformed; 0: not at all
+    uint16_t number; // the ring's, in the order in which they were added
 };
 
 struct sim_ring {
-    bool packed, event_idx, indirect;
+    bool packed, event_idx, indirect, in_order;
+    uint16_t added, polled; // chains, ever
     uint16_t size;
     uint64_t desc, driver, device;
     uint32_t desc_size, driver_size, device_size;

@@ -39,6 +39,7 @@ static void make_plan(void)
         .event_idx_allowed = sim_chance(2, 3),
         .indirect_allowed = sim_chance(2, 3),
         .reset_queue_allowed = sim_chance(2, 3),
+        .in_order_allowed = sim_chance(1, 2),
         .queue_size_max = 1U << sim_pick(3, 6),
         .preempt = some(2, 64),
         .remote = sim_chance(1, 2) ? 0 : sim_pick(1, 16),
