@@ -362,8 +362,8 @@ static bool take_feature(uint64_t *bits, uint64_t feature, bool wanted)
 static void negotiate(void)
 {
     features = offered() & (SDC_VIRTIO_F_VERSION_1 | SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_INDIRECT_DESC |
-                            SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER | SDC_VIRTIO_F_RING_RESET | BLK_FLUSH |
-                            BLK_CONFIG_WCE | BLK_DISCARD | BLK_WRITE_ZEROES);
+                            SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER |
+                            SDC_VIRTIO_F_RING_RESET | BLK_FLUSH | BLK_CONFIG_WCE | BLK_DISCARD | BLK_WRITE_ZEROES);
     take_feature(&features, SDC_VIRTIO_F_INDIRECT_DESC, plan.indirect_allowed);
     take_feature(&features, SDC_VIRTIO_F_EVENT_IDX, plan.event_idx_allowed);
     take_feature(&features, SDC_VIRTIO_F_RING_PACKED, plan.packed_allowed);

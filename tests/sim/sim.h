@@ -43,7 +43,8 @@ const char *sim_failure(void);
 struct sim_plan {
     unsigned loops;
     unsigned queues;
-    bool packed_allowed, event_idx_allowed, indirect_allowed, reset_queue_allowed, in_order_allowed; // features that the driver may accept
+    // Features that the driver may accept.
+    bool packed_allowed, event_idx_allowed, indirect_allowed, reset_queue_allowed, in_order_allowed;
     unsigned queue_size_max; // entries
     unsigned preempt;        // of 256: how often somebody else runs in the middle of a turn
     unsigned remote;         // of 16: regions without an fd
