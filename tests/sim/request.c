@@ -502,6 +502,7 @@ static void check_status(const struct request *request, uint8_t status, const ui
     case STATUS_UNTOUCHED:
         if (!request->may_fail)
             sim_fail("a request of type %u ends without a status", request->type);
+        takes_error(request); // if it had one, nobody hears of it any more
         break;
     default:
         sim_fail("status %u", status);
