@@ -217,7 +217,7 @@ class Server:
     def assert_grew_less(self, before, limit):
         """Resident memory since `before` (of resident_bytes); a sanitizer's quarantine has room on top."""
         grown = self.resident_bytes() - before
-        assert grown < limit + (640 << 20 if self.sanitized() else 0), \
+        assert grown < limit + (1 << 30 if self.sanitized() else 0), \
             f"{grown >> 20} MiB more are resident, {limit >> 20} MiB are allowed"
 
     def diagnosis(self):
