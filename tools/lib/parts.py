@@ -16,12 +16,13 @@ PYTEST = ["/usr/bin/python3", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovide
 class Part:
     """`build` is what tools/build is asked for; `run(part, log)` fills part.results."""
 
-    def __init__(self, name, what, build, run, long=False):
+    def __init__(self, name, what, build, run, long=False, more=False):
         self.name = name
         self.what = what
         self.build = build
         self.run = run
         self.long = long
+        self.more = more  # beside those of `make check`, for every change
         self.results = results.Results()
         self.seconds = 0.0
         self.log = OUT / f"{name}.log"
@@ -137,18 +138,21 @@ def run_walk(part, log):
     script(part, log, TOP / "build/tests/sim/walk", "--seeds=300", "--twice=20")
 
 
-def run_asan(part, log):
+def run_asan_unit(part, log):
     meson_tests(part, log, "build-asan", slower=4,
                 env={"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"})
     script(part, log, TOP / "build-asan/tests/sim/walk", "--seeds=300")
+
+
+def run_asan(part, log):
     python_tests(part, log, TOP / "build-asan/sidecard", "tests/attack")
 
 
 def run_tsan(part, log):
     loads.under_tsan(part, log, seconds=2)
-    # This one is about one thread and the kernel, and takes most of a minute.
+    # These have one thread, and take minutes.
     meson_tests(part, log, "build-tsan", wrapper=loads.without_randomisation(), slower=4,
-                leave_out=["block_conformance"],
+                leave_out=["block_conformance", "inflight", "perf_regions"],
                 env={"TSAN_OPTIONS": "halt_on_error=1:exitcode=66"})
 
 
@@ -252,10 +256,11 @@ def all_parts():
         Part("unit", "unit tests", "tests", run_unit),
         Part("walk", "driver, device, backend and clock in one thread, 300 seeds", "tests", run_walk),
         Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
-        Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll),
-        Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost),
+        Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll, more=True),
+        Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost, more=True),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
-        Part("asan", "unit tests, the walk and attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
+        Part("asan", "attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
+        Part("asan-unit", "unit tests and the walk under ASan and UBSan", "asan", run_asan_unit),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
         Part("matrix", "the same of every transport, ring, backend, number of queues and loop", "tests", run_matrix),
         Part("kills", "a vhost-user back end killed 20 times under verified load", "product", run_kills),
