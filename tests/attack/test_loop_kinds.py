@@ -158,8 +158,9 @@ def test_resize_by_sighup_reaches_the_guest(serve, workdir, loop_kind):
 
 def test_image_in_use_is_waited_for(serve, image, loop_kind):
     first, second = serve(image, f"--loop={loop_kind}"), serve(image, f"--loop={loop_kind}")
-    holder, waiter = first.guest(), second.guest()
-    holder.assert_works()
+    holder = first.guest()
+    holder.assert_works()  # has the lock: until then either may get it
+    waiter = second.guest()
     request = waiter.prepare(blk.T_IN, 9, length=512)
     waiter.submit(request)
     assert not waiter.queue.wait(1, 0.2), "two processes work on one image at the same time"
