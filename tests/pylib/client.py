@@ -175,7 +175,7 @@ class Client:
             else:
                 self.inbox.append(message)
 
-    def serve_commands(self, until, timeout=2.0):
+    def serve_commands(self, until, timeout=10.0):
         """Handles the server's commands (DMA_READ, DMA_WRITE) until until() is true; its last value."""
         end = time.monotonic() + timeout
         while True:

@@ -27,7 +27,7 @@ class EventFd:
     def fileno(self):
         return self.fd
 
-    def wait(self, timeout=2.0):
+    def wait(self, timeout=10.0):
         """The counter (1 or more), or 0 if nothing came within `timeout` seconds."""
         readable, _, _ = select.select([self.fd], [], [], timeout)
         return os.eventfd_read(self.fd) if readable else 0
@@ -53,7 +53,7 @@ class EventFd:
         self.close()
 
 
-def wait_until(condition, timeout=2.0, step=0.002):
+def wait_until(condition, timeout=10.0, step=0.002):
     """Calls condition() until it is true; returns its last value."""
     end = time.monotonic() + timeout
     while True:
@@ -75,7 +75,7 @@ class Canary:
             os.close(self.lent)
             self.lent = -1
 
-    def returned(self, timeout=2.0):
+    def returned(self, timeout=10.0):
         self.hand_over()
         poller = select.poll()
         poller.register(self.read_fd, select.POLLIN)

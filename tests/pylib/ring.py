@@ -64,7 +64,7 @@ class Queue:
         self.offer(head)
         return head
 
-    def wait(self, count=1, timeout=2.0):
+    def wait(self, count=1, timeout=10.0):
         """Takes until `count` heads came back or time is up; gives what came."""
         done = []
         end = time.monotonic() + timeout

@@ -367,7 +367,7 @@ class VhostGuest(Guest):
     def broken(self):
         return any(event.pending() for event in self.error_events)
 
-    def assert_broken(self, timeout=2.0):
+    def assert_broken(self, timeout=10.0):
         assert wait_until(lambda: self.broken, timeout), "no error fd tells that a vring is broken"
         if self.client.protocol & P.STATUS:
             assert self.virtio.status & virtio.NEEDS_RESET

@@ -143,7 +143,7 @@ class Guest:
         for event in self._events:
             event.clear()
 
-    def reset_queue(self, index=0, timeout=2.0):
+    def reset_queue(self, index=0, timeout=10.0):
         """VIRTIO_F_RING_RESET (virtio 1.2, 4.1.4.3.1), up to its end."""
         self.virtio.set("queue_select", index)
         self.virtio.set("queue_reset", 1)
@@ -206,7 +206,7 @@ class Guest:
         data = self.space.read(request.data, request.length) if request.length else b""
         return Result(status, data, used)
 
-    def finish(self, request, timeout=2.0):
+    def finish(self, request, timeout=10.0):
         """Waits for this one request; anything else that comes back is an error."""
         done = self.queues[request.queue].wait(1, timeout)
         assert done, "the request was not completed in time" + self._why()
@@ -217,7 +217,7 @@ class Guest:
         status = self.virtio.status
         return f" (device status {status:#x}{', NEEDS_RESET' if status & virtio.NEEDS_RESET else ''})"
 
-    def do(self, kind, sector=0, *, data=b"", length=0, queue=0, segments=None, indirect=None, timeout=2.0):
+    def do(self, kind, sector=0, *, data=b"", length=0, queue=0, segments=None, indirect=None, timeout=10.0):
         mark = self.space.mark()
         request = self.prepare(kind, sector, data=data, length=length, queue=queue)
         self.submit(request, segments(request) if segments else None, indirect=indirect)
@@ -251,7 +251,7 @@ class Guest:
     def broken(self):
         return bool(self.virtio.status & virtio.NEEDS_RESET)
 
-    def assert_broken(self, timeout=2.0):
+    def assert_broken(self, timeout=10.0):
         """BREAK: NEEDS_RESET in the status and, where the driver is up, a configuration interrupt."""
         assert wait_until(lambda: self.broken, timeout), \
             f"the device has to say NEEDS_RESET; its status is {self.virtio.status:#x}"
