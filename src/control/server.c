@@ -88,17 +88,19 @@ static int open_socket(struct outlet *outlet, const struct sdc_serve_options *op
     uint64_t number;
 
     if (strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0) {
+        if (options->connect)
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--connect: '%s' is a listening socket; type vhost-user:PATH", socket);
         if (sdc_parse_number(socket + sizeof fd_prefix - 1, 0, INT32_MAX, &number) < 0)
             return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': write fd: and a number, as in fd:3", socket);
         outlet->fd = (int)number;
         return sdc_socket_adopt(outlet->fd, err);
     }
+    if (*socket == '\0')
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': the path is missing", options->socket);
     if (options->connect) {
         outlet->dialled = strdup(socket);
         return outlet->dialled ? 0 : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a path");
     }
-    if (*socket == '\0')
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': the path is missing", options->socket);
     outlet->path = strdup(socket);
     if (!outlet->path)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a path");

@@ -195,6 +195,12 @@ def test_unknown_transport_is_not_taken_for_a_path(cli, workdir, disk, word):
     said(cli("serve", f"{word}:vm0.sock", "virtio-blk", disk), USAGE, word, "vfio-user:", "./")
 
 
+@pytest.mark.parametrize("socket, said_of_it", [("vhost-user:", "path is missing"), ("vhost-user:fd:0", "fd:0"),
+                                                ("vm0.sock", "vhost-user:")])
+def test_connecting_takes_the_path_of_a_vhost_user_front_end(cli, workdir, disk, socket, said_of_it):
+    said(cli("serve", socket, "virtio-blk", disk, "--connect"), USAGE, said_of_it)
+
+
 @pytest.mark.parametrize("typed, meant", [("serv", "serve"), ("bnch", "bench"), ("server", "serve")])
 def test_unknown_command_names_the_nearest(cli, typed, meant):
     said(cli(typed), USAGE, typed, meant)

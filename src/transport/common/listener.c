@@ -82,13 +82,16 @@ static void dial(struct sdc_timer *timer)
     struct sdc_error why = {0};
     int fd = sdc_socket_connect(listener->path, 0, &why);
 
-    if (fd >= 0 && sdc_fd_set_nonblocking(fd) == 0 && open_session(listener, fd)) {
+    if (fd >= 0 && sdc_fd_set_nonblocking(fd) < 0)
+        sdc_fd_close(&fd);
+    if (fd >= 0 && open_session(listener, fd)) {
         listener->told = false;
         return;
     }
-    if (fd < 0 && !listener->told)
+    if (fd < 0 && !listener->told) {
         sdc_log(SDC_LOG_WARNING, "%s: %s; trying again until somebody listens there", listener->name, why.text);
-    listener->told = true;
+        listener->told = true;
+    }
     sdc_loop_timer_set(listener->loop, &listener->retry, RETRY_NS);
 }
 
