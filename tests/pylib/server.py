@@ -23,6 +23,7 @@ from pathlib import Path
 from . import blk
 from .client import Client
 from .events import wait_until
+from .nvme import NvmeGuest
 from .vhost import FrontEnd, VhostGuest
 from .vm import Guest
 
@@ -81,7 +82,7 @@ class Server:
 
     count = 0
 
-    def __init__(self, workdir, backend, *options, socket=None, argument=None, device="virtio-blk", pass_fds=(),
+    def __init__(self, workdir, backend, *options, socket=None, argument=None, device=None, pass_fds=(),
                  user=None, stderr_to=None, transport=None):
         Server.count += 1
         self.workdir = workdir
@@ -98,7 +99,7 @@ class Server:
         self.options = shlex.split(os.environ.get("SIDECARD_SERVE_ARGS", "")) + [str(option) for option in options]
         self.pass_fds = tuple(pass_fds)
         self.user = user
-        self.device = device
+        self.device = device or os.environ.get("SIDECARD_DEVICE", "virtio-blk")
         self.stderr_to = stderr_to
         self.process = None
         self.baseline = 0
@@ -247,6 +248,8 @@ class Server:
 
     @property
     def guest_kind(self):
+        if self.device == "nvme":
+            return NvmeGuest
         return VhostGuest if self.transport == "vhost-user" else Guest
 
     def guest(self, **options):

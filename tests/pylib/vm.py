@@ -6,17 +6,14 @@
 """
 
 import os
-import socket
 from dataclasses import dataclass
 
-from . import blk, pci, virtio, wire
-from .client import Client
-from .events import EventFd, wait_until
-from .memory import AddressSpace, GuestMemory
+from . import blk, pci, virtio
+from .events import wait_until
 from .packed import PackedQueue
+from .pci_guest import BASE, PciGuest
 from .ring import Segment, SplitQueue
 
-BASE = 0x1000_0000
 USUAL_FEATURES = (virtio.F_VERSION_1 | virtio.F_INDIRECT_DESC | blk.F_SIZE_MAX | blk.F_SEG_MAX | blk.F_RO
                   | blk.F_BLK_SIZE | blk.F_FLUSH | blk.F_TOPOLOGY | blk.F_CONFIG_WCE | blk.F_MQ | blk.F_DISCARD
                   | blk.F_WRITE_ZEROES)
@@ -43,40 +40,20 @@ class Result:
     used: int  # the used element's length
 
 
-class Guest:
+class Guest(PciGuest):
     def __init__(self, client):
-        self.client = client
-        self.space = AddressSpace()
-        self.memories = []
+        super().__init__(client)
         self.virtio = virtio.VirtioPci(client)
         self.pci = self.virtio.pci
         self.queues = []
         self.config_event = None
         self.queue_events = []
-        self.intx_event = None
-        self._events = []
         self._options = {}
         # False: every request has memory of its own. TSan doesn't see how a guest orders what two queues do, and takes
         # the same bytes used for both, by two threads, for a race.
         self.reuse = True
 
     # --- coming up -------------------------------------------------------------------------------------------
-
-    @classmethod
-    def boot(cls, path, **options):
-        """See `start` for the options; handshake: the keyword arguments of Client.handshake."""
-        handshake = options.pop("handshake", {})
-        if isinstance(path, socket.socket):
-            guest = cls(Client(path))
-        else:
-            guest = cls(Client.connect(path))
-        try:
-            guest.client.handshake(**handshake)
-            guest.start(**options)
-        except BaseException:
-            guest.close()
-            raise
-        return guest
 
     def start(self, *, memory=4 << 20, base=BASE, seal="shrink", features=USUAL_FEATURES, queues=1, queue_size=64,
               interrupts="msix", driver_ok=True, remote=False, packed=False):
@@ -91,33 +68,11 @@ class Guest:
         self.connect_interrupts(interrupts, queues)
         self.bring_up(driver_ok=driver_ok)
 
-    def add_memory(self, iova, size, *, seal="shrink", flags=wire.MAP_RW, offset=0, memory=None, remote=False):
-        """Maps `size` bytes at iova; of a new memfd, or of `memory` from `offset`. remote: without an fd."""
-        if memory is None:
-            memory = GuestMemory(offset + size, seal=seal)
-            self.memories.append(memory)
-        self.client.dma_map(iova, size, fd=None if remote else memory.fd, offset=offset, flags=flags)
-        return self.space.add(iova, size, memory, offset, flags)
-
-    def remove_memory(self, window, *, timeout=None):
-        self.client.dma_unmap(window.iova, window.size, timeout=timeout)
-        self.space.remove(window)
-
-    def event(self, **kwargs):
-        event = EventFd(**kwargs)
-        self._events.append(event)
-        return event
-
     def connect_interrupts(self, kind, queues):
         if kind == "msix":
-            self.pci.enable_msix()
-            vectors = [self.event() for _ in range(queues + 1)]
-            for start in range(0, len(vectors), 16):
-                self.client.set_irq_eventfds(wire.IRQ_MSIX, vectors[start:start + 16], start=start)
-            self.config_event, self.queue_events = vectors[0], vectors[1:]
+            self.config_event, *self.queue_events = self.connect_msix(queues + 1)
         elif kind == "intx":
-            self.intx_event = self.event()
-            self.client.set_irq_eventfds(wire.IRQ_INTX, [self.intx_event])
+            self.connect_intx()
 
     def bring_up(self, *, driver_ok=True):
         """Driver initialisation as in virtio 1.2, 3.1.1; may be done again after a reset."""
@@ -275,18 +230,3 @@ class Guest:
         self.restart()
         assert not self.broken, "NEEDS_RESET survives a reset"
         self.assert_works()
-
-    def close(self):
-        self.client.close()
-        for event in self._events:
-            event.close()
-        self._events = []
-        for memory in self.memories:
-            memory.close()
-        self.memories = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
