@@ -5,6 +5,7 @@
 #pragma once
 
 #include "loop/loop.h"
+#include "loop/poller.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -19,8 +20,8 @@ struct sdc_loop_engine {
     // On the thread that runs the loop, before its first turn and after its last.
     void (*start)(struct sdc_loop *loop);
     void (*finish)(struct sdc_loop *loop);
-    // Sends down what was asked for and sleeps until something happens, a wake, or timeout_ns have passed; 0:
-    // does not sleep.
+    // Sends down what was asked for and sleeps until something happens, a wake, or timeout_ns have passed; 0: does not sleep. In a loop
+    // that polls (pollers are open) it is called at every turn, and must not cost a system call when there is nothing to do.
     void (*wait)(struct sdc_loop *loop, uint64_t timeout_ns);
     // Runs the callbacks of what has happened.
     void (*dispatch)(struct sdc_loop *loop);
@@ -53,6 +54,9 @@ struct sdc_loop {
 
     struct sdc_deferred *deferred, **deferred_end;
 
+    struct sdc_poller *pollers;     // those that are open: the loop does not sleep
+    struct sdc_poller *next_poller; // whose turn to be looked at is next
+
     struct sdc_loop_file files[SDC_LOOP_FILES];
 
     struct sdc_timer **timers; // a binary heap; the timer at [i] has place i + 1
@@ -73,6 +77,9 @@ int sdc_loop_engine_new(const struct sdc_loop_engine *engine, struct sdc_loop **
 // One turn without the sleep, for who takes the turns of several loops in one thread, also one inside another's. Not while it is
 // run by sdc_loop_run, nor from inside a turn of its own.
 void sdc_loop_turn(struct sdc_loop *loop);
+
+// poller.c: looks at all that are open. Whether there was any work.
+bool sdc_loop_look_around(struct sdc_loop *loop);
 
 // timers.c
 uint64_t sdc_loop_next_deadline(const struct sdc_loop *loop); // SDC_LOOP_FOREVER when no timer is set

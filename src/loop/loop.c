@@ -90,6 +90,8 @@ void sdc_loop_stop(struct sdc_loop *loop)
 
 static void run_posts(struct sdc_loop *loop)
 {
+    if (!atomic_load_explicit(&loop->posts, memory_order_relaxed))
+        return; // without writing to the line that posters write to
     struct sdc_post *newest = atomic_exchange(&loop->posts, NULL);
     struct sdc_post *oldest = NULL;
     while (newest) {
@@ -155,7 +157,7 @@ static uint64_t time_to_sleep(struct sdc_loop *loop)
     return deadline > now ? deadline - now : 0;
 }
 
-static void wait_for_events(struct sdc_loop *loop)
+static void sleep_for_events(struct sdc_loop *loop)
 {
     uint64_t timeout_ns = must_not_sleep(loop) ? 0 : time_to_sleep(loop);
     if (timeout_ns > 0) {
@@ -165,13 +167,35 @@ static void wait_for_events(struct sdc_loop *loop)
     }
     loop->ops->wait(loop, timeout_ns);
     atomic_store(&loop->sleeping, false);
+}
+
+// A loop with an open poller does not sleep, so nobody wakes it: its posts are looked at in each turn. What the kernel has for it is
+// the engine's affair, which sees that without entering the kernel, or enters it now and then.
+static void wait_for_events(struct sdc_loop *loop)
+{
+    if (loop->pollers)
+        loop->ops->wait(loop, 0);
+    else
+        sleep_for_events(loop);
     loop->now_ns = sdc_clock_ns();
+}
+
+// Between two looks that find nothing: leaves the core's units to its other thread.
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
 }
 
 static void run_what_is_due(struct sdc_loop *loop)
 {
     sdc_loop_run_timers(loop);
     run_posts(loop);
+    if (loop->pollers && !sdc_loop_look_around(loop) && !loop->deferred)
+        relax();
     run_deferred(loop);
 }
 

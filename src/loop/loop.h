@@ -2,7 +2,8 @@
 // A loop: one thread that waits in one place for everything that can happen to it: posts from other threads, watched
 // fds, timers, file I/O. All callbacks run on the loop's thread. A turn is: sleep until something happened, run its
 // callbacks, then run what was deferred; what the turn asked of the kernel goes down in one system call, the
-// same in which the loop sleeps.
+// same in which the loop sleeps. While a poller is open (loop/poller.h) turns do not sleep, and those in which nothing happens make no
+// system call.
 #pragma once
 
 #include <sidecard/error.h>
