@@ -62,9 +62,9 @@ static bool in_device_area(const struct course *course, const uint8_t *byte)
 
 static bool in_writable(const struct sdc_chain *chain, const uint8_t *byte)
 {
-    for (uint32_t i = chain->readable_spans; i < chain->spans_count; i++) {
-        const uint8_t *base = chain->spans[i].base;
-        if (base && byte >= base && byte < base + chain->spans[i].size)
+    for (uint32_t i = chain->payload.readable_spans; i < chain->payload.spans_count; i++) {
+        const uint8_t *base = chain->payload.spans[i].base;
+        if (base && byte >= base && byte < base + chain->payload.spans[i].size)
             return true;
     }
     return false;
@@ -97,49 +97,50 @@ static void check_ring(const struct course *course)
                "a packed ring's position lies outside it");
 }
 
-static bool in_bounce(const struct sdc_chain *chain, const struct sdc_span *span)
+static bool in_bounce(const struct sdc_payload *payload, const struct sdc_span *span)
 {
-    size_t at = (size_t)((uint8_t *)span->base - chain->bounce);
+    size_t at = (size_t)((uint8_t *)span->base - payload->bounce);
 
-    return chain->bounce && at <= chain->bounce_size && span->size <= chain->bounce_size - at;
+    return payload->bounce && at <= payload->bounce_size && span->size <= payload->bounce_size - at;
 }
 
-static void check_segments(const struct sdc_chain *chain)
+static void check_segments(const struct sdc_payload *payload)
 {
     uint64_t readable = 0, writable = 0;
 
-    for (uint32_t i = 0; i < chain->segments_count; i++) {
-        fuzz_check(writable == 0 || chain->segments[i].writable, "a readable segment behind a writable one");
-        *(chain->segments[i].writable ? &writable : &readable) += chain->segments[i].size;
+    for (uint32_t i = 0; i < payload->segments_count; i++) {
+        fuzz_check(writable == 0 || payload->segments[i].writable, "a readable segment behind a writable one");
+        *(payload->segments[i].writable ? &writable : &readable) += payload->segments[i].size;
     }
-    fuzz_check(readable == chain->readable_size && writable == chain->writable_size, "segments don't add up to the streams");
-    fuzz_check(chain->bounce_size + chain->unbounced == readable + writable, "a bounce of another size than its streams");
-    fuzz_check(chain->bounce_size <= SDC_LIMIT_BOUNCE, "a bounce that is too large");
+    fuzz_check(readable == payload->readable_size && writable == payload->writable_size, "segments don't add up to the streams");
+    fuzz_check(payload->bounce_size + payload->unbounced == readable + writable, "a bounce of another size than its streams");
+    fuzz_check(payload->bounce_size <= SDC_LIMIT_BOUNCE, "a bounce that is too large");
 }
 
 static void check_chain(const struct course *course, const struct sdc_chain *chain)
 {
+    const struct sdc_payload *payload = &chain->payload;
     uint64_t readable = 0, writable = 0;
 
-    fuzz_check(course->remote || !chain->bounce, "a chain in memory of ours was bounced");
-    if (chain->bounce)
-        check_segments(chain);
+    fuzz_check(course->remote || !payload->bounce, "a chain in memory of ours was bounced");
+    if (payload->bounce)
+        check_segments(payload);
 
     fuzz_check(course->packed || chain->id < course->ring.config.size, "a chain's head lies outside the ring");
-    fuzz_check(chain->readable_spans <= chain->spans_count && chain->spans_count <= chain->capacity, "spans are miscounted");
-    for (uint32_t i = 0; i < chain->spans_count; i++) {
-        const struct sdc_span *span = &chain->spans[i];
-        *(i < chain->readable_spans ? &readable : &writable) += span->size;
+    fuzz_check(payload->readable_spans <= payload->spans_count && payload->spans_count <= payload->capacity, "spans are miscounted");
+    for (uint32_t i = 0; i < payload->spans_count; i++) {
+        const struct sdc_span *span = &payload->spans[i];
+        *(i < payload->readable_spans ? &readable : &writable) += span->size;
         if (!span->base) {
-            fuzz_check(chain->fault != 0, "a chain without fault has a part that is not in memory");
+            fuzz_check(payload->fault != 0, "a chain without fault has a part that is not in memory");
             continue;
         }
-        if (in_bounce(chain, span))
+        if (in_bounce(payload, span))
             continue;
         size_t at = (size_t)((uint8_t *)span->base - course->memory.bytes);
         fuzz_check(at <= BYTES && span->size <= BYTES - at, "a span lies outside guest memory");
     }
-    fuzz_check(readable == chain->readable_size && writable == chain->writable_size, "spans don't add up to the streams");
+    fuzz_check(readable == payload->readable_size && writable == payload->writable_size, "spans don't add up to the streams");
     fuzz_check(readable + writable <= UINT32_MAX, "a chain of more than 4 GiB");
 }
 
@@ -314,7 +315,7 @@ static void use_spans(struct course *course, struct sdc_chain *chain, bool writa
     const struct sdc_span *spans;
     uint32_t count;
     uint64_t sum = 0;
-    uint64_t limit = writable ? chain->writable_size : chain->readable_size;
+    uint64_t limit = writable ? chain->payload.writable_size : chain->payload.readable_size;
     int rc = sdc_chain_spans(chain, writable, offset, size, &spans, &count);
 
     fuzz_check(rc == 0 || rc == -EINVAL || rc == -EFAULT, "spans says something that it never says");
@@ -336,7 +337,7 @@ static void use_chain(struct course *course, struct fuzz_input *input)
     switch (how >> 6) {
     case 0:
         sdc_fetch_log_clear(&chain->fetched); // the recorder is not what is tested here
-        fuzz_check(sdc_chain_read(chain, offset, local, size) != 0 || offset + size <= chain->readable_size,
+        fuzz_check(sdc_chain_read(chain, offset, local, size) != 0 || offset + size <= chain->payload.readable_size,
                    "bytes were read behind the end of the stream");
         break;
     case 1:

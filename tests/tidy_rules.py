@@ -150,12 +150,12 @@ def device_spans(tree):
             yield path, line_at(text, match.start()), "a device takes a pointer into guest memory"
 
 
-# The folders that every request goes through. Memory is taken there only by what makes something that lives long, which its name
+# The folders and files that every request goes through. Memory is taken there only by what makes something that lives long, which its name
 # says, and by the functions below, which keep what they took for the requests that follow.
-HOT = ("src/ring/", "src/device/", "src/transport/common/", "src/backend/", "src/loop/")
+HOT = ("src/ring/", "src/memory/payload.c", "src/device/", "src/transport/common/", "src/backend/", "src/loop/")
 MAKES = re.compile(r"_new$|_open$|^open_|_open_|_start$|^(sdc_uring_watch|watch_fd)$")
 KEEPS = {
-    ("src/ring/chain.c", "reserve"),                # spans, for chains of more than a few buffers
+    ("src/memory/payload.c", "reserve"),            # spans, for requests of more than a few buffers
     ("src/transport/common/virtqueue.c", "grow"),   # requests, up to as many as the driver has had in flight
     ("src/transport/common/virtqueue.c", "use_map"), # once for each map of memory
     ("src/transport/common/guest_memory.c", "sdc_guest_memory_publish"), # likewise
@@ -166,8 +166,8 @@ KEEPS = {
     ("src/ring/inflight_packed.c", "recover"),
     ("src/ring/inflight_packed.c", "sdc_inflight_recover_packed"),
     # Remote memory only, where a request costs messages to the client and back.
-    ("src/ring/chain.c", "add_segment"),
-    ("src/ring/chain.c", "make_bounce"),
+    ("src/memory/payload.c", "add_segment"),
+    ("src/memory/payload.c", "make_bounce"),
     ("src/transport/common/virtqueue_remote.c", "start_op"),
 }
 ALLOCATIONS = ["malloc", "calloc", "realloc", "reallocarray", "strdup", "aligned_alloc", "posix_memalign"]

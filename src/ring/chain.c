@@ -6,48 +6,20 @@
 #include "ring/inflight.h"
 
 #include <errno.h>
-#include <stdlib.h>
-
-enum {
-    CHAIN_KEEP = 64,                    // spans that a request keeps for the next one
-    CHAIN_MOST = SDC_LIMIT_QUEUE_SPANS, // room for so many is not doubled again for a buffer in pieces
-    BOUNCE_END = 16,                    // bytes that are bounced of a writable stream that is too long
-};
 
 void sdc_chain_init(struct sdc_chain *chain)
 {
-    chain->spans = chain->few;
-    chain->capacity = SDC_CHAIN_FEW;
-    chain->bounce = NULL;
-    chain->segments = NULL;
-    chain->segments_count = chain->segments_capacity = 0;
-}
-
-static void drop_bounce(struct sdc_chain *chain)
-{
-    free(chain->bounce);
-    free(chain->segments);
-    chain->bounce = NULL;
-    chain->segments = NULL;
-    chain->segments_count = chain->segments_capacity = 0;
+    sdc_payload_init(&chain->payload);
 }
 
 void sdc_chain_trim(struct sdc_chain *chain)
 {
-    if (chain->bounce)
-        drop_bounce(chain);
-    if (chain->capacity > CHAIN_KEEP) {
-        free(chain->spans);
-        chain->spans = chain->few;
-        chain->capacity = SDC_CHAIN_FEW;
-    }
+    sdc_payload_trim(&chain->payload);
 }
 
 void sdc_chain_destroy(struct sdc_chain *chain)
 {
-    drop_bounce(chain);
-    if (chain->spans != chain->few)
-        free(chain->spans);
+    sdc_payload_destroy(&chain->payload);
 }
 
 // --- the walk ---
@@ -151,136 +123,13 @@ int sdc_iterator_next(struct sdc_iterator *it, struct sdc_desc *desc, struct sdc
 
 // --- the chain ---
 
-static int reserve(struct sdc_chain *chain, uint32_t more)
-{
-    if (chain->capacity - chain->spans_count >= more)
-        return 0;
-    uint32_t capacity = (chain->capacity + more) * 2;
-    struct sdc_span *spans = malloc(capacity * sizeof *spans);
-    if (!spans)
-        return -ENOMEM;
-    memcpy(spans, chain->spans, chain->spans_count * sizeof *spans);
-    if (chain->spans != chain->few)
-        free(chain->spans);
-    chain->spans = spans;
-    chain->capacity = capacity;
-    return 0;
-}
-
-enum { MUST_BOUNCE = 1 };
-
-static void count_buffer(struct sdc_chain *chain, const struct sdc_desc *desc, uint32_t spans)
-{
-    chain->spans_count += spans;
-    if (desc->flags & SDC_DESC_F_WRITE) {
-        chain->writable_size += desc->length;
-    } else {
-        chain->readable_size += desc->length;
-        chain->readable_spans += spans;
-    }
-}
-
-static enum sdc_access access_of(const struct sdc_desc *desc)
-{
-    return desc->flags & SDC_DESC_F_WRITE ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
-}
-
-// Not even an empty buffer may have a foreign address: its first byte is looked up.
-static uint64_t looked_up(const struct sdc_desc *desc)
-{
-    return desc->length ? desc->length : 1;
-}
-
-// Translates a buffer into spans at the end of the chain. One that cannot be reached keeps its place and length. MUST_BOUNCE when it is
-// remote, and the reader can reach remote memory.
-static int add_buffer(struct sdc_chain *chain, struct sdc_memory *memory, const struct sdc_desc *desc)
-{
-    struct sdc_span *out;
-    int count, rc = reserve(chain, 1);
-
-    // A buffer may lie in any number of pieces.
-    for (;;) {
-        if (rc < 0)
-            return rc;
-        uint32_t room = chain->capacity - chain->spans_count;
-        out = &chain->spans[chain->spans_count];
-        count = sdc_memory_spans(memory, desc->address, looked_up(desc), access_of(desc), out, room);
-        if (count != -E2BIG || chain->capacity >= CHAIN_MOST)
-            break;
-        rc = reserve(chain, room + 1);
-    }
-    if (count == -EAGAIN && memory->cache)
-        return MUST_BOUNCE;
-    if (count < 0) {
-        chain->fault = count == -EACCES ? -EACCES : -EFAULT;
-        *out = (struct sdc_span){NULL, desc->length};
-        count = 1;
-    }
-    if (desc->length > 0)
-        count_buffer(chain, desc, (uint32_t)count);
-    return 0;
-}
-
-// Notes a buffer of a chain that is bounced. One that cannot be reached is not copied.
-static int add_segment(struct sdc_chain *chain, struct sdc_memory *memory, const struct sdc_desc *desc)
-{
-    if (chain->segments_count == chain->segments_capacity) {
-        uint32_t capacity = chain->segments_capacity ? chain->segments_capacity * 2 : SDC_CHAIN_FEW;
-        struct sdc_segment *segments = realloc(chain->segments, capacity * sizeof *segments);
-        if (!segments)
-            return -ENOMEM;
-        chain->segments = segments;
-        chain->segments_capacity = capacity;
-    }
-    int rc = sdc_memory_check(memory, desc->address, looked_up(desc), access_of(desc));
-    if (rc < 0)
-        chain->fault = rc;
-    if (desc->length == 0)
-        return 0;
-    chain->segments[chain->segments_count++] = (struct sdc_segment){
-        .iova = desc->address, .size = desc->length, .writable = desc->flags & SDC_DESC_F_WRITE, .remote = rc == 1};
-    count_buffer(chain, desc, 0);
-    return 0;
-}
-
-// Memory for the two streams of a bounced chain, zeroed: what the device leaves out is not somebody else's data. Of streams that are
-// too long there is only the end, where devices say how a request went.
-static int make_bounce(struct sdc_chain *chain)
-{
-    uint64_t size = chain->readable_size + chain->writable_size;
-    bool fits = size <= SDC_LIMIT_BOUNCE;
-
-    chain->bounce_size = fits ? size : sdc_min(chain->writable_size, BOUNCE_END);
-    chain->unbounced = size - chain->bounce_size;
-    chain->bounce = calloc(1, chain->bounce_size + 1);
-    if (!chain->bounce)
-        return -ENOMEM;
-    if (!fits)
-        chain->fault = -EFAULT;
-    uint64_t end = fits ? chain->writable_size : chain->bounce_size;
-    chain->spans[0] = (struct sdc_span){fits ? chain->bounce : NULL, chain->readable_size};
-    chain->spans[1] = (struct sdc_span){NULL, chain->writable_size - end};
-    chain->spans[2] = (struct sdc_span){chain->bounce + chain->bounce_size - end, end};
-    chain->readable_spans = 1;
-    chain->spans_count = 3;
-    if (fits) {
-        chain->spans[1] = chain->spans[2];
-        chain->spans_count = 2;
-    }
-    return 0;
-}
-
 static int walk(struct sdc_chain *chain, struct sdc_iterator *it, bool bounce)
 {
     struct sdc_desc desc;
     bool writable_seen = false;
     bool disordered = false;
 
-    if (chain->segments)
-        drop_bounce(chain);
-    chain->fault = 0;
-    chain->readable_size = chain->writable_size = 0;
-    chain->readable_spans = chain->spans_count = 0;
+    sdc_payload_begin(&chain->payload, bounce);
     sdc_fetch_log_clear(&chain->fetched);
 
     for (;;) {
@@ -289,22 +138,21 @@ static int walk(struct sdc_chain *chain, struct sdc_iterator *it, bool bounce)
             return rc;
         if (rc == 0)
             break;
-        if (desc.flags & SDC_DESC_F_WRITE)
-            writable_seen = true;
-        else if (writable_seen)
-            disordered = true; // virtio 1.2, 2.7.4.2
-        if (!disordered)
-            rc = bounce ? add_segment(chain, it->memory, &desc) : add_buffer(chain, it->memory, &desc);
-        if (!disordered && rc != 0)
+        bool writable = desc.flags & SDC_DESC_F_WRITE;
+        writable_seen |= writable;
+        disordered |= writable_seen && !writable; // virtio 1.2, 2.7.4.2
+        if (disordered)
+            continue;
+        rc = sdc_payload_add(&chain->payload, it->memory, desc.address, desc.length, writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ);
+        if (rc != 0)
             return rc;
     }
     if (disordered) {
-        chain->fault = -EPROTO;
-        chain->readable_size = chain->writable_size = 0;
-        chain->readable_spans = chain->spans_count = 0;
+        sdc_payload_begin(&chain->payload, false);
+        chain->payload.fault = -EPROTO;
         return 0;
     }
-    return bounce ? make_bounce(chain) : 0;
+    return sdc_payload_end(&chain->payload);
 }
 
 int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *it)
@@ -314,7 +162,7 @@ int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *it)
     if (start.table == &it->indirect)
         start.table = &start.indirect;
     int rc = walk(chain, it, false);
-    if (rc != MUST_BOUNCE)
+    if (rc != SDC_PAYLOAD_BOUNCE)
         return rc;
     // From its start again, now for the bounce; nothing of the first walk is kept.
     *it = start;
@@ -323,93 +171,20 @@ int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *it)
     return walk(chain, it, true);
 }
 
-// --- the streams ---
-
-// Moves size bytes between local and the stream that spans hold, from offset. A span that is not there is an error only if one
-// of its bytes is asked for.
-static int move(struct sdc_span *spans, uint32_t count, uint64_t offset, uint8_t *local, size_t size, bool to_guest)
-{
-    for (uint32_t i = 0; i < count && size > 0; i++) {
-        if (offset >= spans[i].size) {
-            offset -= spans[i].size;
-            continue;
-        }
-        size_t length = (size_t)sdc_min(spans[i].size - offset, size);
-        if (!spans[i].base)
-            return -EFAULT;
-        uint8_t *guest = (uint8_t *)spans[i].base + offset;
-        if (to_guest)
-            memcpy(guest, local, length);
-        else
-            memcpy(local, guest, length);
-        local += length;
-        size -= length;
-        offset = 0;
-    }
-    return size == 0 ? 0 : -EINVAL;
-}
-
 int sdc_chain_read(struct sdc_chain *chain, uint64_t offset, void *local, size_t size)
 {
-    if (!sdc_within(offset, size, chain->readable_size))
-        return -EINVAL;
-    sdc_fetch_log_add(&chain->fetched, SDC_FETCH_STREAM, offset, size);
-    return move(chain->spans, chain->readable_spans, offset, local, size, false);
+    if (sdc_within(offset, size, chain->payload.readable_size))
+        sdc_fetch_log_add(&chain->fetched, SDC_FETCH_STREAM, offset, size);
+    return sdc_payload_read(&chain->payload, offset, local, size);
 }
 
 int sdc_chain_write(struct sdc_chain *chain, uint64_t offset, const void *local, size_t size)
 {
-    if (!sdc_within(offset, size, chain->writable_size))
-        return -EINVAL;
-    return move(chain->spans + chain->readable_spans, chain->spans_count - chain->readable_spans, offset,
-                (uint8_t *)(uintptr_t)local, size, true);
-}
-
-// Makes a boundary between spans at offset bytes from the start of the stream that begins at span `first`; *at is the span that
-// begins there.
-static int split(struct sdc_chain *chain, uint32_t first, bool writable, uint64_t offset, uint32_t *at)
-{
-    uint32_t i = first;
-
-    for (; offset > 0 && offset >= chain->spans[i].size; i++)
-        offset -= chain->spans[i].size;
-    *at = i;
-    if (offset == 0)
-        return 0;
-
-    int rc = reserve(chain, 1);
-    if (rc < 0)
-        return rc;
-    struct sdc_span *span = &chain->spans[i];
-    memmove(span + 1, span, (chain->spans_count - i) * sizeof *span);
-    span[0].size = (size_t)offset;
-    span[1].size -= (size_t)offset;
-    if (span[1].base)
-        span[1].base = (uint8_t *)span[1].base + offset;
-    chain->spans_count++;
-    chain->readable_spans += !writable;
-    *at = i + 1;
-    return 0;
+    return sdc_payload_write(&chain->payload, offset, local, size);
 }
 
 int sdc_chain_spans(struct sdc_chain *chain, bool writable, uint64_t offset, uint64_t size, const struct sdc_span **spans,
                     uint32_t *count)
 {
-    uint32_t first = writable ? chain->readable_spans : 0;
-    uint32_t begin, end;
-
-    if (!sdc_within(offset, size, writable ? chain->writable_size : chain->readable_size))
-        return -EINVAL;
-    int rc = split(chain, first, writable, offset, &begin);
-    if (rc == 0)
-        rc = split(chain, begin, writable, size, &end);
-    if (rc < 0)
-        return rc;
-    for (uint32_t i = begin; i < end; i++) {
-        if (!chain->spans[i].base)
-            return -EFAULT;
-    }
-    *spans = &chain->spans[begin];
-    *count = end - begin;
-    return 0;
+    return sdc_payload_spans(&chain->payload, writable, offset, size, spans, count);
 }

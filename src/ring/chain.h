@@ -3,6 +3,7 @@
 // and the chain as a device gets it: checked, translated to spans, readable ones first.
 #pragma once
 
+#include "memory/payload.h"
 #include "ring/area.h"
 #include "ring/fetch_log.h"
 
@@ -21,37 +22,12 @@ struct sdc_desc {
     uint16_t next; // split rings: the index of the next one; packed rings: the buffer id
 };
 
-enum { SDC_CHAIN_FEW = 8 };
-
-// A buffer of a chain that is bounced.
-struct sdc_segment {
-    uint64_t iova;
-    uint32_t size;
-    bool writable;
-    bool remote; // a part of it is
-};
-
 // A chain of one request. Reused from request to request.
 struct sdc_chain {
     uint16_t id;      // what names it when it is given back
     uint16_t logged;  // packed rings with a log: its entry there
     uint16_t entries; // of the ring that it occupies; a packed ring goes on behind them
-    int fault;   // 0; -EFAULT, -EACCES: a buffer is not in guest memory; -EPROTO: readable after writable
-    uint64_t readable_size;
-    uint64_t writable_size;
-    uint32_t readable_spans;
-    uint32_t spans_count; // readable and writable ones
-    uint32_t capacity;
-    struct sdc_span *spans; // few, or allocated. A span with base NULL could not be translated
-    struct sdc_span few[SDC_CHAIN_FEW];
-    // A chain of which any buffer is in remote memory is bounced as a whole: its two streams are two spans of memory of ours, the
-    // readable one first, and its segments say where they come from and go to. Who takes it fills and empties it.
-    uint8_t *bounce; // NULL: not bounced
-    uint64_t bounce_size;
-    uint64_t unbounced; // bytes of the two streams before those in bounce: not zero when they are too long for it
-    struct sdc_segment *segments;
-    uint32_t segments_count;
-    uint32_t segments_capacity;
+    struct sdc_payload payload; // its fault is -EPROTO, and its streams empty, when a readable buffer came after a writable one
     struct sdc_fetch_log fetched;
 };
 void sdc_chain_init(struct sdc_chain *chain);

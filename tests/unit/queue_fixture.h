@@ -93,8 +93,8 @@ static inline void send_one(struct pair *pair, unsigned readable, unsigned writa
     assert_int_equal(sdc_ring_take(&pair->ring, &pair->chain), 0); // not shown yet
     sdc_driver_queue_publish(pair->driver);
     assert_int_equal(sdc_ring_take(&pair->ring, &pair->chain), 1);
-    assert_int_equal(pair->chain.readable_size, readable);
-    assert_int_equal(pair->chain.writable_size, writable);
+    assert_int_equal(pair->chain.payload.readable_size, readable);
+    assert_int_equal(pair->chain.payload.writable_size, writable);
     assert_int_equal(sdc_chain_read(&pair->chain, 0, text, readable), 0);
     assert_memory_equal(text, "abcdefghijklmnop", readable);
     assert_int_equal(sdc_chain_write(&pair->chain, 0, "ABCDEFGHIJKLMNOP", writable), 0);

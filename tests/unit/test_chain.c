@@ -114,10 +114,10 @@ static void split_chains(void **state)
                 fail_msg("%s: %d, broken: %s", cases[i].name, rc, walk.it.broken ? walk.it.broken : "no");
             assert_int_equal(walk.it.broken != NULL, rc == -EPROTO);
             if (rc == 0) {
-                if (walk.chain.fault != cases[i].fault)
-                    fail_msg("%s: fault %d", cases[i].name, walk.chain.fault);
-                assert_int_equal(walk.chain.readable_size, cases[i].readable);
-                assert_int_equal(walk.chain.writable_size, cases[i].writable);
+                if (walk.chain.payload.fault != cases[i].fault)
+                    fail_msg("%s: fault %d", cases[i].name, walk.chain.payload.fault);
+                assert_int_equal(walk.chain.payload.readable_size, cases[i].readable);
+                assert_int_equal(walk.chain.payload.writable_size, cases[i].writable);
             }
             close_walk(&walk);
         }
@@ -160,8 +160,8 @@ static void packed_chains(void **state)
         if (rc == 0) {
             assert_int_equal(walk.it.id, cases[i].id);
             assert_int_equal(walk.it.entries, cases[i].entries);
-            assert_int_equal(walk.chain.readable_size, cases[i].readable);
-            assert_int_equal(walk.chain.writable_size, cases[i].writable);
+            assert_int_equal(walk.chain.payload.readable_size, cases[i].readable);
+            assert_int_equal(walk.chain.payload.writable_size, cases[i].writable);
         }
         close_walk(&walk);
     }
@@ -193,10 +193,10 @@ static void a_long_chain_fits_and_is_trimmed(void **state)
         put_table(&walk, INDIRECT + 16 * (uint64_t)i, &desc, 1);
     }
     assert_int_equal(sdc_chain_walk(&walk.chain, &walk.it), 0);
-    assert_int_equal(walk.chain.readable_spans, 100);
-    assert_int_equal(walk.chain.spans_count, COUNT);
+    assert_int_equal(walk.chain.payload.readable_spans, 100);
+    assert_int_equal(walk.chain.payload.spans_count, COUNT);
     sdc_chain_trim(&walk.chain);
-    assert_ptr_equal(walk.chain.spans, walk.chain.few);
+    assert_ptr_equal(walk.chain.payload.spans, walk.chain.payload.few);
     close_walk(&walk);
 }
 
@@ -230,8 +230,8 @@ static void a_buffer_may_lie_in_any_number_of_pieces(void **state)
         it.memory = &view;
         put_table(&walk, TABLE, &(struct desc){0, sizes[i], W, 0}, 1);
         assert_int_equal(sdc_chain_walk(&walk.chain, &it), 0);
-        assert_int_equal(walk.chain.fault, 0);
-        assert_int_equal(walk.chain.spans_count, sizes[i]);
+        assert_int_equal(walk.chain.payload.fault, 0);
+        assert_int_equal(walk.chain.payload.spans_count, sizes[i]);
         memset(bytes, (int)i + 1, sizes[i]);
         assert_int_equal(sdc_chain_write(&walk.chain, 0, bytes, sizes[i]), 0);
         assert_int_equal(host[2 * (SDC_LIMIT_DMA_REGIONS - sizes[i] + 1)], i + 1);
@@ -256,9 +256,9 @@ static void a_chain_in_too_many_pieces_fails_and_stays_small(void **state)
                   1);
     walk.it.memory = &view;
     assert_int_equal(sdc_chain_walk(&walk.chain, &walk.it), 0);
-    assert_int_equal(walk.chain.fault, -EFAULT);
-    assert_int_equal(walk.chain.readable_size, (uint64_t)TABLE_SIZE * SDC_LIMIT_DMA_REGIONS);
-    assert_in_range(walk.chain.capacity, 1, 4 * SDC_LIMIT_QUEUE_SPANS + 4);
+    assert_int_equal(walk.chain.payload.fault, -EFAULT);
+    assert_int_equal(walk.chain.payload.readable_size, (uint64_t)TABLE_SIZE * SDC_LIMIT_DMA_REGIONS);
+    assert_in_range(walk.chain.payload.capacity, 1, 4 * SDC_LIMIT_QUEUE_SPANS + 4);
     sdc_map_unref(map);
     close_walk(&walk);
 }
@@ -285,9 +285,9 @@ static void make_streams(struct walk *walk, uint8_t readable[READABLE])
         }
     }
     assert_int_equal(sdc_chain_walk(&walk->chain, &walk->it), 0);
-    assert_int_equal(walk->chain.fault, 0);
-    assert_int_equal(walk->chain.readable_size, READABLE);
-    assert_int_equal(walk->chain.writable_size, WRITABLE);
+    assert_int_equal(walk->chain.payload.fault, 0);
+    assert_int_equal(walk->chain.payload.readable_size, READABLE);
+    assert_int_equal(walk->chain.payload.writable_size, WRITABLE);
 }
 
 // Places that are worth a look: the edges of buffers and pages, and beside them.
@@ -363,8 +363,8 @@ static void spans_cover_what_was_asked_for_and_nothing_else(void **state)
         }
     }
     // After all these cuts the streams are what they were.
-    assert_int_equal(walk.chain.readable_size, READABLE);
-    assert_int_equal(walk.chain.writable_size, WRITABLE);
+    assert_int_equal(walk.chain.payload.readable_size, READABLE);
+    assert_int_equal(walk.chain.payload.writable_size, WRITABLE);
     free(before);
     close_walk(&walk);
 }
@@ -403,7 +403,7 @@ static void a_hole_is_an_error_where_it_is(void **state)
     put_table(&walk, TABLE, (struct desc[]){{DATA, 16, N, 1}, {UINT64_C(1) << 40, 16, N, 2}, {DATA, 8, N | W, 3},
                                             {UINT64_C(1) << 41, 8, N | W, 4}, {DATA + 64, 1, W, 0}}, 5);
     assert_int_equal(sdc_chain_walk(&walk.chain, &walk.it), 0);
-    assert_int_equal(walk.chain.fault, -EFAULT);
+    assert_int_equal(walk.chain.payload.fault, -EFAULT);
     assert_int_equal(sdc_chain_read(&walk.chain, 0, local, 16), 0);
     assert_int_equal(sdc_chain_read(&walk.chain, 16, local, 1), -EFAULT);
     assert_int_equal(sdc_chain_write(&walk.chain, 0, local, 8), 0);

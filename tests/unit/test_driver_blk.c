@@ -190,9 +190,9 @@ static int card_queue_resetting(struct sdc_driver_transport *transport, uint16_t
 static uint32_t serve(struct card *card, struct sdc_chain *chain, const struct seen *seen)
 {
     uint64_t offset = seen->sector * 512,
-             size = seen->type == 0 ? chain->writable_size - 1 : chain->readable_size - 16;
+             size = seen->type == 0 ? chain->payload.writable_size - 1 : chain->payload.readable_size - 16;
     if ((seen->type == 0 || seen->type == 1) && !sdc_within(offset, size, DISK)) {
-        sdc_chain_write(chain, chain->writable_size - 1, "\1", 1);
+        sdc_chain_write(chain, chain->payload.writable_size - 1, "\1", 1);
         return 1;
     }
     if (seen->type == 0)
@@ -201,8 +201,8 @@ static uint32_t serve(struct card *card, struct sdc_chain *chain, const struct s
         sdc_chain_read(chain, 16, card->disk + offset, size);
     else if (seen->type == 8)
         sdc_chain_write(chain, 0, "a serial of 20 bytes", 20);
-    sdc_chain_write(chain, chain->writable_size - 1, &card->answer, 1);
-    return (uint32_t)chain->writable_size;
+    sdc_chain_write(chain, chain->payload.writable_size - 1, &card->answer, 1);
+    return (uint32_t)chain->payload.writable_size;
 }
 
 static int card_notify(struct sdc_driver_transport *transport, uint16_t index, uint16_t position, struct sdc_error *err)
@@ -221,10 +221,10 @@ static int card_notify(struct sdc_driver_transport *transport, uint16_t index, u
         sdc_chain_read(&chain, 0, header, sizeof header);
         *seen = (struct seen){.type = sdc_get32(header),
                               .sector = sdc_get64(header + 8),
-                              .readable = chain.readable_size,
-                              .writable = chain.writable_size,
-                              .spans = chain.spans_count};
-        if (chain.readable_size == 32)
+                              .readable = chain.payload.readable_size,
+                              .writable = chain.payload.writable_size,
+                              .spans = chain.payload.spans_count};
+        if (chain.payload.readable_size == 32)
             sdc_chain_read(&chain, 16, seen->range, 16);
         sdc_ring_give(ring, &chain, serve(card, &chain, seen));
     }

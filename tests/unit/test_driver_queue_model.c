@@ -120,12 +120,12 @@ static void model_device_takes(struct model *model)
         return;
     model->shown--;
     model->held_count++;
-    assert_int_equal(chain->fault, 0);
-    assert_int_equal(sdc_chain_read(chain, 0, bytes, chain->readable_size), 0);
-    for (unsigned i = 1; i < chain->readable_size; i++)
+    assert_int_equal(chain->payload.fault, 0);
+    assert_int_equal(sdc_chain_read(chain, 0, bytes, chain->payload.readable_size), 0);
+    for (unsigned i = 1; i < chain->payload.readable_size; i++)
         assert_int_equal(bytes[i], bytes[0]);
-    memset(bytes, (uint8_t)~bytes[0], chain->writable_size);
-    assert_int_equal(sdc_chain_write(chain, 0, bytes, chain->writable_size), 0);
+    memset(bytes, (uint8_t)~bytes[0], chain->payload.writable_size);
+    assert_int_equal(sdc_chain_write(chain, 0, bytes, chain->payload.writable_size), 0);
 }
 
 // Gives any of those that it holds, or the one that is due.
@@ -138,8 +138,8 @@ static void model_device_gives(struct model *model)
     struct sdc_ring *ring = &model->pair.ring;
     bool packed = ring->config.features & SDC_VIRTIO_F_RING_PACKED;
     model->list[model->given] =
-        (struct model_given){ring->used_next, packed && ring->packed.used_wrap, chain->id, (uint32_t)chain->writable_size};
-    sdc_ring_give(&model->pair.ring, chain, (uint32_t)chain->writable_size);
+        (struct model_given){ring->used_next, packed && ring->packed.used_wrap, chain->id, (uint32_t)chain->payload.writable_size};
+    sdc_ring_give(&model->pair.ring, chain, (uint32_t)chain->payload.writable_size);
     model->held_count--;
     if (model->in_order)
         memmove(model->held, model->held + 1, model->held_count * sizeof model->held[0]);

@@ -329,10 +329,10 @@ static void tables_are_fetched_once(void **state)
             put_desc(&w, INDIRECT, DATA + 100, 5, SDC_DESC_F_NEXT, 1);
             put_desc(&w, INDIRECT + 16, DATA + 200, 9, SDC_DESC_F_WRITE, 0);
             assert_int_equal(walk_fetching(&w), 0);
-            assert_int_equal(w.chain.readable_size, 12);
-            assert_int_equal(w.chain.writable_size, 9);
-            assert_int_equal(w.chain.fault, 0);
-            assert_null(w.chain.bounce); // the buffers themselves are ours
+            assert_int_equal(w.chain.payload.readable_size, 12);
+            assert_int_equal(w.chain.payload.writable_size, 9);
+            assert_int_equal(w.chain.payload.fault, 0);
+            assert_null(w.chain.payload.bounce); // the buffers themselves are ours
             assert_int_equal(w.r.fetches, 2 * (remote & 1) + (remote >> 1 & 1) + (remote >> 2 & 1) + (remote >> 2 & 1));
             close_walk(&w);
         }
@@ -352,38 +352,38 @@ static void one_remote_buffer_bounces_the_chain(void **state)
     put_desc(&w, TABLE + 48, DATA + 32, 16, SDC_DESC_F_NEXT | SDC_DESC_F_WRITE, 4);
     put_desc(&w, TABLE + 64, DATA + GUEST_PAGE + 100, 1, SDC_DESC_F_WRITE, 0);
     assert_int_equal(walk_fetching(&w), 0);
-    assert_non_null(w.chain.bounce);
-    assert_int_equal(w.chain.fault, 0);
-    assert_int_equal(w.chain.readable_size, 24);
-    assert_int_equal(w.chain.writable_size, 17);
-    assert_int_equal(w.chain.bounce_size, 41);
-    assert_int_equal(w.chain.unbounced, 0);
+    assert_non_null(w.chain.payload.bounce);
+    assert_int_equal(w.chain.payload.fault, 0);
+    assert_int_equal(w.chain.payload.readable_size, 24);
+    assert_int_equal(w.chain.payload.writable_size, 17);
+    assert_int_equal(w.chain.payload.bounce_size, 41);
+    assert_int_equal(w.chain.payload.unbounced, 0);
 
     static const struct sdc_segment expected[] = {
         {DATA, 16, false, false}, {DATA + GUEST_PAGE - 4, 8, false, true}, {DATA + 32, 16, true, false},
         {DATA + GUEST_PAGE + 100, 1, true, true}};
-    assert_int_equal(w.chain.segments_count, 4);
+    assert_int_equal(w.chain.payload.segments_count, 4);
     for (unsigned i = 0; i < 4; i++) {
-        assert_int_equal(w.chain.segments[i].iova, expected[i].iova);
-        assert_int_equal(w.chain.segments[i].size, expected[i].size);
-        assert_int_equal(w.chain.segments[i].writable, expected[i].writable);
-        assert_int_equal(w.chain.segments[i].remote, expected[i].remote);
+        assert_int_equal(w.chain.payload.segments[i].iova, expected[i].iova);
+        assert_int_equal(w.chain.payload.segments[i].size, expected[i].size);
+        assert_int_equal(w.chain.payload.segments[i].writable, expected[i].writable);
+        assert_int_equal(w.chain.payload.segments[i].remote, expected[i].remote);
     }
     // The two streams are the bounce's; before anybody fills them they are zero, not what lay there.
-    memset(w.chain.bounce, 'r', 24);
+    memset(w.chain.payload.bounce, 'r', 24);
     memset(bytes, 'w', sizeof bytes);
     assert_int_equal(sdc_chain_write(&w.chain, 0, bytes, 17), 0);
     assert_int_equal(sdc_chain_write(&w.chain, 1, bytes, 17), -EINVAL);
     assert_int_equal(sdc_chain_read(&w.chain, 8, bytes, 16), 0);
     assert_int_equal(bytes[15], 'r');
-    assert_int_equal(w.chain.bounce[23], 'r');
-    assert_int_equal(w.chain.bounce[24], 'w');
-    assert_int_equal(w.chain.bounce[40], 'w');
+    assert_int_equal(w.chain.payload.bounce[23], 'r');
+    assert_int_equal(w.chain.payload.bounce[24], 'w');
+    assert_int_equal(w.chain.payload.bounce[40], 'w');
 
     // The next request is not bounced, and nothing is left of this one.
     sdc_chain_trim(&w.chain);
-    assert_null(w.chain.bounce);
-    assert_int_equal(w.chain.segments_count, 0);
+    assert_null(w.chain.payload.bounce);
+    assert_int_equal(w.chain.payload.segments_count, 0);
     close_walk(&w);
 }
 
@@ -410,8 +410,8 @@ static void faults_in_a_bounced_chain_are_faults(void **state)
         put_desc(&w, TABLE, DATA, 8, SDC_DESC_F_NEXT, 1);
         put_desc(&w, TABLE + 16, cases[i].address, cases[i].length, cases[i].flags, 0);
         assert_int_equal(walk_fetching(&w), 0);
-        assert_non_null(w.chain.bounce);
-        assert_int_equal(w.chain.fault, cases[i].fault);
+        assert_non_null(w.chain.payload.bounce);
+        assert_int_equal(w.chain.payload.fault, cases[i].fault);
         close_walk(&w);
     }
 }
@@ -425,8 +425,8 @@ static void readable_behind_writable_is_refused_in_remote_memory_too(void **stat
     put_desc(&w, TABLE, DATA, 8, SDC_DESC_F_NEXT | SDC_DESC_F_WRITE, 1);
     put_desc(&w, TABLE + 16, DATA, 8, 0, 0);
     assert_int_equal(walk_fetching(&w), 0);
-    assert_int_equal(w.chain.fault, -EPROTO);
-    assert_int_equal(w.chain.spans_count, 0);
+    assert_int_equal(w.chain.payload.fault, -EPROTO);
+    assert_int_equal(w.chain.payload.spans_count, 0);
     close_walk(&w);
 }
 
@@ -450,12 +450,12 @@ static void the_end_of_a_request_that_is_too_large_is_bounced(void **state)
     put_desc(&w, TABLE + 16, region.iova + 64, SDC_LIMIT_BOUNCE, SDC_DESC_F_WRITE | SDC_DESC_F_NEXT, 2);
     put_desc(&w, TABLE + 32, region.iova + 16, 1, SDC_DESC_F_WRITE, 0);
     assert_int_equal(walk_fetching(&w), 0);
-    assert_int_equal(w.chain.fault, -EFAULT);
-    assert_int_equal(w.chain.writable_size, SDC_LIMIT_BOUNCE + 1);
-    assert_in_range(w.chain.bounce_size, 1, 64);
-    assert_int_equal(w.chain.unbounced, 16 + SDC_LIMIT_BOUNCE + 1 - w.chain.bounce_size);
+    assert_int_equal(w.chain.payload.fault, -EFAULT);
+    assert_int_equal(w.chain.payload.writable_size, SDC_LIMIT_BOUNCE + 1);
+    assert_in_range(w.chain.payload.bounce_size, 1, 64);
+    assert_int_equal(w.chain.payload.unbounced, 16 + SDC_LIMIT_BOUNCE + 1 - w.chain.payload.bounce_size);
     assert_int_equal(sdc_chain_write(&w.chain, SDC_LIMIT_BOUNCE, &status, 1), 0);
-    assert_int_equal(w.chain.bounce[w.chain.bounce_size - 1], 1);
+    assert_int_equal(w.chain.payload.bounce[w.chain.payload.bounce_size - 1], 1);
     assert_int_equal(sdc_chain_write(&w.chain, 0, &status, 1), -EFAULT);
     assert_int_equal(sdc_chain_read(&w.chain, 0, &status, 1), -EFAULT);
     sdc_map_unref(map);
@@ -530,7 +530,7 @@ static void split_chains_are_taken_from_remote_rings(void **state)
             guest_put(&f.r.guest, DRIVER + 2, round + 1, 2);
             assert_int_equal(take_fetching(&f), 1);
             assert_int_equal(f.chain.id, round % RING_SIZE);
-            assert_int_equal(f.chain.writable_size, 3);
+            assert_int_equal(f.chain.payload.writable_size, 3);
             assert_int_equal(take_fetching(&f), 0);
             f.ring.in_flight--; // writes are another test's
             sdc_ring_turn_taken(&f.ring, f.chain.id);
@@ -553,8 +553,8 @@ static void packed_chains_are_taken_from_remote_rings(void **state)
             assert_int_equal(take_fetching(&f), 1);
             assert_int_equal(f.chain.id, id);
             assert_int_equal(f.chain.entries, 2);
-            assert_int_equal(f.chain.readable_size, 3);
-            assert_int_equal(f.chain.writable_size, 5);
+            assert_int_equal(f.chain.payload.readable_size, 3);
+            assert_int_equal(f.chain.payload.writable_size, 5);
             assert_int_equal(take_fetching(&f), 0);
         }
         close_ring(&f);

@@ -116,14 +116,14 @@ static int take_one(struct sdc_virtqueue *queue, struct request **out)
     queue->free_requests = request->next;
     if (in_order(queue))
         line_up(queue, request);
-    request->use = request->chain.bounce ? NULL : queue->use;
+    request->use = request->chain.payload.bounce ? NULL : queue->use;
     if (request->use)
         request->use->in_flight++;
-    request->spans = request->chain.spans_count + request->chain.segments_count;
+    request->spans = request->chain.payload.spans_count + request->chain.payload.segments_count;
     queue->spans += request->spans;
-    request->shown.readable_size = request->chain.readable_size;
-    request->shown.writable_size = request->chain.writable_size;
-    request->shown.fault = request->chain.fault;
+    request->shown.readable_size = request->chain.payload.readable_size;
+    request->shown.writable_size = request->chain.payload.writable_size;
+    request->shown.fault = request->chain.payload.fault;
     *out = request;
     return 1;
 }
@@ -153,7 +153,7 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
                 queue->again = true;
             return count;
         }
-        if (request->state == REQUEST_TAKEN && request->chain.bounce && sdc_virtqueue_bounce(queue, request))
+        if (request->state == REQUEST_TAKEN && request->chain.payload.bounce && sdc_virtqueue_bounce(queue, request))
             continue; // its readable bytes are on their way
         request->state = REQUEST_DEVICE;
         requests[count++] = &request->shown;
@@ -221,7 +221,7 @@ void sdc_virtqueue_give(struct sdc_virtio_request *shown, uint32_t written)
 {
     struct request *request = sdc_request_of(shown);
 
-    if (request->chain.bounce)
+    if (request->chain.payload.bounce)
         sdc_virtqueue_unbounce(request, written);
     else
         sdc_virtqueue_finish(request, written);

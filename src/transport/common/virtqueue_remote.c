@@ -186,16 +186,16 @@ static void arrive(struct sdc_virtqueue *queue, struct request *request)
 // Brings the readable bytes of a bounced request: those in remote memory by messages. True if it has to wait for them.
 static bool fetch(struct sdc_virtqueue *queue, struct request *request)
 {
-    struct sdc_chain *chain = &request->chain;
-    uint8_t *into = chain->bounce;
+    struct sdc_payload *payload = &request->chain.payload;
+    uint8_t *into = payload->bounce;
 
     request->transfers = 0;
     request->result = 0;
-    request->shown.fault = chain->fault;
-    if (chain->fault)
+    request->shown.fault = payload->fault;
+    if (payload->fault)
         return false;
-    for (uint32_t i = 0; i < chain->segments_count && !chain->segments[i].writable; i++) {
-        const struct sdc_segment *segment = &chain->segments[i];
+    for (uint32_t i = 0; i < payload->segments_count && !payload->segments[i].writable; i++) {
+        const struct sdc_segment *segment = &payload->segments[i];
         int rc = segment->remote ? start_op(queue, OP_FETCH, request, segment->iova, into, segment->size)
                                  : sdc_memory_read(&queue->ring.memory, segment->iova, into, segment->size);
         if (rc < 0)
@@ -212,7 +212,7 @@ bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request)
     request->state = REQUEST_FETCHED;
     request->lost = false;
     queue->afloat++;
-    queue->bounced += request->chain.bounce_size;
+    queue->bounced += request->chain.payload.bounce_size;
     queue->starved = queue->bounced > SDC_LIMIT_QUEUE_BOUNCE;
     return fetch(queue, request);
 }
@@ -234,8 +234,8 @@ static void look_up_segments(struct request *request)
 {
     struct sdc_memory *memory = &request->shown.queue->ring.memory;
 
-    for (uint32_t i = 0; i < request->chain.segments_count; i++) {
-        struct sdc_segment *segment = &request->chain.segments[i];
+    for (uint32_t i = 0; i < request->chain.payload.segments_count; i++) {
+        struct sdc_segment *segment = &request->chain.payload.segments[i];
         enum sdc_access access = segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
         segment->remote = sdc_memory_check(memory, segment->iova, segment->size, access) == 1;
     }
@@ -259,18 +259,18 @@ static void store_piece(struct request *request, const struct sdc_segment *segme
 // Goes over the segments of what was written. Positions are those in the two streams, one after the other.
 static void store(struct request *request, bool remote)
 {
-    const struct sdc_chain *chain = &request->chain;
-    uint64_t at = chain->readable_size;
+    const struct sdc_payload *payload = &request->chain.payload;
+    uint64_t at = payload->readable_size;
     uint64_t end = at + request->written;
 
-    for (uint32_t i = 0; at < end && i < chain->segments_count; i++) {
-        const struct sdc_segment *segment = &chain->segments[i];
+    for (uint32_t i = 0; at < end && i < payload->segments_count; i++) {
+        const struct sdc_segment *segment = &payload->segments[i];
         if (!segment->writable)
             continue;
-        uint64_t from = sdc_max(at, chain->unbounced);
+        uint64_t from = sdc_max(at, payload->unbounced);
         uint64_t to = sdc_min(at + segment->size, end);
         if (from < to)
-            store_piece(request, segment, segment->iova + (from - at), chain->bounce + (from - chain->unbounced), to - from, remote);
+            store_piece(request, segment, segment->iova + (from - at), payload->bounce + (from - payload->unbounced), to - from, remote);
         at += segment->size;
     }
 }
@@ -280,7 +280,7 @@ static void release(struct request *request)
     struct sdc_virtqueue *queue = request->shown.queue;
 
     queue->afloat--;
-    queue->bounced -= request->chain.bounce_size;
+    queue->bounced -= request->chain.payload.bounce_size;
     if (queue->starved && queue->bounced <= SDC_LIMIT_QUEUE_BOUNCE) {
         queue->starved = false;
         sdc_virtqueue_schedule(queue);
@@ -410,12 +410,12 @@ static struct request *take_parked(struct sdc_virtqueue *queue)
 }
 
 // Whether its buffers are there again; those that a client has taken away come back one after the other.
-static bool is_back(struct sdc_virtqueue *queue, const struct sdc_chain *chain)
+static bool is_back(struct sdc_virtqueue *queue, const struct sdc_payload *payload)
 {
     bool back = true;
 
-    for (uint32_t i = 0; back && !chain->fault && i < chain->segments_count; i++) {
-        const struct sdc_segment *segment = &chain->segments[i];
+    for (uint32_t i = 0; back && !payload->fault && i < payload->segments_count; i++) {
+        const struct sdc_segment *segment = &payload->segments[i];
         enum sdc_access access = segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
         back = sdc_memory_check(&queue->ring.memory, segment->iova, segment->size, access) >= 0;
     }
@@ -426,7 +426,7 @@ void sdc_virtqueue_unpark(struct sdc_virtqueue *queue)
 {
     for (struct request *request = take_parked(queue), *next; request; request = next) {
         next = request->next;
-        if (!is_back(queue, &request->chain)) {
+        if (!is_back(queue, &request->chain.payload)) {
             park(queue, request);
             continue;
         }

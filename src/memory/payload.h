@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The data of one request as its device gets it: buffers of guest memory translated to spans, those that the device reads first, then
+// those that it writes. Each kind is one stream, however the driver laid it out.
+//
+// A payload of which any buffer is in remote memory is bounced as a whole: its two streams are two spans of memory of ours, and its
+// segments say where they come from and go to. Who takes it fills and empties it.
+#pragma once
+
+#include "memory/map.h"
+
+enum { SDC_PAYLOAD_FEW = 8 };
+
+// A buffer of a payload that is bounced.
+struct sdc_segment {
+    uint64_t iova;
+    uint32_t size;
+    bool writable;
+    bool remote; // a part of it is
+};
+
+// Reused from request to request.
+struct sdc_payload {
+    int fault; // 0; -EFAULT, -EACCES: a buffer is not in guest memory
+    uint64_t readable_size;
+    uint64_t writable_size;
+    uint32_t readable_spans;
+    uint32_t spans_count; // readable and writable ones
+    uint32_t capacity;
+    struct sdc_span *spans; // few, or allocated. A span with base NULL could not be translated
+    struct sdc_span few[SDC_PAYLOAD_FEW];
+    bool bouncing;        // buffers become segments
+    uint8_t *bounce;      // NULL: not bounced
+    uint64_t bounce_size;
+    uint64_t unbounced;   // bytes of the two streams before those in bounce: not zero when they are too long for it
+    struct sdc_segment *segments;
+    uint32_t segments_count;
+    uint32_t segments_capacity;
+};
+
+void sdc_payload_init(struct sdc_payload *payload);
+// Gives back what a large or a bounced request made it allocate.
+void sdc_payload_trim(struct sdc_payload *payload);
+void sdc_payload_destroy(struct sdc_payload *payload);
+
+// Forgets the buffers of the request before. Those to come are translated; with bounce, they are noted for a bounce.
+void sdc_payload_begin(struct sdc_payload *payload, bool bounce);
+// Adds a buffer at the end of the stream that access names; none to read comes behind one to write. What cannot be reached keeps its
+// place and length, and sets ->fault. 0, -ENOMEM, or SDC_PAYLOAD_BOUNCE: begin again with a bounce (it is remote, and memory's owner
+// can reach that).
+enum { SDC_PAYLOAD_BOUNCE = 1 };
+int sdc_payload_add(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access);
+// That was the last one. 0, -ENOMEM.
+int sdc_payload_end(struct sdc_payload *payload);
+
+// The readable or writable stream's bytes [offset, offset + size). 0, -EINVAL (past the end), -EFAULT.
+int sdc_payload_read(const struct sdc_payload *payload, uint64_t offset, void *local, size_t size);
+int sdc_payload_write(const struct sdc_payload *payload, uint64_t offset, const void *local, size_t size);
+// The spans of that range of one stream, cut so that they cover nothing else; the streams stay what they are. Good until the next
+// call. 0, -EINVAL, -EFAULT, -ENOMEM.
+int sdc_payload_spans(struct sdc_payload *payload, bool writable, uint64_t offset, uint64_t size, const struct sdc_span **spans,
+                      uint32_t *count);
