@@ -24,7 +24,7 @@ enum { VHOST_QUEUE_SIZE = 256 }; // over vhost-user a device does not say what i
 struct bench {
     struct sdc_bench_options options;
     struct sdc_bench_shared shared;
-    struct sdc_driver_blk *blk;
+    struct sdc_driver_disk *disk;
     struct sdc_client_memory data;
     struct sdc_bench_job *jobs;
     unsigned jobs_ready; // initialised
@@ -47,7 +47,7 @@ static void catch_signals(void)
 
 // --- what was asked against what the disk is ---
 
-static int check_region(struct sdc_bench_options *options, const struct sdc_driver_blk_info *info,
+static int check_region(struct sdc_bench_options *options, const struct sdc_driver_disk_info *info,
                         struct sdc_error *err)
 {
     char want[32], have[32];
@@ -72,11 +72,10 @@ static int check_region(struct sdc_bench_options *options, const struct sdc_driv
     return 0;
 }
 
-static int check_disk(struct sdc_bench_options *options, const struct sdc_driver_blk_info *info,
+static int check_disk(struct sdc_bench_options *options, const struct sdc_driver_disk_info *info,
                       struct sdc_error *err)
 {
-    uint64_t request_max;
-    if (options->in_order && !info->in_order)
+    if (options->in_order && !info->virtio.in_order)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--in-order=on: the disk does not offer that (VIRTIO_F_IN_ORDER); it has to be served with "
                              "--in-order=on");
@@ -87,11 +86,10 @@ static int check_disk(struct sdc_bench_options *options, const struct sdc_driver
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--bs=%" PRIu64 ": must be a multiple of the disk's block size, %" PRIu32,
                              options->block_size, info->block_size);
-    if (!sdc_mul(info->size_max, info->seg_max, &request_max) || options->block_size > request_max)
+    if (options->block_size > info->request_max)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "--bs=%" PRIu64 ": the disk takes requests of at most %" PRIu64
-                             " bytes (%" PRIu32 " segments of %" PRIu32 ")",
-                             options->block_size, request_max, info->seg_max, info->size_max);
+                             "--bs=%" PRIu64 ": the disk takes requests of at most %" PRIu64 " bytes",
+                             options->block_size, info->request_max);
     if (options->numjobs > info->queues)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--numjobs=%" PRIu64 ": the disk has %u queue%s, one job each", options->numjobs,
@@ -120,7 +118,7 @@ static int check_disk(struct sdc_bench_options *options, const struct sdc_driver
 static int start_disk(struct bench *bench, struct sdc_error *err)
 {
     const struct sdc_bench_options *options = &bench->options;
-    struct sdc_driver_blk_options setup = {
+    struct sdc_driver_disk_options setup = {
         .queues = (uint16_t)options->numjobs,
         .queue_size = (uint16_t)(options->queue_size == 0 && options->vhost_user ? VHOST_QUEUE_SIZE : options->queue_size),
         .depth = (uint32_t)options->iodepth,
@@ -129,7 +127,7 @@ static int start_disk(struct bench *bench, struct sdc_error *err)
         .private_memory = options->private_memory,
     };
     struct sdc_error why = {0};
-    int ret = sdc_driver_blk_start(bench->blk, &setup, &why);
+    int ret = sdc_driver_disk_start(bench->disk, &setup, &why);
     if (ret == -E2BIG)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--iodepth=%" PRIu64 " with --bs=%" PRIu64 ": %s",
                              options->iodepth, options->block_size, why.text);
@@ -150,7 +148,7 @@ static int make_jobs(struct bench *bench, struct sdc_error *err)
     int ret = options->private_memory ? sdc_client_memory_new_private(&bench->data, DATA_IOVA, bytes * count, err)
                                       : sdc_client_memory_new(&bench->data, DATA_IOVA, bytes * count, err);
     if (ret == 0)
-        ret = sdc_driver_blk_map(bench->blk, &bench->data, err);
+        ret = sdc_driver_disk_map(bench->disk, &bench->data, err);
     if (ret < 0)
         return ret;
     bench->jobs = calloc(count, sizeof *bench->jobs);
@@ -161,7 +159,7 @@ static int make_jobs(struct bench *bench, struct sdc_error *err)
         uint64_t first = options->verify ? blocks / count * i : 0;
         job->shared = &bench->shared;
         job->index = i;
-        job->queue = sdc_driver_blk_queue(bench->blk, (uint16_t)i);
+        job->queue = sdc_driver_disk_queue(bench->disk, (uint16_t)i);
         job->data = bench->data.base + bytes * i;
         job->data_iova = DATA_IOVA + bytes * i;
         job->start = options->offset + first * options->block_size;
@@ -219,9 +217,9 @@ static int report(struct bench *bench, struct sdc_error *err)
     sdc_bench_sum(bench->jobs, bench->jobs_ready, totals);
     int ret = 0;
     if (bench->options.json)
-        ret = sdc_bench_print_json(stdout, &bench->options, sdc_driver_blk_info(bench->blk), totals);
+        ret = sdc_bench_print_json(stdout, &bench->options, sdc_driver_disk_info(bench->disk), totals);
     else
-        sdc_bench_print(stdout, &bench->options, sdc_driver_blk_info(bench->blk), totals);
+        sdc_bench_print(stdout, &bench->options, sdc_driver_disk_info(bench->disk), totals);
     if (ret < 0 || fflush(stdout) != 0)
         ret = sdc_error_set(err, -EIO, SDC_FAULT_HOST, "cannot write the results");
     if (ret == 0 && totals->error) {
@@ -237,14 +235,14 @@ static int report(struct bench *bench, struct sdc_error *err)
 
 static int run(struct bench *bench, struct sdc_error *err)
 {
-    int ret = sdc_bench_connect(&bench->options, &bench->blk, err);
+    int ret = sdc_bench_connect(&bench->options, &bench->disk, err);
     if (ret == 0)
-        ret = check_disk(&bench->options, sdc_driver_blk_info(bench->blk), err);
+        ret = check_disk(&bench->options, sdc_driver_disk_info(bench->disk), err);
     if (ret == 0)
         ret = start_disk(bench, err);
     if (ret == 0) {
         bench->shared.options = &bench->options;
-        bench->shared.blk = bench->blk;
+        bench->shared.disk = bench->disk;
         ret = make_jobs(bench, err);
     }
     if (ret == 0)
@@ -265,7 +263,7 @@ int sdc_command_bench(int argc, char **argv)
         catch_signals();
         ret = run(&bench, &err);
     }
-    sdc_driver_blk_close(bench.blk);
+    sdc_driver_disk_close(bench.disk);
     sdc_client_memory_free(&bench.data);
     for (unsigned i = 0; i < bench.jobs_ready; i++)
         sdc_bench_job_free(&bench.jobs[i]);

@@ -2,6 +2,7 @@
 #include "cli/bench_connect.h"
 
 #include "base/check.h"
+#include "driver/blk.h"
 #include "driver/vhost_user.h"
 #include "driver/virtio_pci.h"
 
@@ -40,7 +41,7 @@ static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_d
     return ret < 0 ? ret : sdc_driver_vhost_user_open(client, DEVICE_BLK, transport, err);
 }
 
-int sdc_bench_connect(const struct sdc_bench_options *options, struct sdc_driver_blk **blk, struct sdc_error *err)
+int sdc_bench_connect(const struct sdc_bench_options *options, struct sdc_driver_disk **disk, struct sdc_error *err)
 {
     uint64_t without = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) |
                        (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER) |
@@ -48,5 +49,5 @@ int sdc_bench_connect(const struct sdc_bench_options *options, struct sdc_driver
                        (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
     struct sdc_driver_transport *transport;
     int ret = options->vhost_user ? open_vhost_user(options, &transport, err) : open_vfio_user(options, &transport, err);
-    return ret < 0 ? ret : sdc_driver_blk_open(transport, without, blk, err);
+    return ret < 0 ? ret : sdc_driver_blk_open(transport, without, disk, err);
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cli/bench_options.h"
-#include "driver/blk.h"
+#include "driver/disk.h"
 
 // Connects and finds out what the disk is.
-int sdc_bench_connect(const struct sdc_bench_options *options, struct sdc_driver_blk **blk, struct sdc_error *err);
+int sdc_bench_connect(const struct sdc_bench_options *options, struct sdc_driver_disk **disk, struct sdc_error *err);

@@ -22,7 +22,7 @@ enum {
 };
 
 struct sdc_bench_io {
-    struct sdc_driver_blk_request request;
+    struct sdc_driver_disk_request request;
     uint8_t *data;
     uint64_t started_ns;
     uint64_t block;      // in the job's region
@@ -110,9 +110,9 @@ static void make_work(struct sdc_bench_job *job, struct sdc_bench_io *io)
 {
     const struct sdc_bench_options *options = job->shared->options;
     io->block = sdc_bench_offsets_next(&job->offsets);
-    io->request.op = next_is_read(job) ? SDC_DRIVER_BLK_READ : SDC_DRIVER_BLK_WRITE;
+    io->request.op = next_is_read(job) ? SDC_DRIVER_DISK_READ : SDC_DRIVER_DISK_WRITE;
     io->generation = job->generations ? job->generations[io->block] : 0;
-    if (job->generations && io->request.op == SDC_DRIVER_BLK_WRITE) {
+    if (job->generations && io->request.op == SDC_DRIVER_DISK_WRITE) {
         struct sdc_bench_stamp stamp = {
             .seed = options->seed,
             .offset = job->start + io->block * options->block_size,
@@ -130,7 +130,7 @@ static bool make_read_back(struct sdc_bench_job *job, struct sdc_bench_io *io)
     if (job->read_back == job->blocks)
         return false;
     io->block = job->read_back++;
-    io->request.op = SDC_DRIVER_BLK_READ;
+    io->request.op = SDC_DRIVER_DISK_READ;
     io->generation = job->generations[io->block];
     return true;
 }
@@ -138,7 +138,7 @@ static bool make_read_back(struct sdc_bench_job *job, struct sdc_bench_io *io)
 // Data that a device leaves untouched must not pass for data that it read.
 static void wipe(struct sdc_bench_job *job, struct sdc_bench_io *io)
 {
-    if (job->generations && io->request.op == SDC_DRIVER_BLK_READ)
+    if (job->generations && io->request.op == SDC_DRIVER_DISK_READ)
         memset(io->data, 0xa5, job->shared->options->block_size);
 }
 
@@ -185,13 +185,13 @@ static int submit(struct sdc_bench_job *job, enum phase phase, bool *over)
         now = sdc_clock_ns(); // filling blocks has taken time
     for (unsigned i = 0; i < count; i++)
         ((struct sdc_bench_io *)job->batch[i]->owner)->started_ns = now;
-    int ret = sdc_driver_blk_submit(job->queue, job->batch, count);
+    int ret = sdc_driver_disk_submit(job->queue, job->batch, count);
     if (ret != (int)count) {
         sdc_error_set(&why, ret < 0 ? ret : -EBUSY, SDC_FAULT_HOST, "queue %u took %d of %u requests",
                       job->index, ret, count);
         return job_failed(job, &why);
     }
-    ret = sdc_driver_blk_kick(job->queue, &why);
+    ret = sdc_driver_disk_kick(job->queue, &why);
     if (ret < 0)
         return job_failed(job, &why);
     job->kicks += (unsigned)ret;
@@ -202,13 +202,13 @@ static int submit(struct sdc_bench_job *job, enum phase phase, bool *over)
 
 static int check_result(struct sdc_bench_job *job, const struct sdc_bench_io *io)
 {
-    const struct sdc_driver_blk_request *request = &io->request;
+    const struct sdc_driver_disk_request *request = &io->request;
     struct sdc_error why = {0};
     if (request->result == 0)
         return 0;
     sdc_error_set(&why, request->result, SDC_FAULT_PEER,
                   "%s of %" PRIu64 " bytes at offset %" PRIu64 " failed: %s",
-                  request->op == SDC_DRIVER_BLK_READ ? "read" : "write", request->size, request->offset,
+                  request->op == SDC_DRIVER_DISK_READ ? "read" : "write", request->size, request->offset,
                   request->result == -EIO       ? "the device reports an I/O error"
                   : request->result == -ENOTSUP ? "the device does not support it"
                                                 : "the device gave no valid status");
@@ -238,7 +238,7 @@ static int check_data(struct sdc_bench_job *job, const struct sdc_bench_io *io)
 static void count_io(struct sdc_bench_job *job, const struct sdc_bench_io *io, uint64_t now_ns)
 {
     enum sdc_bench_direction direction =
-        io->request.op == SDC_DRIVER_BLK_READ ? SDC_BENCH_READ : SDC_BENCH_WRITE;
+        io->request.op == SDC_DRIVER_DISK_READ ? SDC_BENCH_READ : SDC_BENCH_WRITE;
     struct sdc_bench_stats *stats = &job->stats[direction];
     stats->ios++;
     stats->bytes += io->request.size;
@@ -258,7 +258,7 @@ static int finish_io(struct sdc_bench_job *job, struct sdc_bench_io *io, uint64_
         count_io(job, io, now_ns);
     if (!job->generations)
         return 0;
-    if (io->request.op == SDC_DRIVER_BLK_READ)
+    if (io->request.op == SDC_DRIVER_DISK_READ)
         return check_data(job, io);
     job->generations[io->block] = (uint32_t)io->generation;
     return 0;
@@ -267,9 +267,9 @@ static int finish_io(struct sdc_bench_job *job, struct sdc_bench_io *io, uint64_
 // Takes back what is finished. How many requests, or an error.
 static int reap(struct sdc_bench_job *job)
 {
-    struct sdc_driver_blk_request *done[TAKE_MAX];
+    struct sdc_driver_disk_request *done[TAKE_MAX];
     struct sdc_error why = {0};
-    int count = sdc_driver_blk_take(job->queue, done, TAKE_MAX, &why);
+    int count = sdc_driver_disk_take(job->queue, done, TAKE_MAX, &why);
     if (count < 0)
         return job_failed(job, &why);
     if (count == 0)
@@ -292,7 +292,7 @@ static int find_again(struct sdc_bench_job *job, const struct sdc_error *gone)
     uint64_t reconnect_ms = job->shared->options->reconnect_ms;
     struct sdc_error why = *gone;
     if (gone->code == -ECONNRESET && reconnect_ms > 0 &&
-        sdc_driver_blk_recover(job->shared->blk, (uint32_t)reconnect_ms, &why) == 0) {
+        sdc_driver_disk_recover(job->shared->disk, (uint32_t)reconnect_ms, &why) == 0) {
         job->last_done_ns = sdc_clock_ns();
         return 0;
     }
@@ -304,7 +304,7 @@ static int look_around(struct sdc_bench_job *job)
 {
     uint64_t timeout_s = job->shared->options->timeout_s;
     struct sdc_error why = {0};
-    int ret = sdc_driver_blk_check(job->shared->blk, &why);
+    int ret = sdc_driver_disk_check(job->shared->disk, &why);
     if (ret < 0)
         return find_again(job, &why);
     if (sdc_clock_ns() - job->last_done_ns < timeout_s * SECOND_NS)
@@ -339,7 +339,7 @@ static int spin(struct sdc_bench_job *job, unsigned *spins)
 static int sleep_until_done(struct sdc_bench_job *job)
 {
     struct sdc_error why = {0};
-    int ret = sdc_driver_blk_wait(job->queue, SLICE_MS, &why);
+    int ret = sdc_driver_disk_wait(job->queue, SLICE_MS, &why);
     if (ret < 0)
         return find_again(job, &why);
     job->waits++;

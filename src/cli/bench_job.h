@@ -5,7 +5,7 @@
 #include "base/histogram.h"
 #include "cli/bench_offsets.h"
 #include "cli/bench_options.h"
-#include "driver/blk.h"
+#include "driver/disk.h"
 #include "os/usage.h"
 
 #include <pthread.h>
@@ -23,7 +23,7 @@ struct sdc_bench_stats {
 // What all jobs share.
 struct sdc_bench_shared {
     const struct sdc_bench_options *options;
-    struct sdc_driver_blk *blk;
+    struct sdc_driver_disk *disk;
     atomic_bool stop;     // end early: a signal came, or another job failed
     atomic_uint running;  // jobs that have not ended
     atomic_bool counting; // some job is past the ramp time
@@ -35,7 +35,7 @@ struct sdc_bench_io;
 struct sdc_bench_job {
     struct sdc_bench_shared *shared;
     unsigned index;
-    struct sdc_driver_blk_queue *queue;
+    struct sdc_driver_disk_queue *queue;
     uint8_t *data; // iodepth blocks
     uint64_t data_iova;
     uint64_t start;  // bytes on the disk: the job's region
@@ -47,7 +47,7 @@ struct sdc_bench_job {
     struct sdc_bench_io **idle; // a stack
     unsigned idle_count;
     unsigned in_flight;
-    struct sdc_driver_blk_request **batch; // room for iodepth
+    struct sdc_driver_disk_request **batch; // room for iodepth
     struct sdc_bench_offsets offsets;
     uint64_t random;
     uint64_t issued;       // requests of this phase

@@ -85,24 +85,24 @@ static json_t *options_object(const struct sdc_bench_options *options)
 }
 
 // What fio has no words for.
-static json_t *device_object(const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals)
+static json_t *device_object(const struct sdc_driver_disk_info *info, const struct sdc_bench_totals *totals)
 {
     json_t *object = json_object();
     json_object_set_new(object, "size", integer(info->size));
     json_object_set_new(object, "block_size", integer(info->block_size));
     json_object_set_new(object, "queues", integer(info->queues));
     json_object_set_new(object, "queue_size", integer(info->queue_size));
-    json_object_set_new(object, "ring", json_string(info->packed ? "packed" : "split"));
+    json_object_set_new(object, "ring", json_string(info->ring));
     json_object_set_new(object, "notified_by", json_string(info->notified_by));
-    json_object_set_new(object, "in_order", json_boolean(info->in_order));
-    json_object_set_new(object, "features", json_sprintf("0x%llx", (unsigned long long)info->features));
+    json_object_set_new(object, "in_order", json_boolean(info->virtio.in_order));
+    json_object_set_new(object, "features", json_sprintf("0x%llx", (unsigned long long)info->virtio.features));
     json_object_set_new(object, "notifications", integer(totals->kicks));
     json_object_set_new(object, "waits", integer(totals->waits));
     json_object_set_new(object, "verified_blocks", integer(totals->verified));
     return object;
 }
 
-static json_t *job_object(const struct sdc_bench_options *options, const struct sdc_driver_blk_info *info,
+static json_t *job_object(const struct sdc_bench_options *options, const struct sdc_driver_disk_info *info,
                           const struct sdc_bench_totals *totals)
 {
     double time = totals->jobs_ns > 0 ? (double)totals->jobs_ns : 1;
@@ -128,7 +128,7 @@ static json_t *job_object(const struct sdc_bench_options *options, const struct 
 }
 
 int sdc_bench_print_json(FILE *to, const struct sdc_bench_options *options,
-                         const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals)
+                         const struct sdc_driver_disk_info *info, const struct sdc_bench_totals *totals)
 {
     uint64_t now_ms = sdc_clock_wall_ns() / 1000000;
     json_t *root = json_object(), *jobs = json_array();

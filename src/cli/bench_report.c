@@ -112,7 +112,7 @@ static void print_direction(FILE *to, const char *name, const struct sdc_bench_s
     print_percentiles(to, latency);
 }
 
-static void print_cpu(FILE *to, const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals)
+static void print_cpu(FILE *to, const struct sdc_driver_disk_info *info, const struct sdc_bench_totals *totals)
 {
     uint64_t ios = totals->stats[SDC_BENCH_READ].ios + totals->stats[SDC_BENCH_WRITE].ios;
     double time = totals->jobs_ns > 0 ? (double)totals->jobs_ns : 1;
@@ -126,13 +126,13 @@ static void print_cpu(FILE *to, const struct sdc_driver_blk_info *info, const st
 }
 
 void sdc_bench_print(FILE *to, const struct sdc_bench_options *options,
-                     const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals)
+                     const struct sdc_driver_disk_info *info, const struct sdc_bench_totals *totals)
 {
     static const char *const names[] = {"read", "write"};
     char size[32];
     fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s rings%s, %s memory: err=%d\n", options->rw,
             sdc_format_size(options->block_size, size), options->iodepth, totals->jobs,
-            options->poll ? "polling" : "by interrupt", info->packed ? "packed" : "split", info->in_order ? " in order" : "",
+            options->poll ? "polling" : "by interrupt", info->ring, info->virtio.in_order ? " in order" : "",
             options->private_memory ? "private" : "shared", totals->error ? -totals->error->code : 0);
     for (unsigned i = 0; i < SDC_BENCH_DIRECTIONS; i++)
         if (totals->stats[i].ios > 0)

@@ -26,10 +26,10 @@ void sdc_bench_sum(const struct sdc_bench_job *jobs, unsigned count, struct sdc_
 
 // For people.
 void sdc_bench_print(FILE *to, const struct sdc_bench_options *options,
-                     const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals);
+                     const struct sdc_driver_disk_info *info, const struct sdc_bench_totals *totals);
 // In the form of fio's JSON, one job for all. 0 or -ENOMEM.
 int sdc_bench_print_json(FILE *to, const struct sdc_bench_options *options,
-                         const struct sdc_driver_blk_info *info, const struct sdc_bench_totals *totals);
+                         const struct sdc_driver_disk_info *info, const struct sdc_bench_totals *totals);
 
 static inline double sdc_bench_per_second(uint64_t amount, uint64_t ns)
 {

@@ -17,13 +17,10 @@ enum {
     DEVICE_BLK = 2,
 
     SECTOR = 512,
-    DEPTH = 128,
-    REQUEST_MAX = 128 * 1024,
     SEGMENTS_MAX = 4096, // data segments of one request that we make
 };
 
 #define QUEUES_IOVA UINT64_C(0x100000)
-#define FIRST_4G (UINT64_C(1) << 32)
 
 // Features (5.2.3).
 #define F_SIZE_MAX (UINT64_C(1) << 1)
@@ -43,11 +40,16 @@ enum {
      SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)
 
 struct sdc_driver_blk {
+    struct sdc_driver_disk disk;
     struct sdc_driver_device device;
-    struct sdc_driver_blk_info info;
     uint16_t queues_count;
     struct sdc_driver_blk_queue **queues;
 };
+
+static struct sdc_driver_blk *of(struct sdc_driver_disk *disk)
+{
+    return sdc_container(disk, struct sdc_driver_blk, disk);
+}
 
 // --- what it is ---
 
@@ -111,11 +113,12 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
                              ", %" PRIu64 " queues",
                              values[CAPACITY], values[BLK_SIZE], values[SIZE_MAX_FIELD], values[SEG_MAX],
                              values[NUM_QUEUES]);
-    blk->info = (struct sdc_driver_blk_info){
+    blk->disk.info = (struct sdc_driver_disk_info){
+        .device = "virtio-blk",
+        .ring = features & SDC_VIRTIO_F_RING_PACKED ? "packed" : "split",
         .size = size,
         .block_size = (uint32_t)values[BLK_SIZE],
-        .seg_max = (uint32_t)values[SEG_MAX],
-        .size_max = (uint32_t)values[SIZE_MAX_FIELD],
+        .request_max = sdc_min(values[SEG_MAX], SEGMENTS_MAX) * values[SIZE_MAX_FIELD],
         .queues = (uint16_t)values[NUM_QUEUES],
         .read_only = features & F_RO,
         .flush = features & F_FLUSH,
@@ -124,50 +127,30 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
         .unmap = values[MAY_UNMAP] != 0,
         .discard_max = values[MAX_DISCARD] * SECTOR,
         .write_zeroes_max = values[MAX_ZEROES] * SECTOR,
-        .features = features,
-        .packed = features & SDC_VIRTIO_F_RING_PACKED,
         .notified_by = "",
-        .in_order = features & SDC_VIRTIO_F_IN_ORDER,
+        .virtio = {.features = features,
+                   .seg_max = (uint32_t)values[SEG_MAX],
+                   .size_max = (uint32_t)values[SIZE_MAX_FIELD],
+                   .in_order = features & SDC_VIRTIO_F_IN_ORDER,
+                   .packed = features & SDC_VIRTIO_F_RING_PACKED},
     };
     return 0;
 }
 
-// --- opening and starting ---
-
-int sdc_driver_blk_open(struct sdc_driver_transport *transport, uint64_t without, struct sdc_driver_blk **blk,
-                        struct sdc_error *err)
-{
-    uint16_t kind = transport->ops->device_id(transport);
-    struct sdc_driver_blk *made = calloc(1, sizeof *made);
-    if (!made || kind != DEVICE_BLK) {
-        free(made);
-        transport->ops->close(transport);
-        return kind != DEVICE_BLK ? sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
-                                                  "the device is virtio device %u; a disk is 2", kind)
-                                  : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a disk");
-    }
-    int ret = sdc_driver_device_open(&made->device, transport, WANTED & ~without, err);
-    if (ret == 0)
-        ret = read_info(made, err);
-    if (ret < 0) {
-        sdc_driver_blk_close(made);
-        return ret;
-    }
-    *blk = made;
-    return 0;
-}
+// --- starting ---
 
 // How many data segments a request of `bytes` takes, at least one; an error when the device takes fewer.
-static int count_segments(const struct sdc_driver_blk_info *info, uint64_t bytes, uint32_t *segments,
+static int count_segments(const struct sdc_driver_disk_info *info, uint64_t bytes, uint32_t *segments,
                           struct sdc_error *err)
 {
-    uint64_t count = bytes / info->size_max + (bytes % info->size_max != 0);
-    uint64_t limit = sdc_min(info->seg_max, SEGMENTS_MAX);
+    uint32_t size_max = info->virtio.size_max;
+    uint64_t count = bytes / size_max + (bytes % size_max != 0);
+    uint64_t limit = sdc_min(info->virtio.seg_max, SEGMENTS_MAX);
     if (count > limit)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "requests of %" PRIu64 " bytes: the device takes %" PRIu64 " (%" PRIu64
                              " segments of %" PRIu32 ")",
-                             bytes, limit * info->size_max, limit, info->size_max);
+                             bytes, info->request_max, limit, size_max);
     *segments = count > 0 ? (uint32_t)count : 1;
     return 0;
 }
@@ -195,25 +178,42 @@ static int make_queues(struct sdc_driver_blk *blk, uint32_t depth, uint32_t segm
     if (!blk->queues)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", blk->queues_count);
     for (uint16_t i = 0; ret == 0 && i < blk->queues_count; i++)
-        ret = sdc_driver_blk_queue_new(&blk->device, &blk->info, i, depth, segments, &blk->queues[i], err);
+        ret = sdc_driver_blk_queue_new(&blk->device, &blk->disk.info, i, depth, segments, &blk->queues[i], err);
     return ret;
 }
 
-int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk_options *options,
-                         struct sdc_error *err)
+// Whether each queue holds `depth` requests of so many segments; 0 stands for any number, and is set.
+static int check_depth(const struct sdc_driver_blk *blk, uint64_t request_max, uint32_t segments, uint32_t *depth,
+                       struct sdc_error *err)
 {
-    static const struct sdc_driver_blk_options defaults;
-    if (!options)
-        options = &defaults;
+    const struct sdc_driver_disk_info *info = &blk->disk.info;
+    uint32_t room = count_room(blk, segments);
+    if (room == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "a request of %" PRIu64 " bytes takes %" PRIu32
+                             " descriptors, more than a chain may have in a queue of %u entries%s",
+                             request_max, segments + 2, info->queue_size,
+                             info->virtio.packed ? " without indirect tables" : "; packed rings with indirect tables take it");
+    if (*depth > room)
+        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER,
+                             "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
+                             " requests of %" PRIu64 " bytes",
+                             *depth, room, request_max);
+    if (*depth == 0)
+        *depth = (uint32_t)sdc_min(SDC_DRIVER_DISK_DEPTH, room);
+    return 0;
+}
+
+static int start(struct sdc_driver_disk *disk, const struct sdc_driver_disk_options *options, struct sdc_error *err)
+{
+    struct sdc_driver_blk *blk = of(disk);
     uint64_t request_max = options->request_max;
-    uint32_t depth = options->depth > 0 ? options->depth : DEPTH;
-    uint32_t segments = 0;
+    uint32_t depth = options->depth, segments = 0;
     if (request_max == 0)
-        request_max = sdc_min(REQUEST_MAX, (uint64_t)blk->info.size_max * blk->info.seg_max);
-    if (options->queues > blk->info.queues)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%u queues: the device has %u", options->queues,
-                             blk->info.queues);
-    int ret = count_segments(&blk->info, request_max, &segments, err);
+        request_max = sdc_min(SDC_DRIVER_DISK_REQUEST, disk->info.request_max);
+    int ret = sdc_driver_disk_check_queues(disk, options, err);
+    if (ret == 0)
+        ret = count_segments(&disk->info, request_max, &segments, err);
     if (ret < 0)
         return ret;
     uint16_t count = options->queues > 0 ? options->queues : 1;
@@ -222,7 +222,7 @@ int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk
         .queue_size = options->queue_size,
         .indirect_max = (uint16_t)(segments + 2),
         .iova = QUEUES_IOVA,
-        .extra = count * sdc_driver_blk_queue_memory(depth),
+        .extra = count * sdc_driver_blk_queue_memory(depth > 0 ? depth : SDC_DRIVER_DISK_DEPTH),
         .interrupts = !options->poll,
         .private_memory = options->private_memory,
     };
@@ -230,28 +230,18 @@ int sdc_driver_blk_start(struct sdc_driver_blk *blk, const struct sdc_driver_blk
     if (ret < 0)
         return ret;
     blk->queues_count = count;
-    blk->info.queue_size = blk->device.queues[0]->config.size;
+    disk->info.queue_size = blk->device.queues[0]->config.size;
     if (blk->device.transport->ops->notified_by)
-        blk->info.notified_by = blk->device.transport->ops->notified_by(blk->device.transport, 0);
-    uint32_t room = count_room(blk, segments);
-    if (room == 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "a request of %" PRIu64 " bytes takes %" PRIu32
-                             " descriptors, more than a chain may have in a queue of %u entries%s",
-                             request_max, segments + 2, blk->info.queue_size,
-                             blk->info.packed ? " without indirect tables" : "; packed rings with indirect tables take it");
-    if (options->depth > room)
-        return sdc_error_set(err, -E2BIG, SDC_FAULT_USER,
-                             "%" PRIu32 " requests in flight: the device's queues hold %" PRIu32
-                             " requests of %" PRIu64 " bytes",
-                             depth, room, request_max);
-    return make_queues(blk, (uint32_t)sdc_min(depth, room), segments, err);
+        disk->info.notified_by = blk->device.transport->ops->notified_by(blk->device.transport, 0);
+    ret = check_depth(blk, request_max, segments, &depth, err);
+    return ret < 0 ? ret : make_queues(blk, depth, segments, err);
 }
 
-void sdc_driver_blk_close(struct sdc_driver_blk *blk)
+// --- the rest of its life ---
+
+static void close_disk(struct sdc_driver_disk *disk)
 {
-    if (!blk)
-        return;
+    struct sdc_driver_blk *blk = of(disk);
     // The device is reset before its requests' memory goes.
     sdc_driver_device_close(&blk->device);
     for (uint16_t i = 0; blk->queues && i < blk->queues_count; i++)
@@ -260,40 +250,67 @@ void sdc_driver_blk_close(struct sdc_driver_blk *blk)
     free(blk);
 }
 
-const struct sdc_driver_blk_info *sdc_driver_blk_info(const struct sdc_driver_blk *blk)
+static int map(struct sdc_driver_disk *disk, const struct sdc_client_memory *memory, struct sdc_error *err)
 {
-    return &blk->info;
+    struct sdc_driver_transport *transport = of(disk)->device.transport;
+    return transport->ops->map(transport, memory, err);
 }
 
-int sdc_driver_blk_map(struct sdc_driver_blk *blk, const struct sdc_client_memory *memory,
-                       struct sdc_error *err)
+static int reset_queue(struct sdc_driver_disk *disk, uint16_t index, struct sdc_error *err)
 {
-    if (memory->iova < FIRST_4G)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "memory for data at iova 0x%" PRIx64 ": it begins at 4 GiB or above",
-                             memory->iova);
-    return blk->device.transport->ops->map(blk->device.transport, memory, err);
-}
-
-int sdc_driver_blk_reset_queue(struct sdc_driver_blk *blk, uint16_t index, struct sdc_error *err)
-{
-    int ret = sdc_driver_device_reset_queue(&blk->device, index, err);
+    int ret = sdc_driver_device_reset_queue(&of(disk)->device, index, err);
     if (ret == 0)
-        sdc_driver_blk_queue_restart(blk->queues[index]);
+        sdc_driver_blk_queue_restart(of(disk)->queues[index]);
     return ret;
 }
 
-int sdc_driver_blk_recover(struct sdc_driver_blk *blk, uint32_t timeout_ms, struct sdc_error *err)
+static int recover(struct sdc_driver_disk *disk, uint32_t timeout_ms, struct sdc_error *err)
 {
-    return sdc_driver_device_recover(&blk->device, timeout_ms, err);
+    return sdc_driver_device_recover(&of(disk)->device, timeout_ms, err);
 }
 
-int sdc_driver_blk_check(struct sdc_driver_blk *blk, struct sdc_error *err)
+static int check(struct sdc_driver_disk *disk, struct sdc_error *err)
 {
-    return sdc_driver_device_check(&blk->device, err);
+    return sdc_driver_device_check(&of(disk)->device, err);
 }
 
-struct sdc_driver_blk_queue *sdc_driver_blk_queue(struct sdc_driver_blk *blk, uint16_t index)
+static struct sdc_driver_disk_queue *queue(struct sdc_driver_disk *disk, uint16_t index)
 {
-    return blk->queues[index];
+    return sdc_driver_blk_queue_disk(of(disk)->queues[index]);
+}
+
+static const struct sdc_driver_disk_ops blk_ops = {
+    .start = start,
+    .close = close_disk,
+    .map = map,
+    .reset_queue = reset_queue,
+    .recover = recover,
+    .check = check,
+    .queue = queue,
+};
+
+// --- opening ---
+
+int sdc_driver_blk_open(struct sdc_driver_transport *transport, uint64_t without, struct sdc_driver_disk **disk,
+                        struct sdc_error *err)
+{
+    uint16_t kind = transport->ops->device_id(transport);
+    struct sdc_driver_blk *made = calloc(1, sizeof *made);
+    if (!made || kind != DEVICE_BLK) {
+        free(made);
+        transport->ops->close(transport);
+        return kind != DEVICE_BLK ? sdc_error_set(err, -ENODEV, SDC_FAULT_PEER,
+                                                  "the device is virtio device %u; a disk is 2", kind)
+                                  : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a disk");
+    }
+    made->disk.ops = &blk_ops;
+    int ret = sdc_driver_device_open(&made->device, transport, WANTED & ~without, err);
+    if (ret == 0)
+        ret = read_info(made, err);
+    if (ret < 0) {
+        close_disk(&made->disk);
+        return ret;
+    }
+    *disk = &made->disk;
+    return 0;
 }

@@ -4,13 +4,10 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "os/clock.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-
-#define MS_NS UINT64_C(1000000)
 
 // Types and statuses (5.2.6).
 enum {
@@ -41,12 +38,11 @@ enum {
 };
 
 struct sdc_driver_blk_queue {
+    struct sdc_driver_disk_queue disk;
     struct sdc_driver_device *device;
     struct sdc_driver_queue *ring;
-    uint16_t index;
     uint32_t size_max;
     uint32_t segments_max; // of data
-    bool armed;            // interrupts are asked for
     uint8_t *slots;
     uint64_t slots_iova;
     uint32_t depth; // slots
@@ -55,36 +51,19 @@ struct sdc_driver_blk_queue {
     struct sdc_driver_segment *segments; // room for one request: header, data, status
 };
 
+static struct sdc_driver_blk_queue *of(struct sdc_driver_disk_queue *queue)
+{
+    return sdc_container(queue, struct sdc_driver_blk_queue, disk);
+}
+
+struct sdc_driver_disk_queue *sdc_driver_blk_queue_disk(struct sdc_driver_blk_queue *queue)
+{
+    return &queue->disk;
+}
+
 uint64_t sdc_driver_blk_queue_memory(uint32_t depth)
 {
     return (uint64_t)depth * SLOT_BYTES + SLOT_BYTES;
-}
-
-int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_driver_blk_info *info,
-                             uint16_t index, uint32_t depth, uint32_t segments_max,
-                             struct sdc_driver_blk_queue **queue, struct sdc_error *err)
-{
-    struct sdc_driver_blk_queue *made = calloc(1, sizeof *made);
-    if (made) {
-        made->device = device;
-        made->ring = device->queues[index];
-        made->index = index;
-        made->depth = depth;
-        made->size_max = info->size_max;
-        made->segments_max = segments_max;
-        made->slots = sdc_client_memory_take(&device->memory, (uint64_t)depth * SLOT_BYTES, SLOT_BYTES,
-                                             &made->slots_iova);
-        made->free_slots = calloc(depth, sizeof *made->free_slots);
-        made->segments = calloc(segments_max + (size_t)2, sizeof *made->segments);
-    }
-    if (!made || !made->slots || !made->free_slots || !made->segments) {
-        sdc_driver_blk_queue_free(made);
-        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for queue %u with %" PRIu32 " requests",
-                             index, depth);
-    }
-    sdc_driver_blk_queue_restart(made);
-    *queue = made;
-    return 0;
 }
 
 void sdc_driver_blk_queue_restart(struct sdc_driver_blk_queue *queue)
@@ -106,39 +85,39 @@ void sdc_driver_blk_queue_free(struct sdc_driver_blk_queue *queue)
 
 // --- submitting ---
 
-static uint32_t type_of(enum sdc_driver_blk_op op)
+static uint32_t type_of(enum sdc_driver_disk_op op)
 {
     switch (op) {
-    case SDC_DRIVER_BLK_READ:
+    case SDC_DRIVER_DISK_READ:
         return TYPE_IN;
-    case SDC_DRIVER_BLK_WRITE:
+    case SDC_DRIVER_DISK_WRITE:
         return TYPE_OUT;
-    case SDC_DRIVER_BLK_FLUSH:
+    case SDC_DRIVER_DISK_FLUSH:
         return TYPE_FLUSH;
-    case SDC_DRIVER_BLK_DISCARD:
+    case SDC_DRIVER_DISK_DISCARD:
         return TYPE_DISCARD;
-    case SDC_DRIVER_BLK_WRITE_ZEROES:
-    case SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP:
+    case SDC_DRIVER_DISK_WRITE_ZEROES:
+    case SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP:
         return TYPE_WRITE_ZEROES;
-    case SDC_DRIVER_BLK_GET_ID:
+    case SDC_DRIVER_DISK_GET_ID:
         return TYPE_GET_ID;
+    case SDC_DRIVER_DISK_COMPARE:
+        break;
     }
     return UINT32_MAX;
 }
 
-static bool has_range(enum sdc_driver_blk_op op)
+static bool has_range(enum sdc_driver_disk_op op)
 {
-    return op == SDC_DRIVER_BLK_DISCARD || op == SDC_DRIVER_BLK_WRITE_ZEROES ||
-           op == SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP;
+    return op == SDC_DRIVER_DISK_DISCARD || op == SDC_DRIVER_DISK_WRITE_ZEROES ||
+           op == SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP;
 }
 
-static bool is_whole(const struct sdc_driver_blk_request *request)
+static bool is_whole(const struct sdc_driver_disk_request *request)
 {
-    if (request->op == SDC_DRIVER_BLK_FLUSH || request->op == SDC_DRIVER_BLK_GET_ID)
-        return true;
     if (has_range(request->op) && request->size / SECTOR > UINT32_MAX)
         return false;
-    return request->offset % SECTOR == 0 && request->size % SECTOR == 0 && request->size > 0;
+    return request->op != SDC_DRIVER_DISK_COMPARE && sdc_driver_disk_is_whole(request);
 }
 
 // Appends the data's segments, none over size_max. The number after them, or -EINVAL: too many.
@@ -156,10 +135,10 @@ static int add_data(struct sdc_driver_blk_queue *queue, unsigned count, uint64_t
 }
 
 static void fill_slot(struct sdc_driver_blk_queue *queue, uint32_t slot,
-                      const struct sdc_driver_blk_request *request)
+                      const struct sdc_driver_disk_request *request)
 {
     uint8_t *memory = queue->slots + (size_t)slot * SLOT_BYTES;
-    bool plain = request->op == SDC_DRIVER_BLK_READ || request->op == SDC_DRIVER_BLK_WRITE;
+    bool plain = request->op == SDC_DRIVER_DISK_READ || request->op == SDC_DRIVER_DISK_WRITE;
     sdc_put32(memory + SLOT_HEADER, type_of(request->op));
     sdc_put32(memory + SLOT_HEADER + 4, 0);
     sdc_put64(memory + SLOT_HEADER + 8, plain ? request->offset / SECTOR : 0);
@@ -167,13 +146,13 @@ static void fill_slot(struct sdc_driver_blk_queue *queue, uint32_t slot,
         sdc_put64(memory + SLOT_RANGE, request->offset / SECTOR);
         sdc_put32(memory + SLOT_RANGE + 8, (uint32_t)(request->size / SECTOR));
         sdc_put32(memory + SLOT_RANGE + 12,
-                  request->op == SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP ? RANGE_UNMAP : 0);
+                  request->op == SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP ? RANGE_UNMAP : 0);
     }
     memory[SLOT_STATUS] = STATUS_NONE;
 }
 
 // Puts one request into the ring. 0, -ENOSPC, -EINVAL.
-static int submit_one(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request *request)
+static int submit_one(struct sdc_driver_blk_queue *queue, struct sdc_driver_disk_request *request)
 {
     if (!is_whole(request))
         return -EINVAL;
@@ -181,14 +160,14 @@ static int submit_one(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_
         return -ENOSPC;
     uint32_t slot = queue->free_slots[queue->free_count - 1];
     uint64_t iova = queue->slots_iova + (uint64_t)slot * SLOT_BYTES;
-    bool writes = request->op == SDC_DRIVER_BLK_READ || request->op == SDC_DRIVER_BLK_GET_ID;
-    uint64_t size = request->op == SDC_DRIVER_BLK_GET_ID ? GET_ID_BYTES : request->size;
+    bool writes = request->op == SDC_DRIVER_DISK_READ || request->op == SDC_DRIVER_DISK_GET_ID;
+    uint64_t size = request->op == SDC_DRIVER_DISK_GET_ID ? GET_ID_BYTES : request->size;
     int count = 1;
     fill_slot(queue, slot, request);
     queue->segments[0] = (struct sdc_driver_segment){.iova = iova + SLOT_HEADER, .size = HEADER_BYTES};
     if (has_range(request->op))
         count = add_data(queue, 1, iova + SLOT_RANGE, RANGE_BYTES);
-    else if (request->op != SDC_DRIVER_BLK_FLUSH)
+    else if (request->op != SDC_DRIVER_DISK_FLUSH)
         count = add_data(queue, 1, request->data, size);
     if (count < 0)
         return count;
@@ -203,11 +182,10 @@ static int submit_one(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_
     return 0;
 }
 
-int sdc_driver_blk_submit(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests,
-                          unsigned count)
+static int submit(struct sdc_driver_disk_queue *disk_queue, struct sdc_driver_disk_request **requests, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
-        int ret = submit_one(queue, requests[i]);
+        int ret = submit_one(of(disk_queue), requests[i]);
         if (ret == -ENOSPC || (ret < 0 && i > 0))
             return (int)i;
         if (ret < 0)
@@ -216,9 +194,9 @@ int sdc_driver_blk_submit(struct sdc_driver_blk_queue *queue, struct sdc_driver_
     return (int)count;
 }
 
-int sdc_driver_blk_kick(struct sdc_driver_blk_queue *queue, struct sdc_error *err)
+static int kick(struct sdc_driver_disk_queue *disk_queue, struct sdc_error *err)
 {
-    return sdc_driver_device_kick(queue->device, queue->index, err);
+    return sdc_driver_device_kick(of(disk_queue)->device, disk_queue->index, err);
 }
 
 // --- taking back ---
@@ -237,55 +215,70 @@ static int result_of(uint8_t status)
     }
 }
 
-int sdc_driver_blk_take(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request **requests,
-                        unsigned max, struct sdc_error *err)
+static int take(struct sdc_driver_disk_queue *disk_queue, struct sdc_driver_disk_request **requests, unsigned max,
+                struct sdc_error *err)
 {
+    struct sdc_driver_blk_queue *queue = of(disk_queue);
     struct sdc_driver_used used[TAKE_MAX];
     int count = sdc_driver_queue_take(queue->ring, used, max < TAKE_MAX ? max : TAKE_MAX);
     if (count < 0)
-        return sdc_error_set(err, count, SDC_FAULT_PEER, "queue %u: %s", queue->index, queue->ring->broken);
+        return sdc_error_set(err, count, SDC_FAULT_PEER, "queue %u: %s", disk_queue->index, queue->ring->broken);
     for (int i = 0; i < count; i++) {
-        struct sdc_driver_blk_request *request = used[i].token;
-        request->result = result_of(queue->slots[(size_t)request->slot * SLOT_BYTES + SLOT_STATUS]);
+        struct sdc_driver_disk_request *request = used[i].token;
+        request->status = queue->slots[(size_t)request->slot * SLOT_BYTES + SLOT_STATUS];
+        request->result = result_of((uint8_t)request->status);
         queue->free_slots[queue->free_count++] = request->slot;
         requests[i] = request;
     }
     return count;
 }
 
-int sdc_driver_blk_wait(struct sdc_driver_blk_queue *queue, int timeout_ms, struct sdc_error *err)
+static int wait(struct sdc_driver_disk_queue *disk_queue, int timeout_ms, struct sdc_error *err)
 {
-    if (queue->device->waiters[queue->index] < 0)
+    struct sdc_driver_blk_queue *queue = of(disk_queue);
+    if (disk_queue->polled)
         return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER,
-                             "queue %u is polled: there is no interrupt to wait for", queue->index);
+                             "queue %u is polled: there is no interrupt to wait for", disk_queue->index);
     if (!sdc_driver_queue_arm(queue->ring))
         return 1;
-    int ret = sdc_driver_device_wait(queue->device, queue->index, timeout_ms, err);
+    int ret = sdc_driver_device_wait(queue->device, disk_queue->index, timeout_ms, err);
     sdc_driver_queue_disarm(queue->ring);
     return ret;
 }
 
-int sdc_driver_blk_do(struct sdc_driver_blk_queue *queue, struct sdc_driver_blk_request *request,
-                      int timeout_ms, struct sdc_error *err)
+static const struct sdc_driver_disk_queue_ops queue_ops = {
+    .submit = submit,
+    .kick = kick,
+    .take = take,
+    .wait = wait,
+};
+
+// --- making ---
+
+int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_driver_disk_info *info,
+                             uint16_t index, uint32_t depth, uint32_t segments_max,
+                             struct sdc_driver_blk_queue **queue, struct sdc_error *err)
 {
-    uint64_t deadline_ns = sdc_clock_ns() + (uint64_t)timeout_ms * MS_NS;
-    struct sdc_driver_blk_request *finished = NULL;
-    bool polled = queue->device->waiters[queue->index] < 0;
-    int ret = sdc_driver_blk_submit(queue, &request, 1);
-    if (ret != 1)
-        return sdc_error_set(err, ret < 0 ? ret : -EBUSY, SDC_FAULT_USER,
-                             "queue %u does not take the request", queue->index);
-    ret = sdc_driver_blk_kick(queue, err);
-    while (ret >= 0) {
-        ret = sdc_driver_blk_take(queue, &finished, 1, err);
-        if (ret == 1)
-            return request->result;
-        if (ret == 0 && sdc_clock_ns() >= deadline_ns)
-            return sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER,
-                                 "queue %u: the device did not finish a request within %d ms", queue->index,
-                                 timeout_ms);
-        if (ret == 0 && !polled)
-            ret = sdc_driver_blk_wait(queue, timeout_ms, err);
+    struct sdc_driver_blk_queue *made = calloc(1, sizeof *made);
+    if (made) {
+        made->disk = (struct sdc_driver_disk_queue){
+            .ops = &queue_ops, .index = index, .polled = device->waiters[index] < 0};
+        made->device = device;
+        made->ring = device->queues[index];
+        made->depth = depth;
+        made->size_max = info->virtio.size_max;
+        made->segments_max = segments_max;
+        made->slots = sdc_client_memory_take(&device->memory, (uint64_t)depth * SLOT_BYTES, SLOT_BYTES,
+                                             &made->slots_iova);
+        made->free_slots = calloc(depth, sizeof *made->free_slots);
+        made->segments = calloc(segments_max + (size_t)2, sizeof *made->segments);
     }
-    return ret;
+    if (!made || !made->slots || !made->free_slots || !made->segments) {
+        sdc_driver_blk_queue_free(made);
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for queue %u with %" PRIu32 " requests",
+                             index, depth);
+    }
+    sdc_driver_blk_queue_restart(made);
+    *queue = made;
+    return 0;
 }

@@ -33,7 +33,7 @@ struct cell {
     bool packed;
     bool in_order;
     uint16_t queues;
-    struct sdc_driver_blk *blk;
+    struct sdc_driver_disk *disk;
     struct sdc_client_memory data;
     bool wrong;
 };
@@ -71,7 +71,7 @@ static void open_disk(struct cell *cell)
     struct sdc_vfio_client *vfio;
     struct sdc_vhost_client *vhost;
     struct sdc_error err = {0};
-    struct sdc_driver_blk_options options = {.queues = cell->queues, .queue_size = 256, .depth = DEPTH, .request_max = 1 << 20};
+    struct sdc_driver_disk_options options = {.queues = cell->queues, .queue_size = 256, .depth = DEPTH, .request_max = 1 << 20};
     int ret;
 
     if (cell->vhost_user) {
@@ -84,30 +84,30 @@ static void open_disk(struct cell *cell)
             ret = sdc_driver_virtio_pci_open(vfio, &transport, &err);
     }
     if (ret == 0)
-        ret = sdc_driver_blk_open(transport, cell->packed ? 0 : SDC_VIRTIO_F_RING_PACKED, &cell->blk, &err);
+        ret = sdc_driver_blk_open(transport, cell->packed ? 0 : SDC_VIRTIO_F_RING_PACKED, &cell->disk, &err);
     if (ret == 0)
-        ret = sdc_driver_blk_start(cell->blk, &options, &err);
+        ret = sdc_driver_disk_start(cell->disk, &options, &err);
     if (ret == 0)
         ret = sdc_client_memory_new(&cell->data, DATA_IOVA, DATA_SIZE, &err);
     if (ret == 0)
-        ret = sdc_driver_blk_map(cell->blk, &cell->data, &err);
+        ret = sdc_driver_disk_map(cell->disk, &cell->data, &err);
     if (ret < 0)
         die("opening", "%s", err.text);
 }
 
 static void close_disk(struct cell *cell)
 {
-    sdc_driver_blk_close(cell->blk);
+    sdc_driver_disk_close(cell->disk);
     sdc_client_memory_free(&cell->data);
 }
 
 // --- requests ---
 
-static int request(struct cell *cell, uint16_t queue, enum sdc_driver_blk_op op, uint64_t offset, uint64_t size, uint64_t at)
+static int request(struct cell *cell, uint16_t queue, enum sdc_driver_disk_op op, uint64_t offset, uint64_t size, uint64_t at)
 {
-    struct sdc_driver_blk_request one = {.op = op, .offset = offset, .size = size, .data = DATA_IOVA + at};
+    struct sdc_driver_disk_request one = {.op = op, .offset = offset, .size = size, .data = DATA_IOVA + at};
     struct sdc_error err = {0};
-    int ret = sdc_driver_blk_do(sdc_driver_blk_queue(cell->blk, queue), &one, TIMEOUT_MS, &err);
+    int ret = sdc_driver_disk_do(sdc_driver_disk_queue(cell->disk, queue), &one, TIMEOUT_MS, &err);
 
     if (ret != one.result && ret < 0 && ret != -EIO && ret != -ENOTSUP)
         die("a request", "%s (%d)", err.text, ret);
@@ -140,16 +140,17 @@ enum { OUT = 0, IN = 4 << 20 }; // where in our memory
 
 static void check_info(struct cell *cell)
 {
-    const struct sdc_driver_blk_info *info = sdc_driver_blk_info(cell->blk);
+    const struct sdc_driver_disk_info *info = sdc_driver_disk_info(cell->disk);
 
     printf("size: %" PRIu64 "\n", info->size);
     printf("block size: %" PRIu32 "\n", info->block_size);
-    printf("segments: %" PRIu32 ", of %" PRIu32 " bytes\n", info->seg_max, info->size_max);
+    printf("segments: %" PRIu32 ", of %" PRIu32 " bytes\n", info->virtio.seg_max, info->virtio.size_max);
     printf("read-only, flush, discard, write zeroes, unmap: %d %d %d %d %d\n", info->read_only, info->flush, info->discard,
            info->write_zeroes, info->unmap);
     printf("most at once: discard %" PRIu64 ", write zeroes %" PRIu64 "\n", info->discard_max, info->write_zeroes_max);
-    printf("features: %#" PRIx64 "\n", info->features & ~(OF_THE_TRANSPORT | OF_THE_RING));
-    expect(cell, info->packed == cell->packed && info->in_order == cell->in_order, "the kind of ring is the one that was asked for");
+    printf("features: %#" PRIx64 "\n", info->virtio.features & ~(OF_THE_TRANSPORT | OF_THE_RING));
+    expect(cell, info->virtio.packed == cell->packed && info->virtio.in_order == cell->in_order,
+           "the kind of ring is the one that was asked for");
     expect(cell, info->queues >= cell->queues, "there are as many queues");
 }
 
@@ -165,8 +166,8 @@ static void check_sizes(struct cell *cell)
             fill(cell, OUT, sizes[i], (uint8_t)(i * 16 + j));
             memset(cell->data.base + IN, 0xee, sizes[i]);
             snprintf(what, sizeof what, "%" PRIu64 " bytes at %" PRIu64, sizes[i], offsets[j]);
-            bool done = request(cell, queue, SDC_DRIVER_BLK_WRITE, offsets[j], sizes[i], OUT) == 0 &&
-                        request(cell, queue, SDC_DRIVER_BLK_READ, offsets[j], sizes[i], IN) == 0;
+            bool done = request(cell, queue, SDC_DRIVER_DISK_WRITE, offsets[j], sizes[i], OUT) == 0 &&
+                        request(cell, queue, SDC_DRIVER_DISK_READ, offsets[j], sizes[i], IN) == 0;
             expect(cell, done, what);
             expect_data(same(cell, OUT, IN, sizes[i]), what);
         }
@@ -175,20 +176,20 @@ static void check_sizes(struct cell *cell)
 
 static void check_bounds(struct cell *cell)
 {
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, DISK - 512, 512, IN) == 0, "the last block is read");
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, DISK, 512, IN) == -EIO, "a read behind the end fails");
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_WRITE, DISK - 512, 1024, OUT) == -EIO, "a write across the end fails");
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, UINT64_C(1) << 62, 512, IN) == -EIO, "a read far away fails");
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_DISCARD, DISK, 4096, 0) == -EIO, "a discard behind the end fails");
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_WRITE_ZEROES, DISK - 4096, 8192, 0) == -EIO, "zeroes across the end fail");
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, 0, 512, IN) == 0, "the disk goes on after that");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, DISK - 512, 512, IN) == 0, "the last block is read");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, DISK, 512, IN) == -EIO, "a read behind the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_WRITE, DISK - 512, 1024, OUT) == -EIO, "a write across the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, UINT64_C(1) << 62, 512, IN) == -EIO, "a read far away fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_DISCARD, DISK, 4096, 0) == -EIO, "a discard behind the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_WRITE_ZEROES, DISK - 4096, 8192, 0) == -EIO, "zeroes across the end fail");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, 0, 512, IN) == 0, "the disk goes on after that");
 }
 
 static void check_flush_and_id(struct cell *cell)
 {
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_FLUSH, 0, 0, 0) == 0, "flush");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_FLUSH, 0, 0, 0) == 0, "flush");
     memset(cell->data.base + IN, 0xee, 32);
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_GET_ID, 0, 20, IN) == 0, "get id");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_GET_ID, 0, 20, IN) == 0, "get id");
     expect(cell, strcmp((char *)cell->data.base + IN, "MATRIX") == 0, "the serial number");
     expect(cell, cell->data.base[IN + 20] == 0xee, "no byte behind the serial number is written");
 }
@@ -196,18 +197,18 @@ static void check_flush_and_id(struct cell *cell)
 static void check_zeroes(struct cell *cell)
 {
     static const struct {
-        enum sdc_driver_blk_op op;
+        enum sdc_driver_disk_op op;
         const char *what;
-    } ops[] = {{SDC_DRIVER_BLK_WRITE_ZEROES, "write zeroes"},
-               {SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP, "write zeroes, unmap"},
-               {SDC_DRIVER_BLK_DISCARD, "discard"}};
+    } ops[] = {{SDC_DRIVER_DISK_WRITE_ZEROES, "write zeroes"},
+               {SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP, "write zeroes, unmap"},
+               {SDC_DRIVER_DISK_DISCARD, "discard"}};
     const uint64_t from = 1 << 20, size = 64 << 10;
 
     for (size_t i = 0; i < SDC_COUNT(ops); i++) {
         fill(cell, OUT, size, (uint8_t)(100 + i));
-        bool done = request(cell, 0, SDC_DRIVER_BLK_WRITE, from, size, OUT) == 0 &&
+        bool done = request(cell, 0, SDC_DRIVER_DISK_WRITE, from, size, OUT) == 0 &&
                     request(cell, 0, ops[i].op, from + BLOCK, 2 * BLOCK, 0) == 0 &&
-                    request(cell, 0, SDC_DRIVER_BLK_READ, from, size, IN) == 0;
+                    request(cell, 0, SDC_DRIVER_DISK_READ, from, size, IN) == 0;
         expect(cell, done, ops[i].what);
         expect_data(zero(cell, IN + BLOCK, 2 * BLOCK) && same(cell, OUT, IN, BLOCK) &&
                         same(cell, OUT + 3 * BLOCK, IN + 3 * BLOCK, size - 3 * BLOCK),
@@ -216,10 +217,10 @@ static void check_zeroes(struct cell *cell)
 }
 
 // All queues at once, each as deep as it is, writes and then reads.
-static void run_all(struct cell *cell, enum sdc_driver_blk_op op, uint64_t at)
+static void run_all(struct cell *cell, enum sdc_driver_disk_op op, uint64_t at)
 {
-    struct sdc_driver_blk_request *requests = calloc((size_t)cell->queues * DEPTH, sizeof *requests);
-    struct sdc_driver_blk_request *list[DEPTH];
+    struct sdc_driver_disk_request *requests = calloc((size_t)cell->queues * DEPTH, sizeof *requests);
+    struct sdc_driver_disk_request *list[DEPTH];
     struct sdc_error err = {0};
     bool good = true;
 
@@ -227,20 +228,20 @@ static void run_all(struct cell *cell, enum sdc_driver_blk_op op, uint64_t at)
         for (unsigned i = 0; i < DEPTH; i++) {
             uint64_t block = (uint64_t)queue * DEPTH + i;
             list[i] = &requests[block];
-            *list[i] = (struct sdc_driver_blk_request){
+            *list[i] = (struct sdc_driver_disk_request){
                 .op = op, .offset = block * BLOCK, .size = BLOCK, .data = DATA_IOVA + at + block * BLOCK};
         }
-        if (sdc_driver_blk_submit(sdc_driver_blk_queue(cell->blk, queue), list, DEPTH) != DEPTH)
+        if (sdc_driver_disk_submit(sdc_driver_disk_queue(cell->disk, queue), list, DEPTH) != DEPTH)
             die("submitting", "the queue is too small");
     }
     for (uint16_t queue = 0; queue < cell->queues; queue++) {
-        if (sdc_driver_blk_kick(sdc_driver_blk_queue(cell->blk, queue), &err) < 0)
+        if (sdc_driver_disk_kick(sdc_driver_disk_queue(cell->disk, queue), &err) < 0)
             die("notifying", "%s", err.text);
     }
     for (uint16_t queue = 0; queue < cell->queues; queue++) {
         for (int left = DEPTH; left > 0;) {
-            int count = sdc_driver_blk_take(sdc_driver_blk_queue(cell->blk, queue), list, DEPTH, &err);
-            if (count == 0 && sdc_driver_blk_wait(sdc_driver_blk_queue(cell->blk, queue), TIMEOUT_MS, &err) <= 0)
+            int count = sdc_driver_disk_take(sdc_driver_disk_queue(cell->disk, queue), list, DEPTH, &err);
+            if (count == 0 && sdc_driver_disk_wait(sdc_driver_disk_queue(cell->disk, queue), TIMEOUT_MS, &err) <= 0)
                 die("waiting", "%s", err.text);
             if (count < 0)
                 die("taking", "%s", err.text);
@@ -249,7 +250,7 @@ static void run_all(struct cell *cell, enum sdc_driver_blk_op op, uint64_t at)
             left -= count;
         }
     }
-    expect(cell, good, op == SDC_DRIVER_BLK_WRITE ? "many writes at once" : "many reads at once");
+    expect(cell, good, op == SDC_DRIVER_DISK_WRITE ? "many writes at once" : "many reads at once");
     free(requests);
 }
 
@@ -260,19 +261,19 @@ static void check_many(struct cell *cell)
     fill(cell, OUT, size, 77);
     memset(cell->data.base + IN, 0xee, size);
     for (unsigned round = 0; round < 20; round++)
-        run_all(cell, SDC_DRIVER_BLK_WRITE, OUT);
-    run_all(cell, SDC_DRIVER_BLK_READ, IN);
+        run_all(cell, SDC_DRIVER_DISK_WRITE, OUT);
+    run_all(cell, SDC_DRIVER_DISK_READ, IN);
     expect_data(same(cell, OUT, IN, size), "many at once");
 }
 
 static void check_coming_again(struct cell *cell)
 {
     fill(cell, OUT, BLOCK, 200);
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_WRITE, 8 * BLOCK, BLOCK, OUT) == 0, "a write before the end");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_WRITE, 8 * BLOCK, BLOCK, OUT) == 0, "a write before the end");
     close_disk(cell);
     open_disk(cell);
     fill(cell, OUT, BLOCK, 200);
-    expect(cell, request(cell, 0, SDC_DRIVER_BLK_READ, 8 * BLOCK, BLOCK, IN) == 0, "a read by the next client");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, 8 * BLOCK, BLOCK, IN) == 0, "a read by the next client");
     expect_data(same(cell, OUT, IN, BLOCK), "the next client");
 }
 

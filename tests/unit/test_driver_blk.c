@@ -307,33 +307,33 @@ static void free_card(struct card *card)
 
 struct setup {
     struct card *card;
-    struct sdc_driver_blk *blk;
-    struct sdc_driver_blk_queue *queue;
+    struct sdc_driver_disk *blk;
+    struct sdc_driver_disk_queue *queue;
     struct sdc_client_memory data;
     struct sdc_error err;
 };
 
-static void open_setup(struct setup *setup, uint64_t offered, const struct sdc_driver_blk_options *options)
+static void open_setup(struct setup *setup, uint64_t offered, const struct sdc_driver_disk_options *options)
 {
     *setup = (struct setup){.card = new_card(offered)};
     assert_int_equal(sdc_driver_blk_open(&setup->card->transport, 0, &setup->blk, &setup->err), 0);
-    assert_int_equal(sdc_driver_blk_start(setup->blk, options, &setup->err), 0);
+    assert_int_equal(sdc_driver_disk_start(setup->blk, options, &setup->err), 0);
     assert_int_equal(sdc_client_memory_new(&setup->data, DATA_IOVA, DISK, NULL), 0);
-    assert_int_equal(sdc_driver_blk_map(setup->blk, &setup->data, NULL), 0);
-    setup->queue = sdc_driver_blk_queue(setup->blk, 0);
+    assert_int_equal(sdc_driver_disk_map(setup->blk, &setup->data, NULL), 0);
+    setup->queue = sdc_driver_disk_queue(setup->blk, 0);
 }
 
 static void close_setup(struct setup *setup)
 {
-    sdc_driver_blk_close(setup->blk);
+    sdc_driver_disk_close(setup->blk);
     free_card(setup->card);
     sdc_client_memory_free(&setup->data);
 }
 
-static int do_one(struct setup *setup, enum sdc_driver_blk_op op, uint64_t offset, uint64_t size)
+static int do_one(struct setup *setup, enum sdc_driver_disk_op op, uint64_t offset, uint64_t size)
 {
-    struct sdc_driver_blk_request request = {.op = op, .offset = offset, .size = size, .data = DATA_IOVA};
-    return sdc_driver_blk_do(setup->queue, &request, 200, &setup->err);
+    struct sdc_driver_disk_request request = {.op = op, .offset = offset, .size = size, .data = DATA_IOVA};
+    return sdc_driver_disk_do(setup->queue, &request, 200, &setup->err);
 }
 
 // --- opening ---
@@ -345,11 +345,11 @@ static void what_the_disk_is_comes_from_its_configuration(void **state)
     open_setup(&setup,
                F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_MQ | F_DISCARD | F_WRITE_ZEROES | F_RO,
                NULL);
-    const struct sdc_driver_blk_info *info = sdc_driver_blk_info(setup.blk);
+    const struct sdc_driver_disk_info *info = sdc_driver_disk_info(setup.blk);
     assert_int_equal(info->size, DISK);
     assert_int_equal(info->block_size, 4096);
-    assert_int_equal(info->size_max, 65536);
-    assert_int_equal(info->seg_max, 4);
+    assert_int_equal(info->virtio.size_max, 65536);
+    assert_int_equal(info->virtio.seg_max, 4);
     assert_int_equal(info->queues, 2);
     assert_int_equal(info->queue_size, 64);
     assert_int_equal(info->discard_max, 512000);
@@ -359,10 +359,10 @@ static void what_the_disk_is_comes_from_its_configuration(void **state)
     close_setup(&setup);
     // Without the features those fields mean nothing.
     open_setup(&setup, 0, NULL);
-    info = sdc_driver_blk_info(setup.blk);
+    info = sdc_driver_disk_info(setup.blk);
     assert_int_equal(info->block_size, 512);
     assert_int_equal(info->queues, 1);
-    assert_int_equal(info->seg_max, 1);
+    assert_int_equal(info->virtio.seg_max, 1);
     assert_false(info->read_only || info->flush || info->discard || info->write_zeroes || info->unmap);
     close_setup(&setup);
 }
@@ -373,31 +373,31 @@ static void features_that_nobody_wants_are_left_alone(void **state)
 {
     (void)state;
     struct card *card = new_card(UINT64_MAX);
-    struct sdc_driver_blk *blk;
+    struct sdc_driver_disk *blk;
     assert_int_equal(sdc_driver_blk_open(&card->transport, SDC_VIRTIO_F_EVENT_IDX, &blk, NULL), 0);
     assert_false(card->accepted & (SDC_VIRTIO_F_EVENT_IDX | F_NOTIF_CONFIG_DATA | 1));
     assert_true(card->accepted & SDC_VIRTIO_F_INDIRECT_DESC);
     assert_true(card->accepted & SDC_VIRTIO_F_RING_PACKED);
-    assert_true(sdc_driver_blk_info(blk)->packed);
-    sdc_driver_blk_close(blk);
+    assert_true(sdc_driver_disk_info(blk)->virtio.packed);
+    sdc_driver_disk_close(blk);
     free_card(card);
     card = new_card(UINT64_MAX);
     assert_int_equal(sdc_driver_blk_open(&card->transport, SDC_VIRTIO_F_RING_PACKED, &blk, NULL), 0);
     assert_false(card->accepted & SDC_VIRTIO_F_RING_PACKED);
-    assert_false(sdc_driver_blk_info(blk)->packed);
-    sdc_driver_blk_close(blk);
+    assert_false(sdc_driver_disk_info(blk)->virtio.packed);
+    sdc_driver_disk_close(blk);
     free_card(card);
 }
 
-static void open_fails(struct card *card, const struct sdc_driver_blk_options *options, int code,
+static void open_fails(struct card *card, const struct sdc_driver_disk_options *options, int code,
                        const char *text)
 {
-    struct sdc_driver_blk *blk = NULL;
+    struct sdc_driver_disk *blk = NULL;
     struct sdc_error err = {0};
     int ret = sdc_driver_blk_open(&card->transport, 0, &blk, &err);
     if (ret == 0) {
-        ret = sdc_driver_blk_start(blk, options, &err);
-        sdc_driver_blk_close(blk);
+        ret = sdc_driver_disk_start(blk, options, &err);
+        sdc_driver_disk_close(blk);
     }
     assert_int_equal(ret, code);
     assert_non_null(strstr(err.text, text));
@@ -428,22 +428,22 @@ static void what_cannot_be_is_refused_with_its_reason(void **state)
     card = new_card(0);
     card->queue_size = 0;
     open_fails(card, NULL, -ENODEV, "no queue 0");
-    struct sdc_driver_blk_options options = {.queues = 3};
+    struct sdc_driver_disk_options options = {.queues = 3};
     open_fails(new_card(F_MQ), &options, -EINVAL, "3 queues: the device has 2");
-    options = (struct sdc_driver_blk_options){.queue_size = 128};
+    options = (struct sdc_driver_disk_options){.queue_size = 128};
     open_fails(new_card(0), &options, -EINVAL, "at most 64");
-    options = (struct sdc_driver_blk_options){.queue_size = 48};
+    options = (struct sdc_driver_disk_options){.queue_size = 48};
     open_fails(new_card(0), &options, -EINVAL, "power of two");
-    options = (struct sdc_driver_blk_options){.queue_size = 48, .depth = 17};
+    options = (struct sdc_driver_disk_options){.queue_size = 48, .depth = 17};
     open_fails(new_card(SDC_VIRTIO_F_RING_PACKED), &options, -E2BIG, "hold 16");
-    options = (struct sdc_driver_blk_options){.depth = 22};
+    options = (struct sdc_driver_disk_options){.depth = 22};
     open_fails(new_card(0), &options, -E2BIG, "hold 21");
-    options = (struct sdc_driver_blk_options){.depth = 65};
+    options = (struct sdc_driver_disk_options){.depth = 65};
     open_fails(new_card(SDC_VIRTIO_F_INDIRECT_DESC), &options, -E2BIG, "hold 64");
-    options = (struct sdc_driver_blk_options){.queue_size = 2};
+    options = (struct sdc_driver_disk_options){.queue_size = 2};
     open_fails(new_card(SDC_VIRTIO_F_INDIRECT_DESC), &options, -EINVAL, "2 entries; packed rings with indirect tables");
     open_fails(new_card(SDC_VIRTIO_F_RING_PACKED), &options, -EINVAL, "2 entries without indirect tables");
-    options = (struct sdc_driver_blk_options){.request_max = 5 * 65536};
+    options = (struct sdc_driver_disk_options){.request_max = 5 * 65536};
     open_fails(new_card(F_SIZE_MAX | F_SEG_MAX), &options, -EINVAL, "the device takes 262144");
 }
 
@@ -461,18 +461,18 @@ static void data_comes_back_as_it_was_written(void **state)
                                         SDC_VIRTIO_F_EVENT_IDX | F_SIZE_MAX | F_SEG_MAX};
     for (unsigned set = 0; set < SDC_COUNT(sets); set++) {
         struct setup setup;
-        struct sdc_driver_blk_options options = {.request_max = 200 * 512, .depth = 8, .poll = set & 1};
+        struct sdc_driver_disk_options options = {.request_max = 200 * 512, .depth = 8, .poll = set & 1};
         open_setup(&setup, sets[set], &options);
         for (unsigned i = 0; i < 200 * 512; i++)
             setup.data.base[i] = (uint8_t)(i * 13 + i / 255);
-        assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_WRITE, 512 * 7, 200 * 512), 0);
+        assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_WRITE, 512 * 7, 200 * 512), 0);
         // 65536 bytes fit into a segment: header, two pieces of data, status.
         assert_int_equal(setup.card->seen[0].spans >= (sets[set] & F_SIZE_MAX ? 3 : 1), 1);
         assert_int_equal(setup.card->seen[0].sector, 7);
         assert_int_equal(setup.card->seen[0].readable, 16 + 200 * 512);
         assert_memory_equal(setup.card->disk + 512 * 7, setup.data.base, 200 * 512);
         memset(setup.data.base, 0, 200 * 512);
-        assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_READ, 512 * 7, 200 * 512), 0);
+        assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_READ, 512 * 7, 200 * 512), 0);
         assert_memory_equal(setup.card->disk + 512 * 7, setup.data.base, 200 * 512);
         close_setup(&setup);
     }
@@ -484,17 +484,17 @@ static void the_other_requests_are_as_the_specification_has_them(void **state)
     struct setup setup;
     open_setup(&setup, F_FLUSH | F_DISCARD | F_WRITE_ZEROES, NULL);
     static const struct {
-        enum sdc_driver_blk_op op;
+        enum sdc_driver_disk_op op;
         uint32_t type;
         uint64_t readable;
         uint64_t writable;
         uint32_t flags;
     } cases[] = {
-        {SDC_DRIVER_BLK_FLUSH, 4, 16, 1, 0},
-        {SDC_DRIVER_BLK_GET_ID, 8, 16, 21, 0},
-        {SDC_DRIVER_BLK_DISCARD, 11, 32, 1, 0},
-        {SDC_DRIVER_BLK_WRITE_ZEROES, 13, 32, 1, 0},
-        {SDC_DRIVER_BLK_WRITE_ZEROES_UNMAP, 13, 32, 1, 1},
+        {SDC_DRIVER_DISK_FLUSH, 4, 16, 1, 0},
+        {SDC_DRIVER_DISK_GET_ID, 8, 16, 21, 0},
+        {SDC_DRIVER_DISK_DISCARD, 11, 32, 1, 0},
+        {SDC_DRIVER_DISK_WRITE_ZEROES, 13, 32, 1, 0},
+        {SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP, 13, 32, 1, 1},
     };
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
         assert_int_equal(do_one(&setup, cases[i].op, 5 * 512, 3 * 512), 0);
@@ -524,9 +524,9 @@ static void statuses_become_results(void **state)
     open_setup(&setup, 0, NULL);
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
         setup.card->answer = cases[i].status;
-        assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_WRITE, 0, 512), cases[i].result);
+        assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_WRITE, 0, 512), cases[i].result);
     }
-    assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_READ, DISK, 512), -EIO);
+    assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_READ, DISK, 512), -EIO);
     close_setup(&setup);
 }
 
@@ -537,11 +537,11 @@ static void requests_that_are_not_whole_sectors_are_refused(void **state)
     struct setup setup;
     open_setup(&setup, 0, NULL);
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
-        struct sdc_driver_blk_request request = {.offset = cases[i][0],
+        struct sdc_driver_disk_request request = {.offset = cases[i][0],
                                                  .size = cases[i][1],
                                                  .data = DATA_IOVA};
-        struct sdc_driver_blk_request *list = &request;
-        assert_int_equal(sdc_driver_blk_submit(setup.queue, &list, 1), -EINVAL);
+        struct sdc_driver_disk_request *list = &request;
+        assert_int_equal(sdc_driver_disk_submit(setup.queue, &list, 1), -EINVAL);
     }
     close_setup(&setup);
 }
@@ -550,24 +550,24 @@ static void batches_are_kicked_once_and_the_queue_fills(void **state)
 {
     (void)state;
     struct setup setup;
-    struct sdc_driver_blk_options options = {.depth = 10};
-    struct sdc_driver_blk_request requests[12], *list[12], *finished[12];
+    struct sdc_driver_disk_options options = {.depth = 10};
+    struct sdc_driver_disk_request requests[12], *list[12], *finished[12];
     open_setup(&setup, SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_INDIRECT_DESC, &options);
     for (unsigned i = 0; i < 12; i++) {
-        requests[i] = (struct sdc_driver_blk_request){.op = SDC_DRIVER_BLK_READ,
+        requests[i] = (struct sdc_driver_disk_request){.op = SDC_DRIVER_DISK_READ,
                                                       .offset = 512 * i,
                                                       .size = 512,
                                                       .data = DATA_IOVA + 512 * i};
         list[i] = &requests[i];
     }
     for (unsigned round = 0; round < 100; round++) {
-        assert_int_equal(sdc_driver_blk_submit(setup.queue, list, 12), 10);
-        assert_int_equal(sdc_driver_blk_kick(setup.queue, NULL), 1);
-        assert_int_equal(sdc_driver_blk_kick(setup.queue, NULL), 0);
+        assert_int_equal(sdc_driver_disk_submit(setup.queue, list, 12), 10);
+        assert_int_equal(sdc_driver_disk_kick(setup.queue, NULL), 1);
+        assert_int_equal(sdc_driver_disk_kick(setup.queue, NULL), 0);
         assert_int_equal(setup.card->notified, round + 1);
-        assert_int_equal(sdc_driver_blk_take(setup.queue, finished, 4, NULL), 4);
-        assert_int_equal(sdc_driver_blk_take(setup.queue, finished, 12, NULL), 6);
-        assert_int_equal(sdc_driver_blk_take(setup.queue, finished, 12, NULL), 0);
+        assert_int_equal(sdc_driver_disk_take(setup.queue, finished, 4, NULL), 4);
+        assert_int_equal(sdc_driver_disk_take(setup.queue, finished, 12, NULL), 6);
+        assert_int_equal(sdc_driver_disk_take(setup.queue, finished, 12, NULL), 0);
     }
     close_setup(&setup);
 }
@@ -588,17 +588,17 @@ static void the_queues_have_the_size_that_was_asked_for(void **state)
     };
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
         struct setup setup = {.card = new_card(cases[i].format | SDC_VIRTIO_F_EVENT_IDX)};
-        struct sdc_driver_blk_options options = {.queue_size = cases[i].wanted, .depth = 1};
+        struct sdc_driver_disk_options options = {.queue_size = cases[i].wanted, .depth = 1};
         setup.card->queue_size = 100;
         assert_int_equal(sdc_driver_blk_open(&setup.card->transport, 0, &setup.blk, NULL), 0);
-        assert_int_equal(sdc_driver_blk_start(setup.blk, &options, NULL), 0);
-        assert_int_equal(sdc_driver_blk_info(setup.blk)->queue_size, cases[i].size);
+        assert_int_equal(sdc_driver_disk_start(setup.blk, &options, NULL), 0);
+        assert_int_equal(sdc_driver_disk_info(setup.blk)->queue_size, cases[i].size);
         assert_int_equal(setup.card->places[0].size, cases[i].size);
         assert_int_equal(sdc_client_memory_new(&setup.data, DATA_IOVA, DISK, NULL), 0);
-        assert_int_equal(sdc_driver_blk_map(setup.blk, &setup.data, NULL), 0);
-        setup.queue = sdc_driver_blk_queue(setup.blk, 0);
+        assert_int_equal(sdc_driver_disk_map(setup.blk, &setup.data, NULL), 0);
+        setup.queue = sdc_driver_disk_queue(setup.blk, 0);
         for (unsigned round = 0; round < 250; round++)
-            assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_WRITE, 512 * round, 512), 0);
+            assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_WRITE, 512 * round, 512), 0);
         close_setup(&setup);
     }
 }
@@ -609,37 +609,37 @@ static void a_queue_that_was_reset_goes_on_empty(void **state)
     static const uint64_t sets[] = {0, SDC_VIRTIO_F_RING_PACKED};
     for (unsigned set = 0; set < SDC_COUNT(sets); set++) {
         struct setup setup;
-        struct sdc_driver_blk_options options = {.depth = 4};
-        struct sdc_driver_blk_request request = {.op = SDC_DRIVER_BLK_READ, .size = 512, .data = DATA_IOVA},
+        struct sdc_driver_disk_options options = {.depth = 4};
+        struct sdc_driver_disk_request request = {.op = SDC_DRIVER_DISK_READ, .size = 512, .data = DATA_IOVA},
                                       *list[] = {&request, &request, &request, &request};
         open_setup(&setup, sets[set] | SDC_VIRTIO_F_RING_RESET | SDC_VIRTIO_F_EVENT_IDX, &options);
         for (unsigned round = 0; round < 10; round++) {
             setup.card->asleep = true;
-            assert_int_equal(sdc_driver_blk_submit(setup.queue, list, 4), 4);
-            assert_int_equal(sdc_driver_blk_submit(setup.queue, list, 1), 0); // full
-            assert_int_equal(sdc_driver_blk_kick(setup.queue, NULL), 1);
+            assert_int_equal(sdc_driver_disk_submit(setup.queue, list, 4), 4);
+            assert_int_equal(sdc_driver_disk_submit(setup.queue, list, 1), 0); // full
+            assert_int_equal(sdc_driver_disk_kick(setup.queue, NULL), 1);
             setup.card->asleep = false;
             setup.card->resetting = 3;
             struct sdc_driver_queue_place before = setup.card->places[0];
             setup.card->places[0] = (struct sdc_driver_queue_place){0};
-            assert_int_equal(sdc_driver_blk_reset_queue(setup.blk, 0, &setup.err), 0);
+            assert_int_equal(sdc_driver_disk_reset_queue(setup.blk, 0, &setup.err), 0);
             assert_int_equal(setup.card->resetting, 0);
             const struct sdc_driver_queue_place *after = &setup.card->places[0];
             assert_int_equal(after->size, before.size);
             assert_int_equal(after->call_fd, before.call_fd);
             assert_true(after->desc == before.desc && after->driver == before.driver &&
                         after->device == before.device);
-            assert_int_equal(sdc_driver_blk_submit(setup.queue, list, 4), 4);
-            assert_int_equal(sdc_driver_blk_kick(setup.queue, NULL), 1);
-            assert_int_equal(sdc_driver_blk_take(setup.queue, list, 4, NULL), 4);
+            assert_int_equal(sdc_driver_disk_submit(setup.queue, list, 4), 4);
+            assert_int_equal(sdc_driver_disk_kick(setup.queue, NULL), 1);
+            assert_int_equal(sdc_driver_disk_take(setup.queue, list, 4, NULL), 4);
             for (unsigned i = 0; i < round; i++) // so that it is reset at other places
-                assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_WRITE, 0, 512), 0);
+                assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_WRITE, 0, 512), 0);
         }
         close_setup(&setup);
         open_setup(&setup, sets[set], NULL);
-        assert_int_equal(sdc_driver_blk_reset_queue(setup.blk, 0, &setup.err), -ENOTSUP);
+        assert_int_equal(sdc_driver_disk_reset_queue(setup.blk, 0, &setup.err), -ENOTSUP);
         assert_non_null(strstr(setup.err.text, "RING_RESET"));
-        assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_WRITE, 0, 512), 0);
+        assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_WRITE, 0, 512), 0);
         close_setup(&setup);
     }
 }
@@ -650,12 +650,12 @@ static void a_device_that_does_nothing_or_goes_away_is_noticed(void **state)
     struct setup setup;
     open_setup(&setup, 0, NULL);
     setup.card->asleep = true;
-    assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_READ, 0, 512), -ETIMEDOUT);
+    assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_READ, 0, 512), -ETIMEDOUT);
     close(setup.card->sockets[1]);
     setup.card->sockets[1] = -1;
-    assert_int_equal(do_one(&setup, SDC_DRIVER_BLK_READ, 0, 512), -ECONNRESET);
+    assert_int_equal(do_one(&setup, SDC_DRIVER_DISK_READ, 0, 512), -ECONNRESET);
     setup.card->status |= SDC_VIRTIO_S_NEEDS_RESET;
-    assert_int_equal(sdc_driver_blk_check(setup.blk, &setup.err), -EIO);
+    assert_int_equal(sdc_driver_disk_check(setup.blk, &setup.err), -EIO);
     assert_non_null(strstr(setup.err.text, "needs a reset"));
     close_setup(&setup);
 }

@@ -115,7 +115,7 @@ static void stop_server(struct server *server)
 // --- a disk of it ---
 
 struct disk {
-    struct sdc_driver_blk *blk;
+    struct sdc_driver_disk *blk;
     struct sdc_client_memory data; // the disk as it should be, then as it is
 };
 
@@ -126,7 +126,7 @@ struct way {
 };
 
 static void open_disk_by(struct disk *disk, const struct server *server, const struct way *way, uint64_t without,
-                         const struct sdc_driver_blk_options *options)
+                         const struct sdc_driver_disk_options *options)
 {
     struct sdc_vfio_client *client;
     struct sdc_driver_transport *transport;
@@ -141,18 +141,18 @@ static void open_disk_by(struct disk *disk, const struct server *server, const s
     if (ret == 0)
         ret = sdc_driver_blk_open(transport, without, &disk->blk, &err);
     if (ret == 0)
-        ret = sdc_driver_blk_start(disk->blk, options, &err);
+        ret = sdc_driver_disk_start(disk->blk, options, &err);
     if (ret == 0)
         ret = options->private_memory ? sdc_client_memory_new_private(&disk->data, DATA_IOVA, 2 * DISK, &err)
                                       : sdc_client_memory_new(&disk->data, DATA_IOVA, 2 * DISK, &err);
     if (ret == 0)
-        ret = sdc_driver_blk_map(disk->blk, &disk->data, &err);
+        ret = sdc_driver_disk_map(disk->blk, &disk->data, &err);
     if (ret < 0)
         fail_msg("%s", err.text);
 }
 
 static void open_disk(struct disk *disk, const struct server *server, uint64_t without,
-                      const struct sdc_driver_blk_options *options)
+                      const struct sdc_driver_disk_options *options)
 {
     static const struct way usual;
     open_disk_by(disk, server, &usual, without, options);
@@ -160,14 +160,14 @@ static void open_disk(struct disk *disk, const struct server *server, uint64_t w
 
 static void close_disk(struct disk *disk)
 {
-    sdc_driver_blk_close(disk->blk);
+    sdc_driver_disk_close(disk->blk);
     sdc_client_memory_free(&disk->data);
 }
 
-static struct sdc_driver_blk_request block_request(uint16_t queue, bool write, unsigned block)
+static struct sdc_driver_disk_request block_request(uint16_t queue, bool write, unsigned block)
 {
     uint64_t offset = (uint64_t)queue * PART + (uint64_t)block * BLOCK;
-    return (struct sdc_driver_blk_request){.op = write ? SDC_DRIVER_BLK_WRITE : SDC_DRIVER_BLK_READ,
+    return (struct sdc_driver_disk_request){.op = write ? SDC_DRIVER_DISK_WRITE : SDC_DRIVER_DISK_READ,
                                            .offset = offset,
                                            .size = BLOCK,
                                            .data = DATA_IOVA + offset + (write ? 0 : DISK)};
@@ -176,36 +176,36 @@ static struct sdc_driver_blk_request block_request(uint16_t queue, bool write, u
 // Takes back all that are in flight.
 static void take_all(struct disk *disk, uint16_t index, bool poll, unsigned in_flight)
 {
-    struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk->blk, index);
-    struct sdc_driver_blk_request *finished[DEPTH];
+    struct sdc_driver_disk_queue *queue = sdc_driver_disk_queue(disk->blk, index);
+    struct sdc_driver_disk_request *finished[DEPTH];
     struct sdc_error err = {0};
     uint64_t deadline_ns = sdc_clock_ns() + TIMEOUT_NS;
     while (in_flight > 0) {
         assert_true(sdc_clock_ns() < deadline_ns);
-        int count = sdc_driver_blk_take(queue, finished, DEPTH, &err);
+        int count = sdc_driver_disk_take(queue, finished, DEPTH, &err);
         if (count < 0)
             fail_msg("%s", err.text);
         for (int i = 0; i < count; i++)
             assert_int_equal(finished[i]->result, 0);
         in_flight -= (unsigned)count;
         if (count == 0 && !poll)
-            assert_int_equal(sdc_driver_blk_wait(queue, 10000, &err), 1);
+            assert_int_equal(sdc_driver_disk_wait(queue, 10000, &err), 1);
     }
 }
 
 // Writes or reads all blocks of a queue, as many at a time as the queue takes.
 static void do_all(struct disk *disk, uint16_t index, bool poll, bool write)
 {
-    struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk->blk, index);
-    struct sdc_driver_blk_request requests[BLOCKS], *list[BLOCKS];
+    struct sdc_driver_disk_queue *queue = sdc_driver_disk_queue(disk->blk, index);
+    struct sdc_driver_disk_request requests[BLOCKS], *list[BLOCKS];
     for (unsigned done = 0; done < BLOCKS;) {
         for (unsigned i = done; i < BLOCKS; i++) {
             requests[i] = block_request(index, write, i);
             list[i] = &requests[i];
         }
-        int taken = sdc_driver_blk_submit(queue, list + done, BLOCKS - done);
+        int taken = sdc_driver_disk_submit(queue, list + done, BLOCKS - done);
         assert_true(taken > 0);
-        assert_true(sdc_driver_blk_kick(queue, NULL) >= 0);
+        assert_true(sdc_driver_disk_kick(queue, NULL) >= 0);
         take_all(disk, index, poll, (unsigned)taken);
         done += (unsigned)taken;
     }
@@ -243,18 +243,18 @@ static void data_comes_back_over_rings_of_any_size(void **state)
     start_server(&server, false);
     for (unsigned i = 0; i < (is_packed(state) ? SDC_COUNT(cases) : 4); i++) {
         struct disk disk;
-        struct sdc_driver_blk_options options = {.queue_size = cases[i].size,
+        struct sdc_driver_disk_options options = {.queue_size = cases[i].size,
                                                  .queues = QUEUES,
                                                  .request_max = BLOCK,
                                                  .poll = i % 3 == 1};
         open_disk(&disk, &server, *(uint64_t *)*state | cases[i].without, &options);
-        const struct sdc_driver_blk_info *info = sdc_driver_blk_info(disk.blk);
-        assert_int_equal(info->packed, is_packed(state));
-        assert_int_equal(info->features & *(uint64_t *)*state, 0);
+        const struct sdc_driver_disk_info *info = sdc_driver_disk_info(disk.blk);
+        assert_int_equal(info->virtio.packed, is_packed(state));
+        assert_int_equal(info->virtio.features & *(uint64_t *)*state, 0);
         assert_int_equal(info->queue_size, cases[i].size ? cases[i].size : 256);
         for (uint16_t index = 0; index < QUEUES; index++)
             write_and_compare(&disk, index, options.poll, (uint8_t)(i + 100 * index));
-        assert_int_equal(sdc_driver_blk_check(disk.blk, NULL), 0);
+        assert_int_equal(sdc_driver_disk_check(disk.blk, NULL), 0);
         close_disk(&disk);
     }
     stop_server(&server);
@@ -266,9 +266,9 @@ static void a_queue_is_reset_while_the_other_goes_on(void **state)
     start_server(&server, true);
     for (unsigned poll = 0; poll < 2; poll++) {
         struct disk disk;
-        struct sdc_driver_blk_options options = {
+        struct sdc_driver_disk_options options = {
             .queues = QUEUES, .depth = DEPTH, .request_max = BLOCK, .poll = poll};
-        struct sdc_driver_blk_request requests[QUEUES][DEPTH], *list[QUEUES][DEPTH];
+        struct sdc_driver_disk_request requests[QUEUES][DEPTH], *list[QUEUES][DEPTH];
         open_disk(&disk, &server, *(uint64_t *)*state, &options);
         for (unsigned round = 0; round < 40; round++) {
             // Both have requests in flight; those of the first are given up wherever they are.
@@ -277,18 +277,18 @@ static void a_queue_is_reset_while_the_other_goes_on(void **state)
                     requests[index][i] = block_request(index, false, i);
                     list[index][i] = &requests[index][i];
                 }
-                struct sdc_driver_blk_queue *queue = sdc_driver_blk_queue(disk.blk, index);
-                assert_int_equal(sdc_driver_blk_submit(queue, list[index], DEPTH), DEPTH);
-                assert_true(sdc_driver_blk_kick(queue, NULL) >= 0);
+                struct sdc_driver_disk_queue *queue = sdc_driver_disk_queue(disk.blk, index);
+                assert_int_equal(sdc_driver_disk_submit(queue, list[index], DEPTH), DEPTH);
+                assert_true(sdc_driver_disk_kick(queue, NULL) >= 0);
             }
             struct sdc_error err = {0};
-            if (sdc_driver_blk_reset_queue(disk.blk, 0, &err) < 0)
+            if (sdc_driver_disk_reset_queue(disk.blk, 0, &err) < 0)
                 fail_msg("%s", err.text);
             take_all(&disk, 1, poll, DEPTH);
             for (uint16_t index = 0; index < QUEUES && round % 8 == 0; index++)
                 write_and_compare(&disk, index, poll, (uint8_t)(round + index));
         }
-        assert_int_equal(sdc_driver_blk_check(disk.blk, NULL), 0);
+        assert_int_equal(sdc_driver_disk_check(disk.blk, NULL), 0);
         close_disk(&disk);
     }
     stop_server(&server);
@@ -324,10 +324,10 @@ static void data_comes_back_over_memory_that_is_not_shared(void **state)
     start_server(&server, false);
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
         struct disk disk;
-        struct sdc_driver_blk_options options = {
+        struct sdc_driver_disk_options options = {
             .queues = QUEUES, .request_max = BLOCK, .poll = cases[i].poll, .private_memory = cases[i].private};
         open_disk_by(&disk, &server, &cases[i].way, *(uint64_t *)*state, &options);
-        assert_string_equal(sdc_driver_blk_info(disk.blk)->notified_by, cases[i].notified_by);
+        assert_string_equal(sdc_driver_disk_info(disk.blk)->notified_by, cases[i].notified_by);
         for (uint16_t queue = 0; queue < QUEUES; queue++)
             write_and_compare(&disk, queue, options.poll, (uint8_t)(i + queue));
         close_disk(&disk);
