@@ -262,7 +262,7 @@ int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_
     struct sdc_driver_blk_queue *made = calloc(1, sizeof *made);
     if (made) {
         made->disk = (struct sdc_driver_disk_queue){
-            .ops = &queue_ops, .index = index, .polled = device->waiters[index] < 0};
+            .ops = &queue_ops, .index = index, .polled = device->waiters[index].fd < 0};
         made->device = device;
         made->ring = device->queues[index];
         made->depth = depth;

@@ -17,8 +17,6 @@
 
 #define RESET_NS (UINT64_C(5) * 1000 * 1000 * 1000)
 
-enum { TAG_CALL = 0, TAG_HANGUP = 1, TAG_ASKING = 2 };
-
 // --- opening ---
 
 // 2.4.1: writing 0 begins a reset, reading 0 is its end.
@@ -123,28 +121,17 @@ static int make_memory(struct sdc_driver_device *device, const struct sdc_driver
     return ret < 0 ? ret : device->transport->ops->map(device->transport, &device->memory, err);
 }
 
-// What a queue's waiter looks at beside its eventfd.
-static int watch_transport(struct sdc_driver_device *device, int waiter)
+static int watch_transport(struct sdc_driver_device *device, const struct sdc_driver_waiter *waiter, struct sdc_error *err)
 {
     struct sdc_driver_transport *transport = device->transport;
     int asking = transport->ops->asking_fd ? transport->ops->asking_fd(transport) : -1;
-    int ret = sdc_waiter_add(waiter, transport->ops->hangup_fd(transport), SDC_WAIT_HANGUP, false, TAG_HANGUP);
-    return ret == 0 && asking >= 0 ? sdc_waiter_add(waiter, asking, SDC_WAIT_INPUT, false, TAG_ASKING) : ret;
+    return sdc_driver_waiter_watch(waiter, transport->ops->hangup_fd(transport), asking, err);
 }
 
 static int make_waiter(struct sdc_driver_device *device, uint16_t index, struct sdc_error *err)
 {
-    int call = sdc_eventfd_new();
-    device->call_fds[index] = call;
-    int waiter = call < 0 ? call : sdc_waiter_new();
-    device->waiters[index] = waiter;
-    int ret = waiter < 0 ? waiter : sdc_waiter_add(waiter, call, SDC_WAIT_INPUT, true, TAG_CALL);
-    if (ret == 0)
-        ret = watch_transport(device, waiter);
-    if (ret < 0)
-        return sdc_error_set(err, ret, SDC_FAULT_HOST, "queue %u: cannot make an eventfd to wait on: %s",
-                             index, strerror(-ret));
-    return 0;
+    int ret = sdc_driver_waiter_open(&device->waiters[index], index, err);
+    return ret < 0 ? ret : watch_transport(device, &device->waiters[index], err);
 }
 
 // Tells the device of a queue.
@@ -157,7 +144,7 @@ static int show_queue(struct sdc_driver_device *device, uint16_t index, struct s
         .desc = queue->desc,
         .driver = queue->driver,
         .device = queue->device,
-        .call_fd = device->call_fds[index],
+        .call_fd = device->waiters[index].call_fd,
     };
     return device->transport->ops->queue_setup(device->transport, &place, err);
 }
@@ -200,13 +187,12 @@ static int setup_config_call(struct sdc_driver_device *device, struct sdc_error 
 static int allocate(struct sdc_driver_device *device, uint16_t queues, struct sdc_error *err)
 {
     device->queues = calloc(queues, sizeof *device->queues);
-    device->call_fds = calloc(queues, sizeof *device->call_fds);
     device->waiters = calloc(queues, sizeof *device->waiters);
-    if (!device->queues || !device->call_fds || !device->waiters)
+    if (!device->queues || !device->waiters)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for %u queues", queues);
     device->queues_count = queues;
     for (uint16_t i = 0; i < queues; i++)
-        device->call_fds[i] = device->waiters[i] = -1;
+        device->waiters[i] = SDC_DRIVER_WAITER_NONE;
     return 0;
 }
 
@@ -269,11 +255,9 @@ void sdc_driver_device_close(struct sdc_driver_device *device)
     device->transport->ops->close(device->transport);
     for (uint16_t i = 0; i < device->queues_count; i++) {
         sdc_driver_queue_free(device->queues[i]);
-        sdc_fd_close(&device->call_fds[i]);
-        sdc_fd_close(&device->waiters[i]);
+        sdc_driver_waiter_close(&device->waiters[i]);
     }
     free(device->queues);
-    free(device->call_fds);
     free(device->waiters);
     sdc_fd_close(&device->config_fd);
     sdc_client_memory_free(&device->memory);
@@ -292,24 +276,16 @@ int sdc_driver_device_kick(struct sdc_driver_device *device, uint16_t index, str
     return ret < 0 ? ret : 1;
 }
 
+static int check_transport(void *context, struct sdc_error *err)
+{
+    struct sdc_driver_device *device = context;
+    return device->transport->ops->check(device->transport, err);
+}
+
 int sdc_driver_device_wait(struct sdc_driver_device *device, uint16_t index, int timeout_ms,
                            struct sdc_error *err)
 {
-    uint32_t woken = sdc_waiter_wait(device->waiters[index], timeout_ms);
-    if (woken & (UINT32_C(1) << TAG_HANGUP)) {
-        int ret = device->transport->ops->check(device->transport, err);
-        if (ret < 0)
-            return ret;
-        return sdc_error_set(err, -ECONNRESET, SDC_FAULT_PEER, "the device side has closed the connection");
-    }
-    if (woken & (UINT32_C(1) << TAG_ASKING)) {
-        int ret = device->transport->ops->check(device->transport, err);
-        if (ret < 0)
-            return ret;
-        // What was asked may have been to signal this very queue, or another thread has served it: look.
-        return 1;
-    }
-    return woken & (UINT32_C(1) << TAG_CALL) ? 1 : 0;
+    return sdc_driver_waiter_wait(&device->waiters[index], timeout_ms, check_transport, device, err);
 }
 
 int sdc_driver_device_recover(struct sdc_driver_device *device, uint32_t timeout_ms, struct sdc_error *err)
@@ -327,8 +303,8 @@ int sdc_driver_device_recover(struct sdc_driver_device *device, uint32_t timeout
     while (ret == -ECONNRESET && sdc_clock_ns() < deadline_ns)
         ret = transport->ops->recover(transport, timeout_ms, &why);
     for (uint16_t i = 0; gone && ret == 0 && i < device->queues_count; i++)
-        if (device->waiters[i] >= 0)
-            ret = watch_transport(device, device->waiters[i]);
+        if (device->waiters[i].fd >= 0)
+            ret = watch_transport(device, &device->waiters[i], &why);
     pthread_mutex_unlock(&device->recovering);
     if (ret < 0 && err)
         *err = why;

@@ -9,6 +9,7 @@
 
 #include "driver/transport.h"
 #include "driver/virtqueue.h"
+#include "driver/waiter.h"
 
 #include <pthread.h>
 
@@ -17,8 +18,7 @@ struct sdc_driver_device {
     uint64_t features;     // negotiated
     uint16_t queues_count; // that are set up
     struct sdc_driver_queue **queues;
-    int *call_fds;                   // each queue's eventfd, -1: it is polled
-    int *waiters;                    // each queue's, -1 likewise
+    struct sdc_driver_waiter *waiters; // each queue's
     int config_fd;                   // configuration interrupts, -1: none
     struct sdc_client_memory memory; // the queues'
     pthread_mutex_t recovering;      // held by the thread that does

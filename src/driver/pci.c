@@ -219,3 +219,36 @@ int sdc_driver_pci_enable_msix(struct sdc_driver_pci *pci, bool on, struct sdc_e
     uint16_t control = sdc_get16(pci->config + offset) & (uint16_t)~MSIX_ENABLE;
     return write16(pci, offset, control | (uint16_t)(on ? MSIX_ENABLE : 0), err);
 }
+
+int sdc_driver_pci_set_vector(struct sdc_driver_pci *pci, uint32_t vector, int fd, struct sdc_error *err)
+{
+    if (vector >= pci->msix_vectors)
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
+                             "the device has %" PRIu32 " MSI-X vectors; this takes number %" PRIu32
+                             " (polling takes none)",
+                             pci->msix_vectors, vector);
+    int ret = sdc_vfio_client_irq_eventfds(pci->client, IRQ_MSIX, SDC_VFIO_IRQ_TRIGGER, vector, 1, &fd, err);
+    if (ret == 0 && !pci->msix_on) {
+        ret = sdc_driver_pci_enable_msix(pci, true, err);
+        pci->msix_on = ret == 0;
+    }
+    return ret;
+}
+
+// --- memory, and the connection ---
+
+int sdc_driver_pci_map(struct sdc_driver_pci *pci, const struct sdc_client_memory *memory, struct sdc_error *err)
+{
+    uint32_t both = SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE;
+    if (memory->fd >= 0)
+        return sdc_vfio_client_map(pci->client, memory->iova, memory->size, both, memory->fd, 0, err);
+    int ret = sdc_vfio_client_serve_start(pci->client, err);
+    return ret < 0 ? ret
+                   : sdc_vfio_client_map_private(pci->client, memory->iova, memory->size, both, memory->base, err);
+}
+
+int sdc_driver_pci_check(struct sdc_driver_pci *pci, struct sdc_error *err)
+{
+    int ret = sdc_vfio_client_process(pci->client, err);
+    return ret < 0 ? ret : 0; // answers that are left go out with the next message
+}

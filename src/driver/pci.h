@@ -40,6 +40,7 @@ struct sdc_driver_pci {
     struct sdc_driver_pci_capability capabilities[SDC_DRIVER_PCI_CAPABILITIES]; // in their order
     unsigned capabilities_count;
     uint32_t msix_vectors; // 0: no MSI-X
+    bool msix_on;
 };
 
 // Reads all that. The BARs are measured as a guest does it, by writing ones; their values are put back.
@@ -51,3 +52,11 @@ int sdc_driver_pci_open(struct sdc_vfio_client *client, struct sdc_driver_pci *p
 int sdc_driver_pci_enable(struct sdc_driver_pci *pci, bool on, struct sdc_error *err);
 // MSI-X Enable in the capability. -ENOTSUP without MSI-X.
 int sdc_driver_pci_enable_msix(struct sdc_driver_pci *pci, bool on, struct sdc_error *err);
+// Has a vector signal fd, and enables MSI-X with the first one. -ENOTSUP: the device has not so many.
+int sdc_driver_pci_set_vector(struct sdc_driver_pci *pci, uint32_t vector, int fd, struct sdc_error *err);
+
+// Shows the device memory, which stays the caller's. Private memory is served by a thread of the client's: ours may be asleep, or
+// poll the very memory.
+int sdc_driver_pci_map(struct sdc_driver_pci *pci, const struct sdc_client_memory *memory, struct sdc_error *err);
+// Takes what the server has sent unasked; an error when it is gone. Any thread.
+int sdc_driver_pci_check(struct sdc_driver_pci *pci, struct sdc_error *err);

@@ -79,3 +79,11 @@ struct sdc_driver_transport_ops {
 struct sdc_driver_transport {
     const struct sdc_driver_transport_ops *ops;
 };
+
+// The members that every transport has: a transport's functions are named like them.
+#define SDC_DRIVER_TRANSPORT_FUNCTIONS                                                                                  \
+    .device_id = device_id, .map = map, .get_features = get_features, .set_features = set_features,                     \
+    .get_status = get_status, .set_status = set_status, .get_config = get_config, .set_config = set_config,             \
+    .set_config_call = set_config_call, .queues_count = queues_count, .queue_size = queue_size,                         \
+    .queue_setup = queue_setup, .queue_reset = queue_reset, .queue_resetting = queue_resetting, .notify = notify,       \
+    .hangup_fd = hangup_fd, .check = check, .close = close_transport

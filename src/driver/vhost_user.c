@@ -353,26 +353,9 @@ static void close_transport(struct sdc_driver_transport *transport)
 
 static const struct sdc_driver_transport_ops vhost_user_ops = {
     .name = "vhost-user",
-    .device_id = device_id,
-    .map = map,
-    .get_features = get_features,
-    .set_features = set_features,
-    .get_status = get_status,
-    .set_status = set_status,
-    .get_config = get_config,
-    .set_config = set_config,
-    .set_config_call = set_config_call,
-    .queues_count = queues_count,
-    .queue_size = queue_size,
-    .queue_setup = queue_setup,
-    .queue_reset = queue_reset,
-    .queue_resetting = queue_resetting,
-    .notify = notify,
-    .hangup_fd = hangup_fd,
+    SDC_DRIVER_TRANSPORT_FUNCTIONS,
     .asking_fd = asking_fd,
-    .check = check,
     .recover = recover,
-    .close = close_transport,
 };
 
 int sdc_driver_vhost_user_open(struct sdc_vhost_client *client, uint16_t kind, struct sdc_driver_transport **transport,

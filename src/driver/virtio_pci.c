@@ -14,7 +14,6 @@
 #include <string.h>
 
 enum {
-    IRQ_MSIX = 2,
     VENDOR_VIRTIO = 0x1af4,
     DEVICE_MODERN = 0x1040, // plus the virtio device number
     NO_VECTOR = 0xffff,
@@ -70,7 +69,6 @@ struct virtio_pci {
     struct sdc_driver_pci pci;
     struct place places[STRUCTURES];
     uint32_t notify_multiplier;
-    bool msix_on;
     bool notification_data; // VIRTIO_F_NOTIFICATION_DATA was accepted
     enum sdc_driver_notify notify_by;
     bool doorbells_open;
@@ -222,17 +220,7 @@ static int set_vector(struct virtio_pci *card, uint32_t vector, int fd, uint32_t
                       struct sdc_error *err)
 {
     uint32_t back;
-    if (vector >= card->pci.msix_vectors)
-        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
-                             "the device has %" PRIu32 " MSI-X vectors; this takes number %" PRIu32
-                             " (polling takes none)",
-                             card->pci.msix_vectors, vector);
-    int ret =
-        sdc_vfio_client_irq_eventfds(card->pci.client, IRQ_MSIX, SDC_VFIO_IRQ_TRIGGER, vector, 1, &fd, err);
-    if (ret == 0 && !card->msix_on) {
-        ret = sdc_driver_pci_enable_msix(&card->pci, true, err);
-        card->msix_on = ret == 0;
-    }
+    int ret = sdc_driver_pci_set_vector(&card->pci, vector, fd, err);
     if (ret == 0)
         ret = common_write(card, vector_register, 2, vector, err);
     if (ret == 0)
@@ -429,16 +417,10 @@ static const char *notified_by(struct sdc_driver_transport *transport, uint16_t 
 
 // --- memory, life and death ---
 
-// Private memory is served by a thread of the client's: ours may be asleep, or poll the very memory.
 static int map(struct sdc_driver_transport *transport, const struct sdc_client_memory *memory,
                struct sdc_error *err)
 {
-    struct sdc_vfio_client *client = of(transport)->pci.client;
-    uint32_t both = SDC_VFIO_MAP_READ | SDC_VFIO_MAP_WRITE;
-    if (memory->fd >= 0)
-        return sdc_vfio_client_map(client, memory->iova, memory->size, both, memory->fd, 0, err);
-    int ret = sdc_vfio_client_serve_start(client, err);
-    return ret < 0 ? ret : sdc_vfio_client_map_private(client, memory->iova, memory->size, both, memory->base, err);
+    return sdc_driver_pci_map(&of(transport)->pci, memory, err);
 }
 
 static int hangup_fd(struct sdc_driver_transport *transport)
@@ -448,8 +430,7 @@ static int hangup_fd(struct sdc_driver_transport *transport)
 
 static int check(struct sdc_driver_transport *transport, struct sdc_error *err)
 {
-    int ret = sdc_vfio_client_process(of(transport)->pci.client, err);
-    return ret < 0 ? ret : 0; // answers that are left go out with the next message
+    return sdc_driver_pci_check(&of(transport)->pci, err);
 }
 
 static void close_transport(struct sdc_driver_transport *transport)
@@ -463,25 +444,8 @@ static void close_transport(struct sdc_driver_transport *transport)
 
 static const struct sdc_driver_transport_ops virtio_pci_ops = {
     .name = "virtio-pci over vfio-user",
-    .device_id = device_id,
-    .map = map,
-    .get_features = get_features,
-    .set_features = set_features,
-    .get_status = get_status,
-    .set_status = set_status,
-    .get_config = get_config,
-    .set_config = set_config,
-    .set_config_call = set_config_call,
-    .queues_count = queues_count,
-    .queue_size = queue_size,
-    .queue_setup = queue_setup,
-    .queue_reset = queue_reset,
-    .queue_resetting = queue_resetting,
-    .notify = notify,
+    SDC_DRIVER_TRANSPORT_FUNCTIONS,
     .notified_by = notified_by,
-    .hangup_fd = hangup_fd,
-    .check = check,
-    .close = close_transport,
 };
 
 // --- finding the registers ---
