@@ -168,7 +168,7 @@ KEEPS = {
     # Remote memory only, where a request costs messages to the client and back.
     ("src/memory/payload.c", "add_segment"),
     ("src/memory/payload.c", "make_bounce"),
-    ("src/transport/common/virtqueue_remote.c", "start_op"),
+    ("src/transport/common/remote_queue.c", "start_op"),
 }
 ALLOCATIONS = ["malloc", "calloc", "realloc", "reallocarray", "strdup", "aligned_alloc", "posix_memalign"]
 

@@ -7,26 +7,16 @@
 
 #include <stdalign.h>
 
-enum request_state {
-    REQUEST_TAKEN,   // from the ring, or free
-    REQUEST_FETCHED, // bounced: its readable bytes are on their way, or have arrived
-    REQUEST_DEVICE,  // the device has it
-    REQUEST_STORED,  // bounced: its writable bytes are on their way
-    REQUEST_DONE,    // it waits for those that were taken before it: rings in order only
-};
-
 struct request {
     struct sdc_virtio_request shown;
-    struct request *next; // while it is free, has arrived, or is parked
+    struct request *next;  // while it is free
     struct request *later; // rings in order: the one that was taken after it
     struct sdc_map_use *use; // NULL: bounced, nothing in it lies in a map
     uint32_t spans;          // that the queue counts for it
     struct sdc_chain chain;
-    enum request_state state;
-    uint32_t transfers; // of its bytes, under way; zero: it goes on
-    uint32_t written;   // what the device said
-    int result;         // of the transfers: the first error
-    bool lost;          // it was turned into a failed one
+    struct sdc_remote_request remote; // bounced
+    uint32_t written; // what the device said
+    bool done;        // it waits for those that were taken before it: rings in order only
     alignas(16) unsigned char private_memory[]; // the device's
 };
 
@@ -40,21 +30,17 @@ void sdc_virtqueue_schedule(struct sdc_virtqueue *queue);
 // Puts it into the used ring, in order if that was negotiated; it is free again then.
 void sdc_virtqueue_finish(struct request *request, uint32_t written);
 
-// virtqueue_remote.c. A view of map for the queue's ring, which reaches remote memory if the map has a way there.
+// virtqueue_remote.c. With loop set.
+void sdc_virtqueue_init_remote(struct sdc_virtqueue *queue);
+// A view of map for the queue's ring, which reaches remote memory if the map has a way there.
 struct sdc_memory sdc_virtqueue_view(struct sdc_virtqueue *queue, struct sdc_map *map);
 // Fetches what the ring's memory misses.
 void sdc_virtqueue_fetch(struct sdc_virtqueue *queue);
 // The next request whose bytes have arrived, or NULL.
 struct request *sdc_virtqueue_arrived(struct sdc_virtqueue *queue);
 // Fills a bounced request. True if it has to wait for messages; it then arrives later.
-bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request);
+bool sdc_virtqueue_bounce(struct request *request);
 // Brings what the device wrote to the driver, then finishes the request.
 void sdc_virtqueue_unbounce(struct request *request, uint32_t written);
 // Forgets every transfer: requests that waited for one are finished or dropped.
 void sdc_virtqueue_abandon(struct sdc_virtqueue *queue);
-// Guest memory changes: what was fetched for the parser is too old.
-void sdc_virtqueue_forget_cache(struct sdc_virtqueue *queue);
-// The ring's memory goes away: requests that wait for messages are put aside, and their messages forgotten. When it is back, and with it
-// the memory of its buffers, each of them goes on where it was.
-void sdc_virtqueue_park(struct sdc_virtqueue *queue);
-void sdc_virtqueue_unpark(struct sdc_virtqueue *queue);

@@ -33,6 +33,7 @@ static struct request *grow(struct sdc_virtqueue *queue)
     for (unsigned i = 0; i < SLAB; i++) {
         struct request *request = (struct request *)(void *)(slab + i * size);
         request->shown.queue = queue;
+        request->remote = (struct sdc_remote_request){.queue = &queue->remote, .payload = &request->chain.payload};
         sdc_chain_init(&request->chain);
         request->next = queue->free_requests;
         queue->free_requests = request;
@@ -109,7 +110,7 @@ static int take_one(struct sdc_virtqueue *queue, struct request **out)
         return -ENOMEM;
     int rc = sdc_ring_take(&queue->ring, &request->chain);
     if (rc != -EAGAIN)
-        sdc_read_cache_clear(&queue->cache);
+        sdc_read_cache_clear(&queue->remote.cache);
     if (rc != 1)
         return rc;
 
@@ -140,9 +141,11 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
         if (!request) {
             // One request may have any number of buffers, but not many such at a time.
             queue->crowded = queue->spans > SDC_LIMIT_QUEUE_SPANS;
-            if (queue->fetching || queue->starved || queue->crowded)
+            if (queue->remote.fetching || queue->remote.starved || queue->crowded)
                 return count;
             rc = take_one(queue, &request);
+            if (rc == 1 && request->chain.payload.bounce && sdc_virtqueue_bounce(request))
+                continue; // its readable bytes are on their way
         }
         if (rc <= 0) {
             if (rc == -EPROTO)
@@ -153,9 +156,6 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
                 queue->again = true;
             return count;
         }
-        if (request->state == REQUEST_TAKEN && request->chain.payload.bounce && sdc_virtqueue_bounce(queue, request))
-            continue; // its readable bytes are on their way
-        request->state = REQUEST_DEVICE;
         requests[count++] = &request->shown;
         queue->budget--;
     }
@@ -169,7 +169,7 @@ static void finish_order(struct sdc_virtqueue *queue);
 // Whether the order that waits, if one does, has nothing more to wait for.
 static bool has_drained(const struct sdc_virtqueue *queue)
 {
-    return queue->ring.in_flight - queue->waiting == (queue->stopping ? 0 : queue->afloat);
+    return queue->ring.in_flight - queue->waiting == (queue->stopping ? 0 : queue->remote.afloat);
 }
 
 static void put_back(struct sdc_virtqueue *queue, struct request *request)
@@ -178,7 +178,7 @@ static void put_back(struct sdc_virtqueue *queue, struct request *request)
         sdc_ring_leave(&queue->ring);
     else
         sdc_ring_give(&queue->ring, &request->chain, request->written);
-    request->state = REQUEST_TAKEN;
+    request->done = false;
     request->next = queue->free_requests;
     queue->free_requests = request;
 }
@@ -187,7 +187,7 @@ static void put_back_in_order(struct sdc_virtqueue *queue)
 {
     struct request *request;
 
-    while ((request = queue->oldest) != NULL && request->state == REQUEST_DONE) {
+    while ((request = queue->oldest) != NULL && request->done) {
         queue->oldest = request->later;
         queue->waiting--;
         put_back(queue, request);
@@ -207,7 +207,7 @@ void sdc_virtqueue_finish(struct request *request, uint32_t written)
         sdc_virtqueue_schedule(queue);
     sdc_chain_trim(&request->chain);
     request->written = written;
-    request->state = REQUEST_DONE;
+    request->done = true;
     if (in_order(queue)) {
         queue->waiting++;
         put_back_in_order(queue);
@@ -232,7 +232,7 @@ static void show(struct sdc_virtqueue *queue)
 {
     if (!sdc_ring_publish(&queue->ring))
         return;
-    if (queue->ring_writes > 0)
+    if (queue->remote.ring_writes > 0)
         queue->interrupt_due = true;
     else
         queue->interrupt(queue);
@@ -251,7 +251,7 @@ static void run_flush(struct sdc_deferred *deferred)
 
 static void kicked(struct sdc_virtqueue *queue)
 {
-    queue->look_again |= queue->fetching || queue->cache.count > 0;
+    queue->look_again |= queue->remote.fetching || queue->remote.cache.count > 0;
     if (queue->running)
         sdc_virtqueue_schedule(queue);
 }
@@ -281,14 +281,14 @@ static void run_work(struct sdc_deferred *deferred)
     queue->budget = SDC_LIMIT_TURN;
     queue->again = false;
     queue->device->ops->queue_work(queue->device, queue);
-    if (queue->fetching || queue->starved || queue->crowded)
+    if (queue->remote.fetching || queue->remote.starved || queue->crowded)
         return; // what arrives, or is given back, brings us here again
     bool more = queue->again || queue->look_again;
     bool late = !more && sdc_ring_rearm(&queue->ring);
     queue->look_again = false;
     if (queue->ring.broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
-    else if (late && queue->ring_writes > 0)
+    else if (late && queue->remote.ring_writes > 0)
         queue->look_when_written = true; // the driver has not been told yet
     else if (more || late)
         sdc_virtqueue_kick(queue); // in the next turn, after others had theirs
@@ -456,14 +456,14 @@ static void remap(struct sdc_virtqueue *queue)
         return;
     }
     struct sdc_memory memory = sdc_virtqueue_view(queue, map);
-    sdc_virtqueue_forget_cache(queue);
+    sdc_remote_forget_cache(&queue->remote);
     bool was_broken = queue->ring.broken;
     sdc_ring_remap(&queue->ring, &memory);
     if (queue->ring.broken && !was_broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
-    queue->look_when_written = queue->ring_writes > 0;
+    queue->look_when_written = queue->remote.ring_writes > 0;
     if (queue->ring.awake)
-        sdc_virtqueue_unpark(queue);
+        sdc_remote_unpark(&queue->remote);
     sdc_virtqueue_schedule(queue);
 }
 
@@ -511,7 +511,7 @@ static void run_order(struct sdc_post *post)
             sdc_map_unref(queue->map);
         } else if (!sdc_ring_stays(&queue->ring, queue->map)) {
             // The ring's own memory goes away or moves: what the device has is still given back through it.
-            sdc_virtqueue_park(queue);
+            sdc_remote_park(&queue->remote);
             queue->remapping = !has_drained(queue);
             if (queue->remapping)
                 return;
@@ -545,7 +545,7 @@ void sdc_virtqueue_init(struct sdc_virtqueue *queue)
     queue->kick_post.run = run_kick;
     queue->work.run = run_work;
     queue->flush.run = run_flush;
-    queue->arrived_end = &queue->arrived;
+    sdc_virtqueue_init_remote(queue);
 }
 
 // --- what devices ask ---

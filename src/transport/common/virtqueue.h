@@ -7,12 +7,12 @@
 
 #include "loop/loop.h"
 #include "ring/ring.h"
+#include "transport/common/remote_queue.h"
 
 #include <stdatomic.h>
 
 struct sdc_virtqueue;
 struct request;
-struct remote_op;
 
 // A map of guest memory as this queue uses it.
 struct sdc_map_use {
@@ -82,19 +82,10 @@ struct sdc_virtqueue {
     struct request **youngest;   // where the next one is linked
     uint32_t waiting;            // of those, done: they wait for their turn alone. Zero when nothing else is in flight
     // Remote memory (virtqueue_remote.c).
-    struct sdc_read_cache cache;
-    struct remote_op *ops;       // transfers under way
-    struct request *arrived;     // their readable bytes are here: to be taken by the device
-    struct request **arrived_end;
-    struct request *parked;      // the ring's memory is away: they go on when it is back
-    uint32_t afloat;             // requests in flight that are bounced: no change of memory waits for them
-    bool fetching;               // for the cache: nothing is taken meanwhile
+    struct sdc_remote_queue remote;
     bool look_again;             // a kick came since something was fetched, which may be older than it
-    bool look_when_written;      // when ring_writes is zero: the driver knows only then when to notify
-    bool starved;                // too much is bounced: nothing is taken until some is given back
-    bool interrupt_due;          // when ring_writes is zero
-    uint32_t ring_writes;        // writes to the ring under way; zero: the driver can see what was published
-    uint64_t bounced;            // bytes of requests that are bounced
+    bool look_when_written;      // when no write to the ring is under way: the driver knows only then when to notify
+    bool interrupt_due;          // likewise
     void **slabs; // of requests
     uint32_t slabs_count;
     uint32_t spans;  // of requests in flight

@@ -1,75 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A queue and remote memory. What the ring's parser misses is fetched into the queue's cache and the parser runs again; a request of
-// which any buffer is remote is bounced as a whole: its readable bytes are brought before the device sees it, its writable ones
-// when it is given back. A completion goes data, used element, used index, each in a message of its own in that order, and the
-// interrupt when they were answered.
+// A virtqueue and remote memory: what remote_queue.c has to know of it. A completion goes data, used element, used index, each in a message
+// of its own in that order, and the interrupt when they were answered.
 #include "transport/common/request.h"
 
-#include "base/limits.h"
-#include "base/log.h"
-#include "transport/common/remote.h"
-
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
-enum {
-    FETCH_LEAST = 8 * SDC_DESC_SIZE, // bytes around a descriptor
-    FETCH_MOST = 64 * 1024,
-};
-
-enum op_kind { OP_CACHE, OP_FETCH, OP_STORE, OP_RING };
-
-// A transfer of this queue. It outlives the queue's interest in it.
-struct remote_op {
-    struct sdc_transfer transfer;
-    struct sdc_virtqueue *queue; // NULL: abandoned
-    struct request *request;     // FETCH, STORE
-    enum op_kind kind;
-    uint8_t *into;               // FETCH: where in the bounce
-    struct remote_op *next;
-    struct remote_op **link; // what points to it in queue->ops
-    uint8_t data[];
-};
-
-static void drop_op(struct remote_op *op)
+static struct sdc_virtqueue *queue_of(struct sdc_remote_queue *remote)
 {
-    *op->link = op->next;
-    if (op->next)
-        op->next->link = op->link;
+    return sdc_container(remote, struct sdc_virtqueue, remote);
 }
 
-// Nobody waits for it any more. op_done frees it.
-static void orphan(struct remote_op *op)
+static struct request *request_of(struct sdc_remote_request *remote)
 {
-    drop_op(op);
-    op->queue = NULL;
-    atomic_store_explicit(&op->transfer.dropped, true, memory_order_relaxed); // the post that says "obeyed" brings it home
-}
-
-static void op_done(struct sdc_transfer *transfer);
-
-static int start_op(struct sdc_virtqueue *queue, enum op_kind kind, struct request *request, uint64_t iova, uint8_t *bytes,
-                    uint32_t size)
-{
-    struct sdc_remote *remote = queue->ring.memory.map ? queue->ring.memory.map->remote : NULL;
-    struct remote_op *op = remote ? malloc(sizeof *op + size) : NULL;
-    if (!op)
-        return remote ? -ENOMEM : -EFAULT;
-
-    bool write = kind == OP_STORE || kind == OP_RING;
-    *op = (struct remote_op){.queue = queue, .request = request, .kind = kind, .into = bytes, .next = queue->ops, .link = &queue->ops};
-    op->transfer = (struct sdc_transfer){
-        .loop = queue->loop, .iova = iova, .size = size, .write = write, .data = op->data, .done = op_done};
-    if (write)
-        memcpy(op->data, bytes, size);
-    if (op->next)
-        op->next->link = &op->next;
-    queue->ops = op;
-    if (request)
-        request->transfers++;
-    sdc_transfer_start(remote, &op->transfer);
-    return 0;
+    return sdc_container(remote, struct request, remote);
 }
 
 // --- the ring ---
@@ -77,11 +20,8 @@ static int start_op(struct sdc_virtqueue *queue, enum op_kind kind, struct reque
 static int write_ring(struct sdc_memory *memory, uint64_t iova, const void *data, size_t size)
 {
     struct sdc_virtqueue *queue = sdc_container(memory, struct sdc_virtqueue, ring.memory);
-    int rc = start_op(queue, OP_RING, NULL, iova, (uint8_t *)(uintptr_t)data, (uint32_t)size);
 
-    if (rc == 0)
-        queue->ring_writes++;
-    return rc;
+    return sdc_remote_write_ring(&queue->remote, iova, data, size);
 }
 
 struct sdc_memory sdc_virtqueue_view(struct sdc_virtqueue *queue, struct sdc_map *map)
@@ -89,58 +29,37 @@ struct sdc_memory sdc_virtqueue_view(struct sdc_virtqueue *queue, struct sdc_map
     struct sdc_memory memory = {.map = map};
 
     if (map && map->remote) {
-        memory.cache = &queue->cache;
+        memory.cache = &queue->remote.cache;
         memory.write_remote = write_ring;
     }
     return memory;
 }
 
-// What to fetch for what the parser misses. A descriptor is rarely alone: a block around it, of twice what was fetched for this parse
-// before, so that the fetches stay few however a driver has laid a long chain out. An index (2 bytes) comes on its own, since what stands
-// behind it may be older than it.
-static uint64_t fetch_range(struct sdc_memory *memory, uint64_t iova, uint64_t size, uint64_t *begin)
+static void fetched(struct sdc_remote_queue *remote, int result)
 {
-    uint64_t block = FETCH_LEAST, end;
+    struct sdc_virtqueue *queue = queue_of(remote);
 
-    *begin = iova;
-    if (size <= sizeof(uint16_t))
-        return size;
-    while (block < memory->cache->bytes * 2 && block < FETCH_MOST)
-        block *= 2;
-    *begin = iova & ~(block - 1);
-    if (!sdc_add(*begin, block, &end))
-        end = UINT64_MAX;
-    end = sdc_max(end, iova + size);
-    sdc_memory_clip(memory, iova, begin, &end);
-    return end - *begin;
-}
-
-void sdc_virtqueue_fetch(struct sdc_virtqueue *queue)
-{
-    struct sdc_memory *memory = &queue->ring.memory;
-    uint64_t begin;
-    uint64_t size = fetch_range(memory, memory->missing_iova, memory->missing_size, &begin);
-
-    if (start_op(queue, OP_CACHE, NULL, begin, NULL, (uint32_t)size) == 0)
-        queue->fetching = true;
-    else
-        sdc_virtqueue_break(queue, "the ring's memory cannot be fetched");
-}
-
-static void cache_done(struct sdc_virtqueue *queue, struct remote_op *op)
-{
-    queue->fetching = false;
-    if (op->transfer.result < 0 || sdc_read_cache_add(&queue->cache, op->transfer.iova, op->data, op->transfer.size) < 0)
+    if (result < 0)
         sdc_virtqueue_break(queue, "the ring's memory cannot be fetched");
     else
         sdc_virtqueue_schedule(queue);
 }
 
-static void ring_done(struct sdc_virtqueue *queue, struct remote_op *op)
+void sdc_virtqueue_fetch(struct sdc_virtqueue *queue)
 {
-    if (op->transfer.result < 0)
+    int rc = sdc_remote_fetch(&queue->remote, &queue->ring.memory);
+
+    if (rc < 0)
+        fetched(&queue->remote, rc);
+}
+
+static void written(struct sdc_remote_queue *remote, int result)
+{
+    struct sdc_virtqueue *queue = queue_of(remote);
+
+    if (result < 0)
         sdc_virtqueue_break(queue, "the ring's memory cannot be written");
-    if (--queue->ring_writes > 0)
+    if (remote->ring_writes > 0)
         return;
     if (queue->interrupt_due) {
         queue->interrupt_due = false;
@@ -154,305 +73,69 @@ static void ring_done(struct sdc_virtqueue *queue, struct remote_op *op)
 
 // --- requests ---
 
-// Puts it aside until the ring's memory is there again.
-static void park(struct sdc_virtqueue *queue, struct request *request)
+static void go_on(struct sdc_remote_queue *remote)
 {
-    request->next = queue->parked;
-    queue->parked = request;
+    sdc_virtqueue_schedule(queue_of(remote));
+}
+
+static uint32_t lost(struct sdc_remote_request *remote)
+{
+    struct request *request = request_of(remote);
+    struct sdc_virtio_device *device = request->shown.queue->device;
+
+    return device->ops->queue_lost ? device->ops->queue_lost(device, &request->shown) : 0;
+}
+
+static void finish(struct sdc_remote_request *remote)
+{
+    sdc_virtqueue_finish(request_of(remote), remote->written);
+}
+
+bool sdc_virtqueue_bounce(struct request *request)
+{
+    bool waits = sdc_remote_bounce(&request->remote);
+
+    request->shown.fault = request->remote.fault;
+    return waits;
 }
 
 struct request *sdc_virtqueue_arrived(struct sdc_virtqueue *queue)
 {
-    struct request *request = queue->arrived;
+    struct sdc_remote_request *remote = sdc_remote_arrived(&queue->remote);
+    struct request *request = remote ? request_of(remote) : NULL;
 
-    if (!request)
-        return NULL;
-    queue->arrived = request->next;
-    if (!queue->arrived)
-        queue->arrived_end = &queue->arrived;
+    if (request)
+        request->shown.fault = remote->fault;
     return request;
-}
-
-static void arrive(struct sdc_virtqueue *queue, struct request *request)
-{
-    if (request->result < 0)
-        request->shown.fault = -EFAULT;
-    request->next = NULL;
-    *queue->arrived_end = request;
-    queue->arrived_end = &request->next;
-    sdc_virtqueue_schedule(queue);
-}
-
-// Brings the readable bytes of a bounced request: those in remote memory by messages. True if it has to wait for them.
-static bool fetch(struct sdc_virtqueue *queue, struct request *request)
-{
-    struct sdc_payload *payload = &request->chain.payload;
-    uint8_t *into = payload->bounce;
-
-    request->transfers = 0;
-    request->result = 0;
-    request->shown.fault = payload->fault;
-    if (payload->fault)
-        return false;
-    for (uint32_t i = 0; i < payload->segments_count && !payload->segments[i].writable; i++) {
-        const struct sdc_segment *segment = &payload->segments[i];
-        int rc = segment->remote ? start_op(queue, OP_FETCH, request, segment->iova, into, segment->size)
-                                 : sdc_memory_read(&queue->ring.memory, segment->iova, into, segment->size);
-        if (rc < 0)
-            request->result = rc;
-        into += segment->size;
-    }
-    if (request->transfers == 0 && request->result < 0)
-        request->shown.fault = -EFAULT;
-    return request->transfers > 0;
-}
-
-bool sdc_virtqueue_bounce(struct sdc_virtqueue *queue, struct request *request)
-{
-    request->state = REQUEST_FETCHED;
-    request->lost = false;
-    queue->afloat++;
-    queue->bounced += request->chain.payload.bounce_size;
-    queue->starved = queue->bounced > SDC_LIMIT_QUEUE_BOUNCE;
-    return fetch(queue, request);
-}
-
-static void fetch_done(struct sdc_virtqueue *queue, struct remote_op *op)
-{
-    struct request *request = op->request;
-
-    if (op->transfer.result < 0)
-        request->result = op->transfer.result;
-    else
-        memcpy(op->into, op->data, op->transfer.size);
-    if (--request->transfers == 0)
-        arrive(queue, request);
-}
-
-// Memory may have changed since the request was taken.
-static void look_up_segments(struct request *request)
-{
-    struct sdc_memory *memory = &request->shown.queue->ring.memory;
-
-    for (uint32_t i = 0; i < request->chain.payload.segments_count; i++) {
-        struct sdc_segment *segment = &request->chain.payload.segments[i];
-        enum sdc_access access = segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
-        segment->remote = sdc_memory_check(memory, segment->iova, segment->size, access) == 1;
-    }
-}
-
-// Bytes of the bounce to a segment, or to a part of it: by a message if it is remote, else by copy. Only the segments of one kind.
-static void store_piece(struct request *request, const struct sdc_segment *segment, uint64_t iova, uint8_t *from, uint64_t size,
-                        bool remote)
-{
-    struct sdc_virtqueue *queue = request->shown.queue;
-    int rc = 0;
-
-    if (remote && segment->remote)
-        rc = start_op(queue, OP_STORE, request, iova, from, (uint32_t)size);
-    else if (!remote && !segment->remote)
-        rc = sdc_memory_write(&queue->ring.memory, iova, from, size);
-    if (rc < 0)
-        request->result = rc;
-}
-
-// Goes over the segments of what was written. Positions are those in the two streams, one after the other.
-static void store(struct request *request, bool remote)
-{
-    const struct sdc_payload *payload = &request->chain.payload;
-    uint64_t at = payload->readable_size;
-    uint64_t end = at + request->written;
-
-    for (uint32_t i = 0; at < end && i < payload->segments_count; i++) {
-        const struct sdc_segment *segment = &payload->segments[i];
-        if (!segment->writable)
-            continue;
-        uint64_t from = sdc_max(at, payload->unbounced);
-        uint64_t to = sdc_min(at + segment->size, end);
-        if (from < to)
-            store_piece(request, segment, segment->iova + (from - at), payload->bounce + (from - payload->unbounced), to - from, remote);
-        at += segment->size;
-    }
-}
-
-static void release(struct request *request)
-{
-    struct sdc_virtqueue *queue = request->shown.queue;
-
-    queue->afloat--;
-    queue->bounced -= request->chain.payload.bounce_size;
-    if (queue->starved && queue->bounced <= SDC_LIMIT_QUEUE_BOUNCE) {
-        queue->starved = false;
-        sdc_virtqueue_schedule(queue);
-    }
-    sdc_virtqueue_finish(request, request->written);
-}
-
-static void store_all(struct request *request)
-{
-    request->result = 0;
-    look_up_segments(request);
-    store(request, false);
-    store(request, true);
-}
-
-// The messages were answered. If the driver could not be reached the device says so in the request, and that is tried once.
-static void stored(struct request *request)
-{
-    struct sdc_virtqueue *queue = request->shown.queue;
-    struct sdc_virtio_device *device = queue->device;
-
-    if (request->result < 0 && !request->lost && device->ops->queue_lost) {
-        request->lost = true;
-        request->written = device->ops->queue_lost(device, &request->shown);
-        store_all(request);
-        if (request->transfers > 0)
-            return;
-    }
-    release(request);
 }
 
 void sdc_virtqueue_unbounce(struct request *request, uint32_t written)
 {
     struct sdc_virtqueue *queue = request->shown.queue;
 
-    request->state = REQUEST_STORED;
-    request->written = written;
-    request->transfers = 0;
-    request->result = 0;
-    if (!queue->stopping && (queue->remapping || !queue->ring.awake)) {
-        park(queue, request);
-        return;
-    }
-    // What is not brought to the driver is not shown to it either.
-    if (queue->stopping)
-        queue->ring.awake = false;
-    else
-        store_all(request);
-    if (request->transfers == 0)
-        stored(request);
-}
-
-static void store_done(struct remote_op *op)
-{
-    if (op->transfer.result < 0)
-        op->request->result = op->transfer.result;
-    if (--op->request->transfers == 0)
-        stored(op->request);
-}
-
-// --- the end of transfers ---
-
-static void op_done(struct sdc_transfer *transfer)
-{
-    struct remote_op *op = sdc_container(transfer, struct remote_op, transfer);
-    struct sdc_virtqueue *queue = op->queue;
-
-    if (queue) {
-        drop_op(op);
-        switch (op->kind) {
-        case OP_CACHE:
-            cache_done(queue, op);
-            break;
-        case OP_RING:
-            ring_done(queue, op);
-            break;
-        case OP_FETCH:
-            fetch_done(queue, op);
-            break;
-        case OP_STORE:
-            store_done(op);
-            break;
-        }
-    }
-    free(op);
-}
-
-static void forget(struct sdc_virtqueue *queue)
-{
-    sdc_read_cache_clear(&queue->cache);
-    queue->fetching = false;
-}
-
-void sdc_virtqueue_forget_cache(struct sdc_virtqueue *queue)
-{
-    for (struct remote_op *op = queue->ops, *next; op; op = next) {
-        next = op->next;
-        if (op->kind == OP_CACHE)
-            orphan(op);
-    }
-    forget(queue);
-}
-
-void sdc_virtqueue_park(struct sdc_virtqueue *queue)
-{
-    struct request *request;
-
-    while ((request = sdc_virtqueue_arrived(queue)) != NULL)
-        park(queue, request);
-    for (struct remote_op *op = queue->ops, *next; op; op = next) {
-        next = op->next;
-        if (op->kind == OP_RING)
-            continue; // sent before the client hears that the memory is given up, or not at all
-        orphan(op);
-        if (op->request && --op->request->transfers == 0)
-            park(queue, op->request);
-    }
-    forget(queue);
-}
-
-static struct request *take_parked(struct sdc_virtqueue *queue)
-{
-    struct request *parked = queue->parked;
-
-    queue->parked = NULL;
-    return parked;
-}
-
-// Whether its buffers are there again; those that a client has taken away come back one after the other.
-static bool is_back(struct sdc_virtqueue *queue, const struct sdc_payload *payload)
-{
-    bool back = true;
-
-    for (uint32_t i = 0; back && !payload->fault && i < payload->segments_count; i++) {
-        const struct sdc_segment *segment = &payload->segments[i];
-        enum sdc_access access = segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
-        back = sdc_memory_check(&queue->ring.memory, segment->iova, segment->size, access) >= 0;
-    }
-    return back;
-}
-
-void sdc_virtqueue_unpark(struct sdc_virtqueue *queue)
-{
-    for (struct request *request = take_parked(queue), *next; request; request = next) {
-        next = request->next;
-        if (!is_back(queue, &request->chain.payload)) {
-            park(queue, request);
-            continue;
-        }
-        look_up_segments(request);
-        if (request->state == REQUEST_STORED)
-            sdc_virtqueue_unbounce(request, request->written);
-        else if (!fetch(queue, request))
-            arrive(queue, request);
+    if (queue->stopping) {
+        queue->ring.awake = false; // what is not brought to the driver is not shown to it either
+        sdc_remote_drop(&request->remote);
+    } else if (queue->remapping || !queue->ring.awake) {
+        sdc_remote_unbounce_later(&request->remote, written);
+    } else {
+        sdc_remote_unbounce(&request->remote, written);
     }
 }
 
 void sdc_virtqueue_abandon(struct sdc_virtqueue *queue)
 {
-    struct request *request;
-
-    if (queue->ops || queue->arrived || queue->parked)
+    if (sdc_remote_is_busy(&queue->remote))
         queue->ring.awake = false; // what is dropped is not put into the used ring
-    sdc_virtqueue_park(queue);
-    while (queue->ops)
-        orphan(queue->ops);
-    for (request = take_parked(queue); request;) {
-        struct request *next = request->next;
-        request->written = 0;
-        release(request);
-        request = next;
-    }
-    queue->starved = queue->interrupt_due = queue->look_when_written = false;
-    queue->ring_writes = 0;
+    sdc_remote_abandon(&queue->remote);
+    queue->interrupt_due = queue->look_when_written = false;
+}
+
+void sdc_virtqueue_init_remote(struct sdc_virtqueue *queue)
+{
+    static const struct sdc_remote_queue_ops ops = {
+        .fetched = fetched, .go_on = go_on, .written = written, .lost = lost, .finish = finish};
+
+    queue->remote = (struct sdc_remote_queue){.ops = &ops, .loop = queue->loop, .memory = &queue->ring.memory};
+    sdc_remote_queue_init(&queue->remote);
 }
