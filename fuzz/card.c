@@ -152,12 +152,13 @@ void fuzz_card_open(struct fuzz_card *card, uint16_t queues, uint16_t queue_size
 {
     static const struct sdc_pci_host_ops ops = {.interrupt = host_interrupt, .ready = host_ready};
     struct sdc_card_options options = {.queues = queues, .queue_size = queue_size, .write_cache = true, .packed = true,
-                                       .in_order = true};
+                                       .in_order = true, .backends_count = 1,
+                                       .backends = &(struct sdc_card_backend){.name = "ram:256k"}};
     struct sdc_loop *loop = fuzz_loop();
     struct sdc_error err;
 
     *card = (struct fuzz_card){.host = {.ops = &ops}};
-    if (sdc_card_new("virtio-blk", "ram:256k", &options, SDC_CARD_PCI, &loop, 1, &card->card, &err) < 0)
+    if (sdc_card_new("virtio-blk", &options, SDC_CARD_PCI, &loop, 1, &card->card, &err) < 0)
         sdc_bug(err.text);
     card->pci = card->card->pci;
     card->pci->host = &card->host;

@@ -5,6 +5,7 @@ which the harness takes its input apart, and the mistakes that are worth knowing
 them, and some of those that fuzzing came upon because they reach what no seed does; their names begin with "found-" and "learned-",
 and they are not made here."""
 
+import json
 import pathlib
 import struct
 
@@ -77,6 +78,32 @@ def options():
         "bench-vhost": ["b", "vhost-user:vm0.sock", "--memory=private"],
     }
     return {name: "\n".join(text).encode() for name, text in lines.items()}
+
+
+# --- config: a configuration file ---
+
+def config():
+    card = {"socket": "a", "device": "virtio-blk", "backend": "ram:1M"}
+
+    def changed(**change):
+        return {"cards": [card, {**card, "socket": "b", **{name.replace("_", "-"): value for name, value in change.items()}}]}
+
+    files = {
+        "one": {"cards": [card]},
+        "all": {"threads": 2, "loop": "epoll", "log-level": "info", "cards": [{
+            **card, "queues": 4, "queue-size": 64, "read-only": True, "block-size": 4096, "write-cache": False, "packed": True,
+            "in-order": True, "serial": "S", "seg-max": 9, "size-max": "64k", "direct": False, "raw": True, "allow-file-memory": True,
+            "connect": True, "socket-mode": "0660", "socket-owner": "0:0"}]},
+        "vhost": changed(socket="vhost-user:c", backend="null:1G", block_size="4k"),
+        "same-socket": changed(socket="vfio-user:a"),
+        "namespaces": changed(namespaces=[{"backend": "x", "read-only": True}]),
+        "kinds": changed(queues="4"), "range": changed(queues=0), "power": changed(queue_size=3),
+        "long": changed(serial="x" * 99), "word": changed(quees=4), "process": changed(threads=4), "device": changed(device="nvm"),
+        "owner": changed(socket_owner="nobody-here"),
+        "not-a-list": {"cards": card}, "not-an-object": {"cards": [1, [2], None]}, "no-cards": {"threads": 65}, "array": [],
+    }
+    texts = {name: json.dumps(file).encode() for name, file in files.items()}
+    return {**texts, "cut": b'{"cards": [', "twice": b'{"cards": [], "cards": []}'}
 
 
 # --- registers: how (bar, size, look, write), offset, value ---
@@ -774,7 +801,7 @@ def state():
 
 def main():
     total = 0
-    for make in (version, options, registers, pci_config, chain, virtio_blk, session, inflight, client, vhost, state):
+    for make in (version, options, config, registers, pci_config, chain, virtio_blk, session, inflight, client, vhost, state):
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():

@@ -12,13 +12,38 @@
 
 enum { ARGUMENTS = 24, OTHERS = 3 };
 
-static int take_text(const struct sdc_option *option, const char *text, struct sdc_error *err)
+static int take_text(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
 {
+    (void)option;
     if (strcmp(text, "good") != 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: must be good", option->name, text);
-    *(bool *)option->value = true;
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "must be good");
+    *(bool *)value = true;
     return 0;
 }
+
+struct values {
+    uint16_t number;
+    uint32_t size;
+    bool flag, answer, good;
+    const char *text;
+};
+
+#define AT(member) SDC_OPTION_AT(struct values, member)
+
+// One option of each kind.
+static const struct sdc_option rows[] = {
+    {"queues", SDC_OPTION_NUMBER, AT(number), 1, 1024, "4", NULL},
+    {"queue-size", SDC_OPTION_POWER_OF_TWO, AT(number), 1, 1024, "256", NULL},
+    {"size-max", SDC_OPTION_SIZE, AT(size), 512, UINT32_MAX, "64k", NULL},
+    {"read-only", SDC_OPTION_FLAG, AT(flag), 0, 0, NULL, NULL},
+    {"write-cache", SDC_OPTION_BOOL, AT(answer), 0, 0, "off", NULL},
+    {"serial", SDC_OPTION_TEXT, AT(text), 0, 20, "DISK1", NULL},
+    {"call", SDC_OPTION_CALL, AT(good), 0, 0, "good", take_text},
+};
+static const struct sdc_options table = {rows, sizeof rows / sizeof rows[0]};
+// Some that are somebody else's.
+static const struct sdc_option other_rows[] = {{"namespaces", SDC_OPTION_NUMBER, 0, 8, 1, 256, "4", NULL}};
+static const struct sdc_options others_table = {other_rows, 1};
 
 static void check_refusal(int rc, const struct sdc_error *err)
 {
@@ -26,32 +51,25 @@ static void check_refusal(int rc, const struct sdc_error *err)
                "refused without a reason");
 }
 
-// One option of each kind.
 static void parse_table(int argc, char **argv)
 {
-    uint64_t number = 0, size = 0;
-    bool flag = false, answer = false, good = false;
-    const char *text = NULL;
-    const char *others[OTHERS] = {0};
+    struct values values = {0};
+    const char *others[OTHERS] = {0}, *glanced[OTHERS] = {0};
     struct sdc_error err = {0};
-    const struct sdc_option options[] = {
-        {"queues", SDC_OPTION_NUMBER, &number, 1, 1024, "--queues=4", NULL},
-        {"size-max", SDC_OPTION_SIZE, &size, 512, UINT32_MAX, "--size-max=64k", NULL},
-        {"read-only", SDC_OPTION_FLAG, &flag, 0, 0, "--read-only", NULL},
-        {"write-cache", SDC_OPTION_BOOL, &answer, 0, 0, "--write-cache=off", NULL},
-        {"serial", SDC_OPTION_TEXT, &text, 0, 0, "--serial=DISK1", NULL},
-        {"call", SDC_OPTION_CALL, &good, 0, 0, "--call=good", take_text},
-    };
+    const struct sdc_option_group groups[] = {{&others_table, NULL, "they are somebody else's"}, {&table, &values, NULL}};
 
-    int count = sdc_options_parse(options, sizeof options / sizeof options[0], argc, argv, others, OTHERS, &err);
+    int first = sdc_options_glance(groups, 2, argc, argv, glanced, OTHERS);
+    fuzz_check(first >= 0 && first <= OTHERS, "a glance finds more arguments than there is room for");
+    values = (struct values){0};
+    int count = sdc_options_parse(groups, 2, argc, argv, others, OTHERS, &err);
     if (count < 0) {
         check_refusal(count, &err);
         return;
     }
-    fuzz_check(count <= OTHERS, "more arguments than there is room for");
+    fuzz_check(count == first, "a glance finds other arguments");
     for (int i = 0; i < count; i++)
         fuzz_check(others[i] != NULL, "an argument is missing");
-    fuzz_check(number <= 1024 && (size == 0 || (size >= 512 && size <= UINT32_MAX)), "a number out of range is taken");
+    fuzz_check(values.number <= 1024 && (values.size == 0 || values.size >= 512), "a number out of range is taken");
 }
 
 static void parse_bench(int argc, char **argv)

@@ -303,13 +303,15 @@ static bool has_ended(void *context)
 static void open_session(struct course *course)
 {
     static const struct sdc_vhu_options options = {.name = "fuzz.sock"};
-    static const struct sdc_card_options card_options = {.queues = QUEUES, .queue_size = ENTRIES, .packed = true};
+    static const struct sdc_card_backend backend = {.name = "ram:256k"};
+    static const struct sdc_card_options card_options = {
+        .queues = QUEUES, .queue_size = ENTRIES, .packed = true, .backends = &backend, .backends_count = 1};
     struct sdc_loop *loop = fuzz_loop();
     struct sdc_error err;
     void *memory;
     int ends[2], channel[2];
 
-    if (sdc_card_new("virtio-blk", "ram:256k", &card_options, SDC_CARD_VHOST, &loop, 1, &course->card, &err) < 0)
+    if (sdc_card_new("virtio-blk", &card_options, SDC_CARD_VHOST, &loop, 1, &course->card, &err) < 0)
         sdc_bug(err.text);
     fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
     fuzz_check(sdc_socket_pair(channel) == 0, "no socket pair");

@@ -2,6 +2,8 @@
 // Filling a struct sdc_error.
 #include <sidecard/error.h>
 
+#include "base/log.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -15,5 +17,6 @@ int sdc_error_set(struct sdc_error *err, int code, enum sdc_fault fault, const c
     va_start(arguments, format);
     vsnprintf(err->text, sizeof err->text, format, arguments);
     va_end(arguments);
+    sdc_log_disarm(err->text); // names of files and keys may have anything in them
     return code;
 }

@@ -31,6 +31,7 @@
 
 // the process
 #define SDC_LIMIT_THREADS 64
+#define SDC_LIMIT_CARDS 65536
 #define SDC_LIMIT_LOCK_SECONDS 30 // a starting disk waits that long for its predecessor's lock
 
 // the keeper

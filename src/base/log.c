@@ -24,7 +24,7 @@ static bool wanted(enum sdc_log_level level)
 }
 
 // A peer's strings may be part of a line: they must not begin a new one or drive a terminal.
-static void disarm(char *line)
+void sdc_log_disarm(char *line)
 {
     for (; *line; line++)
         if ((unsigned char)*line < 0x20 || *line == 0x7f)
@@ -33,7 +33,7 @@ static void disarm(char *line)
 
 static void write_line(enum sdc_log_level level, char *line)
 {
-    disarm(line);
+    sdc_log_disarm(line);
     sink.write(level, line);
 }
 

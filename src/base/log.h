@@ -34,5 +34,8 @@ void sdc_log_limited(struct sdc_log_kind *kind, enum sdc_log_level level, const 
         sdc_log_limited(&kind_, SDC_LOG_WARNING, __VA_ARGS__);       \
     } while (0)
 
+// Takes out of a line what would break it or drive a terminal.
+void sdc_log_disarm(char *line);
+
 // A state that no peer and no user can bring about: says so and aborts.
 _Noreturn void sdc_bug(const char *reason);

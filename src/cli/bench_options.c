@@ -66,9 +66,9 @@ static const struct {
     {"randrw", true, true, true},
 };
 
-static int parse_rw(const struct sdc_option *option, const char *text, struct sdc_error *err)
+static int parse_rw(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
 {
-    struct sdc_bench_options *options = option->value;
+    struct sdc_bench_options *options = value;
     const char *names[SDC_COUNT(patterns) + 1] = {0};
     for (size_t i = 0; i < SDC_COUNT(patterns); i++) {
         names[i] = patterns[i].name;
@@ -82,75 +82,55 @@ static int parse_rw(const struct sdc_option *option, const char *text, struct sd
     }
     const char *near = sdc_nearest(text, names);
     if (near)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: no such pattern; did you mean --%s=%s?",
-                             option->name, text, option->name, near);
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                         "--%s=%s: must be read, write, randread, randwrite, rw or randrw", option->name,
-                         text);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "no such pattern; did you mean --%s=%s?", option->name, near);
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "must be read, write, randread, randwrite, rw or randrw");
 }
 
-// Which of these words it is.
-static int pick(const struct sdc_option *option, const char *text, const char *const *names, size_t count, size_t *which,
-                struct sdc_error *err)
-{
-    char all[80] = "";
-    for (size_t i = 0, at = 0; i < count; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *which = i;
-            return 0;
-        }
-        at += (size_t)snprintf(all + at, sizeof all - at, "%s%s", i == 0 ? "" : i + 1 < count ? ", " : " or ", names[i]);
-    }
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%s: must be %s", option->name, text, all);
-}
-
-static int parse_memory(const struct sdc_option *option, const char *text, struct sdc_error *err)
+static int parse_memory(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
 {
     static const char *const names[] = {"shared", "private"};
-    size_t which = 0;
-    int ret = pick(option, text, names, SDC_COUNT(names), &which, err);
-    if (ret == 0)
-        *(bool *)option->value = which == 1;
-    return ret;
+    int which = sdc_option_pick(text, names, SDC_COUNT(names), err);
+    (void)option;
+    if (which >= 0)
+        *(bool *)value = which == 1;
+    return which < 0 ? which : 0;
 }
 
-static int parse_notify(const struct sdc_option *option, const char *text, struct sdc_error *err)
+static int parse_notify(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
 {
     const char *names[SDC_DRIVER_NOTIFY_MAPPED + 1];
-    size_t which = 0;
+    (void)option;
     for (size_t i = 0; i < SDC_COUNT(names); i++)
         names[i] = sdc_driver_notify_name((enum sdc_driver_notify)i);
-    int ret = pick(option, text, names, SDC_COUNT(names), &which, err);
-    if (ret == 0)
-        *(enum sdc_driver_notify *)option->value = (enum sdc_driver_notify)which;
-    return ret;
+    int which = sdc_option_pick(text, names, SDC_COUNT(names), err);
+    if (which >= 0)
+        *(enum sdc_driver_notify *)value = (enum sdc_driver_notify)which;
+    return which < 0 ? which : 0;
 }
 
-static int parse_eta(const struct sdc_option *option, const char *text, struct sdc_error *err)
+static int parse_eta(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
 {
     static const char *const names[] = {"auto", "never"};
-    size_t which = 0;
-    int ret = pick(option, text, names, SDC_COUNT(names), &which, err);
-    if (ret == 0)
-        *(bool *)option->value = which == 1;
-    return ret;
+    int which = sdc_option_pick(text, names, SDC_COUNT(names), err);
+    (void)option;
+    if (which >= 0)
+        *(bool *)value = which == 1;
+    return which < 0 ? which : 0;
 }
 
 // Seconds: a number, with fio's "s" or "m" behind it or not.
-static int parse_seconds(const struct sdc_option *option, const char *text, struct sdc_error *err)
+static int parse_seconds(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
 {
     char digits[24];
     size_t length = strlen(text);
     uint64_t unit = 1;
     if (length > 1 && (text[length - 1] == 's' || text[length - 1] == 'm'))
         unit = text[--length] == 's' ? 1 : 60;
+    uint64_t seconds;
     int size = snprintf(digits, sizeof digits, "%.*s", (int)sdc_min(length, INT32_MAX), text);
-    if (size >= (int)sizeof digits ||
-        sdc_parse_number(digits, option->min, option->max / unit, option->value) < 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "--%s=%s: must be %" PRIu64 " to %" PRIu64 " seconds; type for example %s",
-                             option->name, text, option->min, option->max, option->example);
-    *(uint64_t *)option->value *= unit;
+    if (size >= (int)sizeof digits || sdc_parse_number(digits, option->min, option->max / unit, &seconds) < 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "must be %" PRIu64 " to %" PRIu64 " seconds", option->min, option->max);
+    *(uint64_t *)value = seconds * unit;
     return 0;
 }
 
@@ -166,9 +146,51 @@ static void rewrite_underscores(int argc, char **argv)
     }
 }
 
+// --- the table ---
+
+#define YEAR_S (366 * 24 * 3600)
+#define AT(member) SDC_OPTION_AT(struct sdc_bench_options, member)
+
+static const struct sdc_option rows[] = {
+    {"rw", SDC_OPTION_CALL, 0, 0, 0, 0, "randread", parse_rw},
+    {"readwrite", SDC_OPTION_CALL, 0, 0, 0, 0, "randread", parse_rw},
+    {"rwmixread", SDC_OPTION_NUMBER, AT(rwmixread), 0, 100, "70", NULL},
+    {"bs", SDC_OPTION_SIZE, AT(block_size), 512, 64 << 20, "4k", NULL},
+    {"blocksize", SDC_OPTION_SIZE, AT(block_size), 512, 64 << 20, "4k", NULL},
+    {"iodepth", SDC_OPTION_NUMBER, AT(iodepth), 1, SDC_LIMIT_QUEUE_SIZE, "32", NULL},
+    {"numjobs", SDC_OPTION_NUMBER, AT(numjobs), 1, SDC_LIMIT_QUEUES, "4", NULL},
+    {"size", SDC_OPTION_SIZE, AT(size), 512, INT64_MAX, "1G", NULL},
+    {"offset", SDC_OPTION_SIZE, AT(offset), 0, INT64_MAX, "1M", NULL},
+    {"runtime", SDC_OPTION_CALL, AT(runtime_s), 1, YEAR_S, "10", parse_seconds},
+    {"time-based", SDC_OPTION_FLAG, AT(time_based), 0, 0, NULL, NULL},
+    {"ramp-time", SDC_OPTION_CALL, AT(ramp_s), 0, YEAR_S, "2", parse_seconds},
+    {"number-ios", SDC_OPTION_NUMBER, AT(number_ios), 1, INT64_MAX, "1000", NULL},
+    {"count", SDC_OPTION_NUMBER, AT(number_ios), 1, INT64_MAX, "1000", NULL},
+    {"randseed", SDC_OPTION_NUMBER, AT(seed), 0, INT64_MAX, "7", NULL},
+    {"timeout", SDC_OPTION_CALL, AT(timeout_s), 1, YEAR_S, "30", parse_seconds},
+    {"reconnect-ms", SDC_OPTION_NUMBER, AT(reconnect_ms), 0, 3600 * 1000, "5000", NULL},
+    {"queue-size", SDC_OPTION_NUMBER, AT(queue_size), 1, SDC_LIMIT_QUEUE_SIZE, "256", NULL},
+    {"verify", SDC_OPTION_FLAG, AT(verify), 0, 0, NULL, NULL},
+    {"readonly", SDC_OPTION_FLAG, AT(readonly), 0, 0, NULL, NULL},
+    {"json", SDC_OPTION_FLAG, AT(json), 0, 0, NULL, NULL},
+    {"poll", SDC_OPTION_FLAG, AT(poll), 0, 0, NULL, NULL},
+    {"interrupt", SDC_OPTION_FLAG, AT(interrupt), 0, 0, NULL, NULL},
+    {"packed", SDC_OPTION_BOOL, AT(packed), 0, 0, "off", NULL},
+    {"in-order", SDC_OPTION_BOOL, AT(in_order), 0, 0, "on", NULL},
+    {"event-idx", SDC_OPTION_BOOL, AT(event_idx), 0, 0, "off", NULL},
+    {"indirect", SDC_OPTION_BOOL, AT(indirect), 0, 0, "off", NULL},
+    {"notify", SDC_OPTION_CALL, AT(notify), 0, 0, "message", parse_notify},
+    {"memory", SDC_OPTION_CALL, AT(private_memory), 0, 0, "private", parse_memory},
+    {"twin-socket", SDC_OPTION_BOOL, AT(twin_socket), 0, 0, "on", NULL},
+    {"eta", SDC_OPTION_CALL, AT(quiet), 0, 0, "never", parse_eta},
+    {"help", SDC_OPTION_FLAG, AT(help), 0, 0, NULL, NULL},
+};
+
+static const struct sdc_options table = {rows, SDC_COUNT(rows)};
+
 // --- checks that a table cannot make ---
 
-static int check(const struct sdc_bench_options *options, bool interrupt, struct sdc_error *err)
+static int check(const struct sdc_bench_options *options, struct sdc_error *err)
 {
     if (options->block_size % 512 != 0)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
@@ -185,7 +207,7 @@ static int check(const struct sdc_bench_options *options, bool interrupt, struct
     if (options->readonly && options->writes)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--rw=%s writes, and --readonly was given",
                              options->rw);
-    if (options->poll && interrupt)
+    if (options->poll && options->interrupt)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--poll and --interrupt exclude each other; give one of them");
     if (options->queue_size != 0 && !options->packed && !sdc_is_power_of_two(options->queue_size))
@@ -245,51 +267,15 @@ int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *opt
         .event_idx = true,
         .indirect = true,
     };
-    bool interrupt = false, time_based = false;
-    const uint64_t year = 366 * 24 * 3600;
-    const struct sdc_option table[] = {
-        {"rw", SDC_OPTION_CALL, options, 0, 0, "--rw=randread", parse_rw},
-        {"readwrite", SDC_OPTION_CALL, options, 0, 0, "--readwrite=randread", parse_rw},
-        {"rwmixread", SDC_OPTION_NUMBER, &options->rwmixread, 0, 100, "--rwmixread=70", NULL},
-        {"bs", SDC_OPTION_SIZE, &options->block_size, 512, 64 << 20, "--bs=4k", NULL},
-        {"blocksize", SDC_OPTION_SIZE, &options->block_size, 512, 64 << 20, "--blocksize=4k", NULL},
-        {"iodepth", SDC_OPTION_NUMBER, &options->iodepth, 1, SDC_LIMIT_QUEUE_SIZE, "--iodepth=32", NULL},
-        {"numjobs", SDC_OPTION_NUMBER, &options->numjobs, 1, SDC_LIMIT_QUEUES, "--numjobs=4", NULL},
-        {"size", SDC_OPTION_SIZE, &options->size, 512, INT64_MAX, "--size=1G", NULL},
-        {"offset", SDC_OPTION_SIZE, &options->offset, 0, INT64_MAX, "--offset=1M", NULL},
-        {"runtime", SDC_OPTION_CALL, &options->runtime_s, 1, year, "--runtime=10", parse_seconds},
-        {"time-based", SDC_OPTION_FLAG, &time_based, 0, 0, "--time_based", NULL},
-        {"ramp-time", SDC_OPTION_CALL, &options->ramp_s, 0, year, "--ramp_time=2", parse_seconds},
-        {"number-ios", SDC_OPTION_NUMBER, &options->number_ios, 1, INT64_MAX, "--number_ios=1000", NULL},
-        {"count", SDC_OPTION_NUMBER, &options->number_ios, 1, INT64_MAX, "--count=1000", NULL},
-        {"randseed", SDC_OPTION_NUMBER, &options->seed, 0, INT64_MAX, "--randseed=7", NULL},
-        {"timeout", SDC_OPTION_CALL, &options->timeout_s, 1, year, "--timeout=30", parse_seconds},
-        {"reconnect-ms", SDC_OPTION_NUMBER, &options->reconnect_ms, 0, 3600 * 1000, "--reconnect-ms=5000", NULL},
-        {"queue-size", SDC_OPTION_NUMBER, &options->queue_size, 1, SDC_LIMIT_QUEUE_SIZE, "--queue-size=256",
-         NULL},
-        {"verify", SDC_OPTION_FLAG, &options->verify, 0, 0, "--verify", NULL},
-        {"readonly", SDC_OPTION_FLAG, &options->readonly, 0, 0, "--readonly", NULL},
-        {"json", SDC_OPTION_FLAG, &options->json, 0, 0, "--json", NULL},
-        {"poll", SDC_OPTION_FLAG, &options->poll, 0, 0, "--poll", NULL},
-        {"interrupt", SDC_OPTION_FLAG, &interrupt, 0, 0, "--interrupt", NULL},
-        {"packed", SDC_OPTION_BOOL, &options->packed, 0, 0, "--packed=off", NULL},
-        {"in-order", SDC_OPTION_BOOL, &options->in_order, 0, 0, "--in-order=on", NULL},
-        {"event-idx", SDC_OPTION_BOOL, &options->event_idx, 0, 0, "--event-idx=off", NULL},
-        {"indirect", SDC_OPTION_BOOL, &options->indirect, 0, 0, "--indirect=off", NULL},
-        {"notify", SDC_OPTION_CALL, &options->notify, 0, 0, "--notify=message", parse_notify},
-        {"memory", SDC_OPTION_CALL, &options->private_memory, 0, 0, "--memory=private", parse_memory},
-        {"twin-socket", SDC_OPTION_BOOL, &options->twin_socket, 0, 0, "--twin-socket=on", NULL},
-        {"eta", SDC_OPTION_CALL, &options->quiet, 0, 0, "--eta=never", parse_eta},
-        {"help", SDC_OPTION_FLAG, &options->help, 0, 0, "--help", NULL},
-    };
+    const struct sdc_option_group group = {&table, options, NULL};
     const char *socket = NULL;
     rewrite_underscores(argc, argv);
-    int ret = sdc_options_parse(table, SDC_COUNT(table), argc, argv, &socket, 1, err);
+    int ret = sdc_options_parse(&group, 1, argc, argv, &socket, 1, err);
     if (ret < 0 || options->help)
         return ret < 0 ? ret : 0;
-    if (time_based && options->runtime_s == 0)
+    if (options->time_based && options->runtime_s == 0)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--time_based needs --runtime; type for example --runtime=10");
     ret = check_socket(options, socket, err);
-    return ret < 0 ? ret : check(options, interrupt, err);
+    return ret < 0 ? ret : check(options, err);
 }

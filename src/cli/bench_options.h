@@ -33,6 +33,8 @@ struct sdc_bench_options {
     bool readonly;
     bool json;
     bool poll;
+    bool interrupt;  // was typed; excludes poll
+    bool time_based; // was typed; needs runtime_s
     bool quiet; // no live line
     bool packed;
     bool in_order;

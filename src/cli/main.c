@@ -13,7 +13,7 @@ struct command {
 };
 
 static const struct command commands[] = {
-    {"serve", "serve a card at a socket", sdc_command_serve},
+    {"serve", "serve a card at a socket, or many", sdc_command_serve},
     {"bench", "measure or verify a served disk", sdc_command_bench},
 };
 

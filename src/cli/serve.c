@@ -1,25 +1,23 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // sidecard serve SOCKET DEVICE BACKEND [--option=value ...]
+// sidecard serve --config=FILE [--option=value ...]
 #include "base/check.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "control/config.h"
 #include "control/server.h"
 #include "os/clock.h"
 #include "os/fd.h"
 #include "os/ready.h"
 
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 static const char usage[] =
     "usage: sidecard serve SOCKET DEVICE BACKEND [--option=value ...]\n"
+    "       sidecard serve --config=FILE [--option=value ...]\n"
     "\n"
     "  SOCKET   PATH or vfio-user:PATH, a Unix socket to make, or vhost-user:PATH; fd:N, vfio-user:fd:N or\n"
     "           vhost-user:fd:N, a listening one that was passed in\n"
@@ -44,11 +42,13 @@ static const char usage[] =
     "  --socket-mode=MODE    permissions of the socket, octal\n"
     "  --socket-owner=USER[:GROUP]\n"
     "  --loop=io_uring|epoll what to wait by (io_uring, or epoll where that is not permitted)\n"
+    "  --config=FILE         cards from a JSON file; of the options, only those of the process go with it: --threads,\n"
+    "                        --loop, --log-level, --ready-fd, --keeper-fd\n"
     "  --keeper-fd=N         a socket to the keeper, which holds what another process needs to go on\n"
-    "  --ready-fd=N          write READY to this fd when the socket is there\n"
+    "  --ready-fd=N          write READY to this fd when the sockets are there\n"
     "  --log-level=error|warning|info|debug (warning)\n"
     "\n"
-    "Signals: SIGTERM ends it, SIGHUP makes it look at the backend's size again.\n";
+    "Signals: SIGTERM ends it, SIGHUP makes it look at the backends' sizes again.\n";
 
 // --- the log ---
 
@@ -61,158 +61,168 @@ static void write_line(enum sdc_log_level level, const char *line)
 
 static struct sdc_log_sink sink = {.level = SDC_LOG_WARNING, .write = write_line, .now_ns = sdc_clock_ns};
 
-static int parse_log_level(const struct sdc_option *option, const char *text, struct sdc_error *err)
-{
-    static const char *const names[] = {"error", "warning", "info", "debug"};
+// --- the command line ---
 
-    for (unsigned i = 0; i < SDC_COUNT(names); i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *(enum sdc_log_level *)option->value = i;
-            return 0;
-        }
-    }
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--log-level=%s: must be error, warning, info or debug", text);
-}
+enum { GROUPS_MAX = 16, CARD_WORDS = 3 };
 
-// --- options with a form of their own ---
-
-static int parse_loop(const struct sdc_option *option, const char *text, struct sdc_error *err)
-{
-    static const char *const names[] = {
-        [SDC_LOOP_AUTO] = "auto", [SDC_LOOP_IO_URING] = "io_uring", [SDC_LOOP_EPOLL] = "epoll"};
-
-    for (unsigned i = 0; i < SDC_COUNT(names); i++) {
-        if (strcmp(text, names[i]) == 0) {
-            *(enum sdc_loop_kind *)option->value = i;
-            return 0;
-        }
-    }
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                         "--loop=%s: must be auto, io_uring or epoll; type for example %s", text, option->example);
-}
-
-static int parse_mode(const struct sdc_option *option, const char *text, struct sdc_error *err)
-{
-    char *end;
-    long mode = strtol(text, &end, 8);
-
-    if (*text < '0' || *text > '7' || *end != '\0' || mode > 0777)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "--socket-mode=%s: must be octal permissions; type for example --socket-mode=0660", text);
-    *(int *)option->value = (int)mode;
-    return 0;
-}
-
-static int parse_owner(const struct sdc_option *option, const char *text, struct sdc_error *err)
-{
-    struct sdc_listen_options *listen = option->value;
-    char user[64];
-    size_t length = strcspn(text, ":");
-    const char *group = text[length] == ':' ? text + length + 1 : NULL;
-    char *end;
-
-    if (*text == '\0' || strcmp(text, ":") == 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--socket-owner=%s: nobody is named; type for example %s", text,
-                             option->example);
-    snprintf(user, sizeof user, "%.*s", (int)length, text);
-    if (length > 0) {
-        struct passwd *entry = getpwnam(user);
-        unsigned long id = strtoul(user, &end, 10);
-        if (!entry && (*end != '\0' || id >= UINT32_MAX))
-            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--socket-owner=%s: there is no user '%s'", text, user);
-        listen->owner = entry ? entry->pw_uid : (uid_t)id;
-    }
-    if (group) {
-        struct group *entry = getgrnam(group);
-        unsigned long id = strtoul(group, &end, 10);
-        if (!entry && (*group == '\0' || *end != '\0' || id >= UINT32_MAX))
-            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--socket-owner=%s: there is no group '%s'", text, group);
-        listen->group = entry ? entry->gr_gid : (gid_t)id;
-    }
-    return 0;
-}
-
-struct numbers {
-    uint64_t queues, queue_size, threads, block_size, seg_max, size_max, ready_fd, keeper_fd;
-    enum sdc_loop_kind loop;
+// What only a command line can say: files don't know the process's fds.
+struct command {
+    const char *config;
+    int32_t ready_fd; // -1: none
+    int32_t keeper_fd;
+    bool help;
 };
 
-// Checks what a table of ranges cannot say.
-static int check(const struct numbers *numbers, struct sdc_error *err)
+#define COMMAND(member) SDC_OPTION_AT(struct command, member)
+
+static const struct sdc_option command_rows[] = {
+    {"config", SDC_OPTION_TEXT, COMMAND(config), 0, 0, "vm0.json", NULL},
+    {"ready-fd", SDC_OPTION_NUMBER, COMMAND(ready_fd), 0, INT32_MAX, "3", NULL},
+    {"keeper-fd", SDC_OPTION_NUMBER, COMMAND(keeper_fd), 0, INT32_MAX, "4", NULL},
+    {"help", SDC_OPTION_FLAG, COMMAND(help), 0, 0, NULL, NULL},
+};
+static const struct sdc_options command_options = {command_rows, SDC_COUNT(command_rows)};
+
+// All that was asked for: either one card, from the command line, or those of a file.
+struct order {
+    struct command command;
+    struct sdc_process_options process;
+    struct sdc_card_backend backend;
+    struct sdc_serve_options card;
+    struct sdc_config config;
+    const struct sdc_serve_options *cards;
+    unsigned cards_count;
+};
+
+// device: whose options may be given, NULL for those of no card.
+static unsigned make_groups(struct order *order, const char *device, struct sdc_option_group groups[GROUPS_MAX])
 {
-    if (numbers->queue_size && !sdc_is_power_of_two(numbers->queue_size))
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--queue-size=%u: must be a power of two; type for example --queue-size=256",
-                             (unsigned)numbers->queue_size);
-    if (numbers->block_size != 0 && numbers->block_size != 512 && numbers->block_size != 4096)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--block-size=%u: must be 512 or 4096", (unsigned)numbers->block_size);
-    if (numbers->ready_fd != UINT64_MAX && !sdc_fd_is_open((int)numbers->ready_fd))
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--ready-fd=%d: no such fd is open", (int)numbers->ready_fd);
-    if (numbers->keeper_fd != UINT64_MAX && !sdc_fd_is_open((int)numbers->keeper_fd))
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--keeper-fd=%d: no such fd is open", (int)numbers->keeper_fd);
+    static const char of_file[] = "with --config, cards and their options are written in the file";
+    unsigned count = 0;
+
+    groups[count++] = (struct sdc_option_group){&command_options, &order->command, NULL};
+    groups[count++] = (struct sdc_option_group){&sdc_process_options, &order->process, NULL};
+    groups[count++] = (struct sdc_option_group){&sdc_serve_options, device ? &order->card : NULL, of_file};
+    groups[count++] = (struct sdc_option_group){&sdc_backend_options, device ? &order->backend : NULL, of_file};
+    unsigned first = count;
+    count += sdc_device_options(device ? device : "", device ? &order->card.card : NULL, groups + count, GROUPS_MAX - count);
+    for (unsigned i = first; i < count && !device; i++)
+        groups[i].why = of_file;
+    return count;
+}
+
+static int check_fd(const char *name, int fd, struct sdc_error *err)
+{
+    if (fd < 0 || sdc_fd_is_open(fd))
+        return 0;
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s=%d: no such fd is open", name, fd);
+}
+
+// The file's words count where the command line says nothing.
+static int parse_with_file(struct order *order, int argc, char **argv, struct sdc_error *err)
+{
+    struct sdc_option_group groups[GROUPS_MAX];
+    unsigned count = make_groups(order, NULL, groups);
+    struct sdc_process_options ignored = order->process;
+    const char *words[CARD_WORDS] = {0};
+
+    groups[1].values = &ignored;
+    int rc = sdc_options_parse(groups, count, argc, argv, words, CARD_WORDS, err);
+    if (rc > 0)
+        rc = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "'%s': with --config, sockets, devices and backends are written in the file",
+                           words[0]);
+    if (rc == 0)
+        rc = sdc_config_read(order->command.config, &order->config, err);
+    if (rc < 0)
+        return rc;
+    order->process = order->config.process;
+    groups[1].values = &order->process;
+    order->cards = order->config.cards;
+    order->cards_count = order->config.cards_count;
+    return sdc_options_parse(groups, count, argc, argv, NULL, 0, err);
+}
+
+static int parse_one_card(struct order *order, const char *device, int argc, char **argv, struct sdc_error *err)
+{
+    struct sdc_option_group groups[GROUPS_MAX];
+    unsigned groups_count = make_groups(order, device, groups);
+    const char *words[CARD_WORDS] = {0};
+    int count = sdc_options_parse(groups, groups_count, argc, argv, words, CARD_WORDS, err);
+
+    if (count < 0)
+        return count;
+    if (count < CARD_WORDS)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "no %s; type for example: sidecard serve vm0.sock virtio-blk disk.img",
+                             count == 0 ? "SOCKET" : count == 1 ? "DEVICE" : "BACKEND");
+    order->card.socket = words[0];
+    order->card.device = words[1];
+    order->backend.name = words[2];
+    order->card.card.backends = &order->backend;
+    order->card.card.backends_count = 1;
+    order->cards = &order->card;
+    order->cards_count = 1;
     return 0;
 }
 
-static int parse(int argc, char **argv, struct sdc_serve_options *serve, struct numbers *numbers, bool *help,
-                 struct sdc_error *err)
+static int parse(struct order *order, int argc, char **argv, struct sdc_error *err)
 {
-    const struct sdc_option options[] = {
-        {"queues", SDC_OPTION_NUMBER, &numbers->queues, 1, SDC_LIMIT_QUEUES, "--queues=4", NULL},
-        {"queue-size", SDC_OPTION_NUMBER, &numbers->queue_size, 1, SDC_LIMIT_QUEUE_SIZE, "--queue-size=256", NULL},
-        {"threads", SDC_OPTION_NUMBER, &numbers->threads, 1, SDC_LIMIT_THREADS, "--threads=2", NULL},
-        {"read-only", SDC_OPTION_FLAG, &serve->card.block.read_only, 0, 0, "--read-only", NULL},
-        {"block-size", SDC_OPTION_SIZE, &numbers->block_size, 512, 4096, "--block-size=4096", NULL},
-        {"write-cache", SDC_OPTION_BOOL, &serve->card.write_cache, 0, 0, "--write-cache=off", NULL},
-        {"packed", SDC_OPTION_BOOL, &serve->card.packed, 0, 0, "--packed=off", NULL},
-        {"in-order", SDC_OPTION_BOOL, &serve->card.in_order, 0, 0, "--in-order=on", NULL},
-        {"serial", SDC_OPTION_TEXT, &serve->card.serial, 0, 0, "--serial=DISK1", NULL},
-        {"seg-max", SDC_OPTION_NUMBER, &numbers->seg_max, 1, SDC_LIMIT_QUEUE_SIZE, "--seg-max=126", NULL},
-        {"size-max", SDC_OPTION_SIZE, &numbers->size_max, 512, UINT32_MAX, "--size-max=64k", NULL},
-        {"direct", SDC_OPTION_FLAG, &serve->card.block.direct, 0, 0, "--direct", NULL},
-        {"raw", SDC_OPTION_FLAG, &serve->card.block.raw, 0, 0, "--raw", NULL},
-        {"allow-file-memory", SDC_OPTION_FLAG, &serve->allow_file_memory, 0, 0, "--allow-file-memory", NULL},
-        {"connect", SDC_OPTION_FLAG, &serve->connect, 0, 0, "--connect", NULL},
-        {"socket-mode", SDC_OPTION_CALL, &serve->listen.mode, 0, 0, "--socket-mode=0660", parse_mode},
-        {"socket-owner", SDC_OPTION_CALL, &serve->listen, 0, 0, "--socket-owner=libvirt-qemu:kvm", parse_owner},
-        {"loop", SDC_OPTION_CALL, &numbers->loop, 0, 0, "--loop=epoll", parse_loop},
-        {"ready-fd", SDC_OPTION_NUMBER, &numbers->ready_fd, 0, INT32_MAX, "--ready-fd=3", NULL},
-        {"keeper-fd", SDC_OPTION_NUMBER, &numbers->keeper_fd, 0, INT32_MAX, "--keeper-fd=4", NULL},
-        {"log-level", SDC_OPTION_CALL, &sink.level, 0, 0, "--log-level=info", parse_log_level},
-        {"help", SDC_OPTION_FLAG, help, 0, 0, "--help", NULL},
-    };
-    const char *others[3] = {0};
+    struct sdc_option_group groups[GROUPS_MAX];
+    const char *words[CARD_WORDS] = {0};
+    struct order glance = *order;
 
-    int count = sdc_options_parse(options, SDC_COUNT(options), argc, argv, others, 3, err);
-    if (count < 0 || *help)
-        return count < 0 ? count : 0;
-    if (count < 3)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "no %s; type for example: sidecard serve vm0.sock virtio-blk disk.img",
-                             count == 0 ? "SOCKET" : count == 1 ? "DEVICE" : "BACKEND");
-    serve->socket = others[0];
-    serve->device = others[1];
-    serve->backend = others[2];
-    serve->card.queues = (uint16_t)numbers->queues;
-    serve->card.queue_size = (uint16_t)numbers->queue_size;
-    serve->card.seg_max = (uint32_t)numbers->seg_max;
-    serve->card.size_max = (uint32_t)numbers->size_max;
-    serve->card.block.block_size = (uint32_t)numbers->block_size;
-    return check(numbers, err);
+    int count = sdc_options_glance(groups, make_groups(&glance, "", groups), argc, argv, words, CARD_WORDS);
+    order->command.help = glance.command.help;
+    if (glance.command.help)
+        return 0;
+    int rc = glance.command.config ? parse_with_file(order, argc, argv, err)
+                                   : parse_one_card(order, count > 1 ? words[1] : "", argc, argv, err);
+    if (rc == 0)
+        rc = check_fd("ready-fd", order->command.ready_fd, err);
+    return rc == 0 ? check_fd("keeper-fd", order->command.keeper_fd, err) : rc;
 }
 
-static int serve_until_end(const struct sdc_serve_options *serve, const struct numbers *numbers, struct sdc_error *err)
+// --- serving ---
+
+// Says which card of a file it was.
+static int add_card(struct sdc_server *server, const struct order *order, unsigned index, struct sdc_error *err)
+{
+    struct sdc_error why = {0};
+    int rc = sdc_server_add(server, &order->cards[index], &why);
+
+    if (rc == 0 || !order->command.config)
+        *err = why;
+    else
+        sdc_error_set(err, why.code, why.fault, "%s: cards[%u]: %s", order->command.config, index, why.text);
+    return rc;
+}
+
+static int add_cards(struct sdc_server *server, const struct order *order, struct sdc_error *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < order->cards_count && rc == 0; i++)
+        rc = add_card(server, order, i, err);
+    for (unsigned i = 0; i < order->cards_count && rc == 0; i++) {
+        const struct sdc_serve_options *card = &order->cards[i];
+        sdc_log(SDC_LOG_INFO, "%s on %s at %s", card->device, card->card.backends->name, card->socket);
+    }
+    return rc;
+}
+
+static int serve_until_end(struct order *order, struct sdc_error *err)
 {
     struct sdc_server *server = NULL;
-    int rc = sdc_server_new((unsigned)numbers->threads, numbers->loop, &server, err);
+    int rc = sdc_server_new(order->process.threads, order->process.loop, &server, err);
 
-    if (rc == 0 && numbers->keeper_fd != UINT64_MAX)
-        rc = sdc_server_keep(server, (int)numbers->keeper_fd, err);
+    if (rc == 0 && order->command.keeper_fd >= 0)
+        rc = sdc_server_keep(server, order->command.keeper_fd, err);
     if (rc == 0)
-        rc = sdc_server_add(server, serve, err);
-    if (rc == 0 && numbers->ready_fd != UINT64_MAX)
-        rc = sdc_ready_fd((int)numbers->ready_fd, err);
+        rc = add_cards(server, order, err);
+    sdc_config_free(&order->config);
+    if (rc == 0 && order->command.ready_fd >= 0)
+        rc = sdc_ready_fd(order->command.ready_fd, err);
     if (rc == 0) {
         sdc_ready_notify();
-        sdc_log(SDC_LOG_INFO, "%s on %s at %s", serve->device, serve->backend, serve->socket);
         rc = sdc_server_run(server, err);
         if (rc == 0 && sdc_server_left(server))
             _exit(0); // another process goes on with the card: to free it here would be to end it
@@ -223,21 +233,21 @@ static int serve_until_end(const struct sdc_serve_options *serve, const struct n
 
 int sdc_command_serve(int argc, char **argv)
 {
-    struct sdc_serve_options serve = {
-        .card = {.write_cache = true, .packed = true},
-        .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
-    };
-    struct numbers numbers = {.threads = 1, .ready_fd = UINT64_MAX, .keeper_fd = UINT64_MAX};
+    struct order order = {.command = {.ready_fd = -1, .keeper_fd = -1}};
     struct sdc_error err = {0};
-    bool help = false;
 
-    int rc = parse(argc, argv, &serve, &numbers, &help, &err);
-    if (help) {
+    sdc_process_options_init(&order.process);
+    sdc_serve_options_init(&order.card);
+    int rc = parse(&order, argc, argv, &err);
+    if (order.command.help) {
         fputs(usage, stdout);
         return 0;
     }
+    sink.level = order.process.log_level;
     sdc_log_to(&sink);
     if (rc == 0)
-        rc = serve_until_end(&serve, &numbers, &err);
+        rc = serve_until_end(&order, &err);
+    else
+        sdc_config_free(&order.config);
     return rc < 0 ? sdc_command_failed(&err) : 0;
 }

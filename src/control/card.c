@@ -2,6 +2,7 @@
 #include "control/card.h"
 
 #include "base/check.h"
+#include "base/limits.h"
 #include "base/parse.h"
 #include "device/virtio_blk/virtio_blk.h"
 #include "transport/virtio_pci/virtio_pci.h"
@@ -40,9 +41,25 @@ static void refresh_virtio_blk(struct sdc_card *card)
     sdc_virtio_blk_refresh(card->device);
 }
 
-static int make_virtio_blk(struct sdc_card *card, const char *backend, const struct sdc_card_options *options,
-                           struct sdc_loop *const *loops, unsigned loops_count, struct sdc_error *err)
+#define CARD(member) SDC_OPTION_AT(struct sdc_card_options, member)
+
+static const struct sdc_option virtio_blk_rows[] = {
+    {"queues", SDC_OPTION_NUMBER, CARD(queues), 1, SDC_LIMIT_QUEUES, "4", NULL},
+    {"queue-size", SDC_OPTION_POWER_OF_TWO, CARD(queue_size), 1, SDC_LIMIT_QUEUE_SIZE, "256", NULL},
+    {"write-cache", SDC_OPTION_BOOL, CARD(write_cache), 0, 0, "off", NULL},
+    {"packed", SDC_OPTION_BOOL, CARD(packed), 0, 0, "off", NULL},
+    {"in-order", SDC_OPTION_BOOL, CARD(in_order), 0, 0, "on", NULL},
+    {"serial", SDC_OPTION_TEXT, CARD(serial), 0, SDC_VIRTIO_BLK_ID_BYTES, "DISK1", NULL},
+    {"seg-max", SDC_OPTION_NUMBER, CARD(seg_max), 1, SDC_LIMIT_QUEUE_SIZE, "126", NULL},
+    {"size-max", SDC_OPTION_SIZE, CARD(size_max), 512, UINT32_MAX, "64k", NULL},
+};
+
+static const struct sdc_options virtio_blk_options = {virtio_blk_rows, SDC_COUNT(virtio_blk_rows)};
+
+static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options *options, struct sdc_loop *const *loops,
+                           unsigned loops_count, struct sdc_error *err)
 {
+    const struct sdc_card_backend *backend = &options->backends[0];
     struct sdc_virtio_blk_options blk = {
         .queues = options->queues ? options->queues : 1,
         // Over vhost-user the VMM says how long its queues are: QEMU makes them up to 1024 entries long.
@@ -54,15 +71,12 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
     struct sdc_virtio_device *device;
     struct sdc_block *block;
 
-    if (options->serial && strlen(options->serial) > SDC_VIRTIO_BLK_ID_BYTES)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--serial=%s has %zu characters; virtio-blk takes at most %d",
-                             options->serial, strlen(options->serial), SDC_VIRTIO_BLK_ID_BYTES);
     if (options->serial)
-        memcpy(blk.serial, options->serial, strlen(options->serial) + 1);
+        snprintf(blk.serial, sizeof blk.serial, "%s", options->serial);
     else
-        name_serial(blk.serial, backend);
+        name_serial(blk.serial, backend->name);
 
-    int rc = sdc_block_open(backend, &options->block, &block, err);
+    int rc = sdc_block_open(backend->name, &backend->options, &block, err);
     if (rc < 0)
         return rc;
     rc = sdc_virtio_blk_new(block, &blk, &device, err);
@@ -71,7 +85,7 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
         return rc;
     }
     snprintf(card->identity, sizeof card->identity, "virtio-blk, queues %u of %u entries, serial %s%s%s%s%s", blk.queues, blk.queue_size,
-             blk.serial, options->block.read_only ? ", read-only" : "", options->write_cache ? "" : ", without a write cache",
+             blk.serial, backend->options.read_only ? ", read-only" : "", options->write_cache ? "" : ", without a write cache",
              options->packed ? "" : ", without packed rings", options->in_order ? ", in order" : "");
     device->withheld = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) | (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER);
     card->device = device;
@@ -81,14 +95,8 @@ static int make_virtio_blk(struct sdc_card *card, const char *backend, const str
 
 // --- the registry ---
 
-struct device_type {
-    const char *name;
-    int (*make)(struct sdc_card *card, const char *backend, const struct sdc_card_options *options,
-                struct sdc_loop *const *loops, unsigned loops_count, struct sdc_error *err);
-};
-
-static const struct device_type types[] = {
-    {"virtio-blk", make_virtio_blk},
+static const struct sdc_card_type types[] = {
+    {"virtio-blk", &virtio_blk_options, "it is an option of virtio-blk", 1, make_virtio_blk},
 };
 
 const char *const *sdc_card_names(void)
@@ -109,24 +117,35 @@ static int unknown(const char *device, struct sdc_error *err)
     return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "unknown device '%s'; there is: virtio-blk", device);
 }
 
-int sdc_card_new(const char *device, const char *backend, const struct sdc_card_options *options, enum sdc_card_shape shape,
-                 struct sdc_loop *const *loops, unsigned loops_count, struct sdc_card **out, struct sdc_error *err)
+const struct sdc_card_type *sdc_card_type(const char *device)
 {
     for (size_t i = 0; i < SDC_COUNT(types); i++) {
-        if (strcmp(device, types[i].name) != 0)
-            continue;
-        struct sdc_card *card = calloc(1, sizeof *card);
-        if (!card)
-            return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");
-        card->shape = shape;
-        int rc = types[i].make(card, backend, options, loops, loops_count, err);
-        if (rc < 0)
-            free(card);
-        else
-            *out = card;
-        return rc;
+        if (strcmp(device, types[i].name) == 0)
+            return &types[i];
     }
-    return unknown(device, err);
+    return NULL;
+}
+
+int sdc_card_new(const char *device, const struct sdc_card_options *options, enum sdc_card_shape shape, struct sdc_loop *const *loops,
+                 unsigned loops_count, struct sdc_card **out, struct sdc_error *err)
+{
+    const struct sdc_card_type *type = sdc_card_type(device);
+
+    if (!type)
+        return unknown(device, err);
+    if (options->backends_count > type->backends_max)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: %u backends, the limit is %u", device, options->backends_count,
+                             type->backends_max);
+    struct sdc_card *card = calloc(1, sizeof *card);
+    if (!card)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");
+    card->shape = shape;
+    int rc = type->make(card, options, loops, loops_count, err);
+    if (rc < 0)
+        free(card);
+    else
+        *out = card;
+    return rc;
 }
 
 void sdc_card_free(struct sdc_card *card)

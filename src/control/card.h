@@ -5,8 +5,15 @@
 #include <sidecard/pci.h>
 
 #include "backend/block/block.h"
+#include "base/option.h"
 #include "loop/loop.h"
 #include "transport/vhost_user/vhost_user.h"
+
+// What stands behind a card, or behind one namespace of it.
+struct sdc_card_backend {
+    const char *name; // as on the command line
+    struct sdc_block_open_options options;
+};
 
 // What the user can say about a card. Zero means the default where the comment names one.
 struct sdc_card_options {
@@ -18,7 +25,8 @@ struct sdc_card_options {
     bool packed;        // packed rings are offered beside split ones
     bool in_order;      // the driver is offered to get requests back in the order in which it made them
     const char *serial; // default: made from the backend's name
-    struct sdc_block_open_options block;
+    const struct sdc_card_backend *backends;
+    unsigned backends_count; // 1 to what the device takes
 };
 
 // What a transport shows of a card.
@@ -39,11 +47,24 @@ struct sdc_card {
     char identity[256]; // what must be the same for another process to go on with the card
 };
 
+// A kind of device.
+struct sdc_card_type {
+    const char *name;
+    const struct sdc_options *options; // of its own, about struct sdc_card_options
+    const char *options_why;           // what to say when another device is given one of them
+    unsigned backends_max;             // that one card can have, each a namespace if there may be more than one
+    // Fills in what of the card is the device's.
+    int (*make)(struct sdc_card *card, const struct sdc_card_options *options, struct sdc_loop *const *loops, unsigned loops_count,
+                struct sdc_error *err);
+};
+
 // The names of the devices, ended by NULL.
 const char *const *sdc_card_names(void);
-// Makes the card `device` on `backend` (as on the command line), in the shape that a transport wants. loops[0] is its home loop. 0 or a
+// NULL: there is no such device.
+const struct sdc_card_type *sdc_card_type(const char *device);
+// Makes the card `device`, in the shape that a transport wants. loops[0] is its home loop. What options point to may go afterwards. 0 or a
 // negative errno with err filled.
-int sdc_card_new(const char *device, const char *backend, const struct sdc_card_options *options, enum sdc_card_shape shape,
-                 struct sdc_loop *const *loops, unsigned loops_count, struct sdc_card **card, struct sdc_error *err);
+int sdc_card_new(const char *device, const struct sdc_card_options *options, enum sdc_card_shape shape, struct sdc_loop *const *loops,
+                 unsigned loops_count, struct sdc_card **card, struct sdc_error *err);
 // No session is connected, no loop runs.
 void sdc_card_free(struct sdc_card *card);

@@ -2,23 +2,11 @@
 // The server: loops on their threads, cards, and the sockets that they are reached by.
 #pragma once
 
-#include "control/card.h"
-#include "loop/loop.h"
-#include "os/socket.h"
+#include "control/options.h"
 
 struct sdc_server;
 
-struct sdc_serve_options {
-    const char *socket; // PATH, vfio-user:PATH, or fd:N: a listening socket that was passed in
-    const char *device;
-    const char *backend;
-    struct sdc_card_options card;
-    struct sdc_listen_options listen;
-    bool allow_file_memory;
-    bool connect; // to a vhost-user front end that listens at the socket
-};
-
-// threads: loops, 1 to 64, all of one kind; the first, which is every card's home, is run by the caller of sdc_server_run. Blocks
+// threads: loops, 1 to 64, all of one kind; the first is run by the caller of sdc_server_run. Blocks
 // SIGTERM, SIGINT and SIGHUP. 0 or a negative errno with err filled.
 int sdc_server_new(unsigned threads, enum sdc_loop_kind kind, struct sdc_server **server, struct sdc_error *err);
 // Copies of all fds that matter are kept by whoever is at the other end of fd (which is taken over), so that another process can go on

@@ -10,6 +10,7 @@ next.
 import pytest
 
 from pylib import faults
+from pylib.cards import Cards
 from pylib.server import Server, Workdir, binary, run_cli
 
 
@@ -21,16 +22,10 @@ def workdir():
 
 
 @pytest.fixture
-def serve(workdir):
-    """serve(backend, *options, ...) starts a server; each one's last checks are made after the test."""
+def started():
+    """Servers that a test starts; each one's last checks are made after it."""
     servers = []
-
-    def start(backend="ram:16M", *options, **kwargs):
-        server = Server(workdir, backend, *options, **kwargs)
-        servers.append(server)
-        return server.start()
-
-    yield start
+    yield servers
     failures = []
     for server in servers:
         server.close_clients()  # before any check: two servers may share an image
@@ -41,6 +36,30 @@ def serve(workdir):
             failures.append(error)
     for failure in failures:
         raise failure
+
+
+@pytest.fixture
+def serve(workdir, started):
+    """serve(backend, *options, ...) starts a server."""
+    def start(backend="ram:16M", *options, **kwargs):
+        started.append(Server(workdir, backend, *options, **kwargs))
+        return started[-1].start()
+
+    return start
+
+
+@pytest.fixture
+def serve_cards(workdir, started):
+    """serve_cards(cards, *options, ...) starts a server with a configuration file; see pylib.cards. A card's socket is in the test's
+    folder."""
+    def start(cards, *options, **process):
+        for card in cards:
+            transport, colon, name = card["socket"].rpartition(":")
+            card["socket"] = f"{transport}{colon}{workdir.path / name}"
+        started.append(Cards(workdir, cards, *options, **process))
+        return started[-1].start()
+
+    return start
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -116,8 +116,7 @@ class Server:
             import pytest  # not there where guests only are run
             pytest.skip("this valgrind runs no other thread while one waits in io_uring_enter")
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-        command = binary() + ["serve", self.argument, self.device, self.backend, *self.options,
-                              f"--ready-fd={ready_write}"]
+        command = binary() + ["serve", *self.what(), *self.options, f"--ready-fd={ready_write}"]
         if self.user is not None:
             command = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", "--", *command]
         self.command = command
@@ -131,6 +130,10 @@ class Server:
             f"not ready: --ready-fd gave {self.ready_text!r}, exit status {self.process.poll()}\n{self.stderr()}"
         self.baseline = self.fd_count()
         return self
+
+    def what(self):
+        """What is served, as the command wants it."""
+        return [self.argument, self.device, self.backend]
 
     def _hangs_in_valgrind(self):
         words = {name: value for name, _, value in (option.partition("=") for option in self.options)}

@@ -60,8 +60,13 @@ static int serve(int listener, const char *backend)
     struct sdc_serve_options options = {
         .socket = name,
         .device = "virtio-blk",
-        .backend = backend,
-        .card = {.queues = QUEUES, .queue_size = 256, .write_cache = true, .packed = true, .in_order = true},
+        .card = {.queues = QUEUES,
+                 .queue_size = 256,
+                 .write_cache = true,
+                 .packed = true,
+                 .in_order = true,
+                 .backends = &(struct sdc_card_backend){.name = backend},
+                 .backends_count = 1},
         .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
     };
     snprintf(name, sizeof name, "fd:%d", listener);
