@@ -21,7 +21,7 @@ static const char usage[] =
     "\n"
     "  SOCKET   PATH or vfio-user:PATH, a Unix socket to make, or vhost-user:PATH; fd:N, vfio-user:fd:N or\n"
     "           vhost-user:fd:N, a listening one that was passed in\n"
-    "  DEVICE   virtio-blk\n"
+    "  DEVICE   nvme, virtio-blk\n"
     "  BACKEND  PATH or file:PATH, a raw image or a block device; ram:SIZE; null:SIZE\n"
     "\n"
     "  --queues=N            queues of the device, 1 to 1024 (1)\n"

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/parse.h"
+#include "device/nvme/nvme.h"
 #include "device/virtio_blk/virtio_blk.h"
 #include "transport/virtio_pci/virtio_pci.h"
 
@@ -21,10 +22,15 @@ static int shape_virtio(struct sdc_card *card, struct sdc_virtio_device *device,
     return sdc_virtio_pci_new(device, loops, loops_count, &card->pci, err);
 }
 
-// --- virtio-blk ---
+#define CARD(member) SDC_OPTION_AT(struct sdc_card_options, member)
+
+// --- serial numbers ---
+
+enum { SERIAL_BYTES = 20 };
+_Static_assert((int)SERIAL_BYTES == SDC_VIRTIO_BLK_ID_BYTES && (int)SERIAL_BYTES == SDC_NVME_SERIAL_BYTES, "every device's");
 
 // A serial number that stays the same when the card is served again: made of the backend's name.
-static void name_serial(char serial[SDC_VIRTIO_BLK_ID_BYTES + 1], const char *backend)
+static void name_serial(char serial[SERIAL_BYTES + 1], const char *backend)
 {
     uint64_t hash = UINT64_C(14695981039346656037); // FNV-1a
 
@@ -36,12 +42,20 @@ static void name_serial(char serial[SDC_VIRTIO_BLK_ID_BYTES + 1], const char *ba
     serial[18] = '\0';
 }
 
+static void take_serial(const struct sdc_card_options *options, char serial[SERIAL_BYTES + 1])
+{
+    if (options->serial)
+        snprintf(serial, SERIAL_BYTES + 1, "%s", options->serial);
+    else
+        name_serial(serial, options->backends[0].name);
+}
+
+// --- virtio-blk ---
+
 static void refresh_virtio_blk(struct sdc_card *card)
 {
     sdc_virtio_blk_refresh(card->device);
 }
-
-#define CARD(member) SDC_OPTION_AT(struct sdc_card_options, member)
 
 static const struct sdc_option virtio_blk_rows[] = {
     {"queues", SDC_OPTION_NUMBER, CARD(queues), 1, SDC_LIMIT_QUEUES, "4", NULL},
@@ -71,11 +85,7 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
     struct sdc_virtio_device *device;
     struct sdc_block *block;
 
-    if (options->serial)
-        snprintf(blk.serial, sizeof blk.serial, "%s", options->serial);
-    else
-        name_serial(blk.serial, backend->name);
-
+    take_serial(options, blk.serial);
     int rc = sdc_block_open(backend->name, &backend->options, &block, err);
     if (rc < 0)
         return rc;
@@ -93,9 +103,53 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
     return shape_virtio(card, device, loops, loops_count, err);
 }
 
+// --- nvme ---
+
+static void refresh_nvme(struct sdc_card *card)
+{
+    sdc_nvme_refresh(card->pci);
+}
+
+static const struct sdc_option nvme_rows[] = {
+    {"queues", SDC_OPTION_NUMBER, CARD(queues), 1, SDC_NVME_QUEUES_MAX, "4", NULL},
+    {"queue-size", SDC_OPTION_NUMBER, CARD(queue_size), 2, SDC_LIMIT_QUEUE_SIZE, "256", NULL},
+    {"serial", SDC_OPTION_TEXT, CARD(serial), 0, SDC_NVME_SERIAL_BYTES, "DISK1", NULL},
+};
+
+static const struct sdc_options nvme_options = {nvme_rows, SDC_COUNT(nvme_rows)};
+
+static int make_nvme(struct sdc_card *card, const struct sdc_card_options *options, struct sdc_loop *const *loops, unsigned loops_count,
+                     struct sdc_error *err)
+{
+    const struct sdc_card_backend *backend = &options->backends[0];
+    struct sdc_nvme_options nvme = {
+        .queues = options->queues ? options->queues : 8,
+        .depth = options->queue_size ? options->queue_size : 1024,
+    };
+    struct sdc_block *block;
+
+    if (card->shape != SDC_CARD_PCI)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "nvme is not a virtio device, so vhost-user cannot serve it; type the socket's "
+                             "path without vhost-user:");
+    nvme.vectors = (uint16_t)(nvme.queues + 1);
+    take_serial(options, nvme.serial);
+    int rc = sdc_block_open(backend->name, &backend->options, &block, err);
+    if (rc < 0)
+        return rc;
+    rc = sdc_nvme_new(block, &nvme, loops, loops_count, &card->pci, err);
+    if (rc < 0) {
+        block->ops->close(block);
+        return rc;
+    }
+    snprintf(card->identity, sizeof card->identity, "nvme, queues %u of %u entries, serial %s", nvme.queues, nvme.depth, nvme.serial);
+    card->refresh = refresh_nvme;
+    return 0;
+}
+
 // --- the registry ---
 
 static const struct sdc_card_type types[] = {
+    {"nvme", &nvme_options, "it is an option of nvme", 1, make_nvme},
     {"virtio-blk", &virtio_blk_options, "it is an option of virtio-blk", 1, make_virtio_blk},
 };
 
@@ -114,7 +168,7 @@ static int unknown(const char *device, struct sdc_error *err)
 
     if (near)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "unknown device '%s'; did you mean '%s'?", device, near);
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "unknown device '%s'; there is: virtio-blk", device);
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "unknown device '%s'; there is: nvme, virtio-blk", device);
 }
 
 const struct sdc_card_type *sdc_card_type(const char *device)

@@ -53,28 +53,6 @@ static void free_requests(struct sdc_virtqueue *queue)
     queue->free_requests = NULL;
 }
 
-static void drop_use(struct sdc_map_use *use)
-{
-    sdc_map_unref(use->map);
-    free(use);
-}
-
-// From now on requests are translated with map, whose reference it takes over.
-static int use_map(struct sdc_virtqueue *queue, struct sdc_map *map)
-{
-    struct sdc_map_use *use = calloc(1, sizeof *use);
-    if (!use) {
-        sdc_map_unref(map);
-        return -ENOMEM;
-    }
-    use->map = map;
-    struct sdc_map_use *old = queue->use;
-    queue->use = use;
-    if (old && old->in_flight == 0)
-        drop_use(old);
-    return 0;
-}
-
 // --- order ---
 
 // With VIRTIO_F_IN_ORDER (virtio 1.2, 2.7.9 and 2.8.8) requests are given back in the order in which they were taken: what is finished
@@ -200,8 +178,8 @@ void sdc_virtqueue_finish(struct request *request, uint32_t written)
     struct sdc_map_use *use = request->use;
 
     // All that it holds is given up here, also where it has to wait for others: an unmap does not wait for those.
-    if (use && --use->in_flight == 0 && use != queue->use)
-        drop_use(use);
+    if (use)
+        sdc_map_use_put(use, queue->use);
     queue->spans -= request->spans;
     if (queue->crowded && queue->spans <= SDC_LIMIT_QUEUE_SPANS)
         sdc_virtqueue_schedule(queue);
@@ -394,8 +372,7 @@ static void end_ring(struct sdc_virtqueue *queue)
     sdc_ring_stop(&queue->ring);
     sdc_inflight_close(&queue->log);
     queue->config.log = NULL;
-    drop_use(queue->use);
-    queue->use = NULL;
+    sdc_map_use_end(&queue->use);
 }
 
 static void start(struct sdc_virtqueue *queue)
@@ -404,7 +381,7 @@ static void start(struct sdc_virtqueue *queue)
 
     queue->position = queue->config.position;
     queue->wrapped = queue->config.wrapped;
-    int rc = use_map(queue, queue->map);
+    int rc = sdc_map_use_switch(&queue->use, queue->map);
     if (rc < 0) {
         queue->broke(queue, "no memory");
         return;
@@ -451,7 +428,7 @@ static void remap(struct sdc_virtqueue *queue)
     struct sdc_map *map = queue->map;
 
     queue->remapping = false;
-    if (use_map(queue, map) < 0) {
+    if (sdc_map_use_switch(&queue->use, map) < 0) {
         sdc_virtqueue_break(queue, "no memory");
         return;
     }

@@ -7,18 +7,13 @@
 
 #include "loop/loop.h"
 #include "ring/ring.h"
+#include "transport/common/map_use.h"
 #include "transport/common/remote_queue.h"
 
 #include <stdatomic.h>
 
 struct sdc_virtqueue;
 struct request;
-
-// A map of guest memory as this queue uses it.
-struct sdc_map_use {
-    struct sdc_map *map; // holds a reference
-    uint32_t in_flight;  // requests translated with it; zero, and not current: the reference is dropped
-};
 
 // What the home loop can order a queue to do. One order at a time is under way.
 enum sdc_virtqueue_order {

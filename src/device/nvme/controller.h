@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The controller, as its home loop knows it: what the files of this folder share.
+#pragma once
+
+#include "device/nvme/namespaces.h"
+
+enum {
+    NVME_VENDOR = 0x1af4, // PCI
+    NVME_DEVICE = 0x10f0, // of those that are free for experiments
+    NVME_BAR = 0,
+    NVME_TABLE_BAR = 4,
+    NVME_PBA_BAR = 5,
+    NVME_BAR_SIZE = 16 * 1024, // Windows wants no less
+    NVME_PAGE = 4096,          // of CC.MPS 0, the only one
+    NVME_ADMIN_DEPTH_MAX = 4096,
+    NVME_MDTS = 8,             // the most data of a command: NVME_PAGE << it
+};
+
+// What a controller is doing with CC.EN.
+enum nvme_life {
+    NVME_OFF,
+    NVME_ON,       // also when it failed: CSTS.CFS
+    NVME_STOPPING, // its queues are ending
+};
+
+// What follows when the queues have ended.
+enum nvme_ending {
+    NVME_END_DISABLE,   // CC.EN was cleared
+    NVME_END_SHUTDOWN,  // CC.SHN was set
+    NVME_END_SUBSYSTEM, // NSSR was written
+    NVME_END_RESET,     // the PCI function is reset: everything
+};
+
+struct nvme {
+    struct sdc_pci_device pci;
+    struct sdc_loop *home;
+    struct sdc_nvme_options options;
+
+    // Registers (registers.c). Home loop, but csts and intms, which queues read.
+    uint32_t cc;
+    _Atomic uint32_t csts;
+    _Atomic uint32_t intms;
+    uint32_t aqa;
+    uint64_t asq, acq;
+    bool nssr; // was written
+
+    // Its life (controller.c), home loop.
+    enum nvme_life life;
+    enum nvme_ending ending; // while STOPPING
+    unsigned stopping;       // workers that have not obeyed; zero: it is OFF, or shut down
+    bool resetting;          // of the PCI function
+    unsigned remapping;      // workers that have not obeyed; zero, and not resetting: the card is not busy
+    struct sdc_map *map;     // a reference
+    struct sdc_deferred step;
+
+    // Queues: workers belong to their loops. The home loop's tables have an entry for each id, options.queues + 1 of them.
+    struct nvme_worker *workers;
+    unsigned workers_count;
+    struct nvme_cq *cqs;
+    struct nvme_sq *sqs;
+    // The doorbells as the driver wrote them: word 2 * y is submission queue y's tail, 2 * y + 1 completion queue y's head. A page.
+    _Atomic uint32_t *doorbells;
+
+    // Interrupts (pci.c).
+    uint8_t *msix_table;
+    uint32_t msix_cap;
+    _Atomic bool msix_enabled;
+    _Atomic bool intx_disabled;
+
+    // Namespaces, by NSID - 1 (namespaces.c). Home loop.
+    struct nvme_namespace *namespaces[NVME_NAMESPACES_MAX];
+};
+
+static inline struct nvme *nvme_of(struct sdc_pci_device *device)
+{
+    return (struct nvme *)(void *)device;
+}
+
+// --- registers.c, home loop ---
+
+uint64_t nvme_register_read(struct nvme *nvme, uint64_t offset, uint32_t size);
+void nvme_register_write(struct nvme *nvme, uint64_t offset, uint32_t size, uint64_t value);
+
+// --- controller.c ---
+
+// Home loop: CC or NSSR was written, or queues have ended: goes on at the end of this turn.
+void nvme_step(struct nvme *nvme);
+// Home loop: begins to end all queues.
+void nvme_end(struct nvme *nvme, enum nvme_ending ending);
+// Any thread: the driver must reset the controller (CSTS.CFS).
+void nvme_fatal(struct nvme *nvme, const char *reason);
+static inline bool nvme_failed(struct nvme *nvme)
+{
+    return (atomic_load_explicit(&nvme->csts, memory_order_relaxed) & SDC_NVME_CSTS_CFS) != 0;
+}
+
+// --- pci.c ---
+
+// Any thread: something was posted to cq, which interrupts.
+void nvme_interrupt(struct nvme_cq *cq);
+// Any thread: whether INTx is asserted.
+bool nvme_intx_level(struct nvme *nvme);
+
+// --- queues.c: admin commands, home loop ---
+
+int nvme_create_cq(struct nvme_command *command);
+int nvme_delete_cq(struct nvme_command *command);
+int nvme_create_sq(struct nvme_command *command);
+int nvme_delete_sq(struct nvme_command *command);
+
+// --- admin.c: the controller was reset or shut down; commands that are held are not there any more. Home loop ---
+
+void nvme_admin_reset(struct nvme *nvme);
+
+// --- events.c: home loop; a doorbell was written wrongly (enum sdc_nvme_event ERROR: SDC_NVME_EVENT_BAD_DOORBELL, ...) ---
+
+void nvme_event_doorbell(struct nvme *nvme, uint8_t information);

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// An NVMe controller (NVM Express base specification 2.0, NVM command set 1.0) on block backends, as a PCI device.
+#pragma once
+
+#include <sidecard/block.h>
+#include <sidecard/pci.h>
+
+enum {
+    SDC_NVME_SERIAL_BYTES = 20,
+    SDC_NVME_QUEUES_MAX = 256,  // I/O queue pairs
+    SDC_NVME_DEPTH_MAX = 65536, // entries of a queue
+};
+
+struct sdc_nvme_options {
+    uint16_t queues;  // I/O queue pairs, 1 to 256
+    uint32_t depth;   // most entries of an I/O queue, 2 to 65536
+    uint16_t vectors; // of MSI-X, 1 to queues + 1
+    char serial[SDC_NVME_SERIAL_BYTES + 1];
+};
+
+// Makes a controller with one namespace, 1, on block, which it takes over when it succeeds. loops[0] is its home loop. 0 or a negative
+// errno with err filled.
+int sdc_nvme_new(struct sdc_block *block, const struct sdc_nvme_options *options, struct sdc_loop *const *loops, unsigned loops_count,
+                 struct sdc_pci_device **pci, struct sdc_error *err);
+
+// Home loop: looks at the backends' sizes again.
+void sdc_nvme_refresh(struct sdc_pci_device *device);

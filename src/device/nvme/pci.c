@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The controller as a PCI device: configuration space, BARs, doorbells, interrupts.
+#include "base/check.h"
+#include "base/log.h"
+#include "device/nvme/controller.h"
+#include "transport/common/msix.h"
+#include "transport/common/pci_config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum { CLASS_NVME = 0x010802, DOORBELLS_BYTES = 4096 };
+
+// --- interrupts ---
+
+// Completion queues whose entries the driver has not all taken assert INTx, unless INTMS masks vector 0, the only one there is then.
+bool nvme_intx_level(struct nvme *nvme)
+{
+    bool level = false;
+
+    if (nvme->msix_enabled || nvme->intx_disabled || nvme->intms & 1)
+        return false;
+    for (unsigned i = 0; !level && i <= nvme->options.queues; i++) {
+        const struct nvme_cq *cq = &nvme->cqs[i];
+        level = cq->state == NVME_QUEUE_LIVE && cq->interrupts && cq->shown != nvme->doorbells[2 * i + 1];
+    }
+    return level;
+}
+
+static bool card_intx_level(struct sdc_pci_device *device)
+{
+    return nvme_intx_level(nvme_of(device));
+}
+
+void nvme_interrupt(struct nvme_cq *cq)
+{
+    struct nvme *nvme = cq->nvme;
+
+    if (!cq->interrupts)
+        return;
+    if (nvme->msix_enabled)
+        sdc_pci_interrupt(&nvme->pci, SDC_PCI_MSIX, cq->vector);
+    else if (!nvme->intx_disabled && !(nvme->intms & 1))
+        sdc_pci_interrupt(&nvme->pci, SDC_PCI_INTX, 0);
+}
+
+// --- doorbells ---
+
+static void ring_sq(struct nvme *nvme, uint16_t id, uint32_t tail)
+{
+    struct nvme_sq *sq = &nvme->sqs[id];
+
+    if (tail >= sq->size) {
+        nvme_event_doorbell(nvme, SDC_NVME_EVENT_BAD_DOORBELL_VALUE);
+        return;
+    }
+    atomic_store_explicit(&nvme->doorbells[2 * id], tail, memory_order_release);
+    nvme_kick_sq(sq->worker, id);
+}
+
+static void ring_cq(struct nvme *nvme, uint16_t id, uint32_t head)
+{
+    struct nvme_cq *cq = &nvme->cqs[id];
+    uint32_t before = nvme->doorbells[2 * id + 1];
+    uint32_t posted = (cq->shown + cq->size - before) % cq->size;
+
+    if (head >= cq->size || (head + cq->size - before) % cq->size > posted) {
+        nvme_event_doorbell(nvme, SDC_NVME_EVENT_BAD_DOORBELL_VALUE);
+        return;
+    }
+    // Pair [starved] with has_room in queue.c.
+    atomic_store_explicit(&nvme->doorbells[2 * id + 1], head, memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&cq->starved, memory_order_seq_cst))
+        nvme_kick_cq(cq->worker, id);
+}
+
+static void ring_doorbell(struct nvme *nvme, const struct sdc_pci_access *access)
+{
+    uint64_t number = (access->offset - SDC_NVME_DOORBELLS) / sizeof(uint32_t);
+    uint16_t id = (uint16_t)(number / 2);
+    bool completion = number % 2 != 0;
+    bool live = number / 2 <= nvme->options.queues &&
+                (completion ? nvme->cqs[id].state : nvme->sqs[id].state) == NVME_QUEUE_LIVE;
+
+    if (access->size != sizeof(uint32_t) || !live) {
+        sdc_log_peer("nvme: a write of %" PRIu32 " bytes to the doorbell at 0x%" PRIx64 ", which is no queue's", access->size,
+                     access->offset);
+        nvme_event_doorbell(nvme, SDC_NVME_EVENT_BAD_DOORBELL);
+    } else if (completion) {
+        ring_cq(nvme, id, (uint32_t)access->value);
+    } else {
+        ring_sq(nvme, id, (uint32_t)access->value);
+    }
+}
+
+// --- accesses ---
+
+static int access_controller(struct nvme *nvme, struct sdc_pci_access *access)
+{
+    if (!access->write)
+        access->value = access->offset < SDC_NVME_DOORBELLS ? nvme_register_read(nvme, access->offset, access->size) : 0;
+    else if (nvme->resetting)
+        return -EAGAIN;
+    else if (access->offset < SDC_NVME_DOORBELLS)
+        nvme_register_write(nvme, access->offset, access->size, access->value);
+    else
+        ring_doorbell(nvme, access);
+    return 0;
+}
+
+static int card_access(struct sdc_pci_device *device, struct sdc_pci_access *access)
+{
+    struct nvme *nvme = nvme_of(device);
+
+    switch (access->region) {
+    case NVME_BAR:
+        return access_controller(nvme, access);
+    case NVME_TABLE_BAR:
+        sdc_msix_table_access(nvme->msix_table, nvme->options.vectors, access);
+        return 0;
+    case NVME_PBA_BAR:
+        sdc_msix_pba_access(device, access);
+        return 0;
+    default:
+        access->value = 0;
+        return 0;
+    }
+}
+
+static void card_config_written(struct sdc_pci_device *device, uint32_t offset, uint32_t size)
+{
+    struct nvme *nvme = nvme_of(device);
+
+    (void)offset, (void)size;
+    nvme->msix_enabled = (sdc_get16(&device->config[nvme->msix_cap + 2]) & SDC_PCI_MSIX_CONTROL_ENABLE) != 0;
+    nvme->intx_disabled = (sdc_get16(&device->config[SDC_PCI_COMMAND]) & SDC_PCI_COMMAND_INTX_DISABLE) != 0;
+}
+
+// The status bit shows the level whether or not INTx is disabled; only the pin is.
+static int card_config_read(struct sdc_pci_device *device, uint32_t offset, uint32_t size)
+{
+    uint8_t *status = &device->config[SDC_PCI_STATUS];
+
+    if (offset <= SDC_PCI_STATUS && SDC_PCI_STATUS < offset + size)
+        *status = (uint8_t)((*status & ~SDC_PCI_STATUS_INTX) | (nvme_intx_level(nvme_of(device)) ? SDC_PCI_STATUS_INTX : 0));
+    return 0;
+}
+
+// --- life ---
+
+static void card_reset(struct sdc_pci_device *device)
+{
+    struct nvme *nvme = nvme_of(device);
+
+    sdc_pci_config_reset(device);
+    sdc_msix_reset(device, nvme->msix_table, nvme->options.vectors);
+    nvme->msix_enabled = nvme->intx_disabled = false;
+    nvme->resetting = true;
+    nvme_end(nvme, NVME_END_RESET);
+}
+
+static void remapped(struct nvme_order *order)
+{
+    struct nvme *nvme = order->worker->nvme;
+
+    if (--nvme->remapping == 0)
+        sdc_pci_ready(&nvme->pci);
+}
+
+static void card_set_map(struct sdc_pci_device *device, struct sdc_map *map)
+{
+    struct nvme *nvme = nvme_of(device);
+    struct sdc_map *before = nvme->map;
+
+    nvme->map = sdc_map_ref(map);
+    sdc_map_unref(before);
+    for (unsigned i = 0; i < nvme->workers_count; i++) {
+        struct nvme_worker *worker = &nvme->workers[i];
+        if (worker->queues == 0)
+            continue;
+        nvme->remapping++;
+        worker->remap_order = (struct nvme_order){.run = nvme_run_remap, .obeyed = remapped, .map = sdc_map_ref(map)};
+        nvme_order_send(&worker->remap_order, worker);
+    }
+    if (nvme->remapping == 0)
+        sdc_pci_ready(device);
+}
+
+static bool card_busy(struct sdc_pci_device *device)
+{
+    const struct nvme *nvme = nvme_of(device);
+
+    return nvme->resetting || nvme->remapping > 0;
+}
+
+static void free_parts(struct nvme *nvme)
+{
+    for (unsigned i = 0; nvme->workers && i < nvme->workers_count; i++)
+        nvme_worker_close(&nvme->workers[i]);
+    free(nvme->workers);
+    free(nvme->cqs);
+    free(nvme->sqs);
+    free((void *)nvme->doorbells);
+    free(nvme->msix_table);
+    free(nvme);
+}
+
+static void card_destroy(struct sdc_pci_device *device)
+{
+    struct nvme *nvme = nvme_of(device);
+
+    sdc_loop_undefer(nvme->home, &nvme->step);
+    nvme_namespaces_free(nvme);
+    sdc_map_unref(nvme->map);
+    free_parts(nvme);
+}
+
+static const struct sdc_pci_ops card_ops = {
+    .name = "nvme",
+    .access = card_access,
+    .reset = card_reset,
+    .set_map = card_set_map,
+    .busy = card_busy,
+    .config_written = card_config_written,
+    .config_read = card_config_read,
+    .intx_level = card_intx_level,
+    .destroy = card_destroy,
+};
+
+static void build_config(struct nvme *nvme)
+{
+    struct sdc_pci_device *pci = &nvme->pci;
+    struct sdc_pci_identity identity = {
+        .vendor = NVME_VENDOR,
+        .device = NVME_DEVICE,
+        .subsystem_vendor = NVME_VENDOR,
+        .subsystem = NVME_DEVICE,
+        .revision = 1,
+        .class_code = CLASS_NVME,
+        .intx = true,
+    };
+    uint64_t table = NVME_PAGE;
+
+    while (table < (uint64_t)nvme->options.vectors * SDC_MSIX_ENTRY)
+        table *= 2;
+    pci->bars[NVME_BAR] = (struct sdc_pci_bar){.size = NVME_BAR_SIZE, .is_64bit = true};
+    pci->bars[NVME_TABLE_BAR] = (struct sdc_pci_bar){.size = table};
+    pci->bars[NVME_PBA_BAR] = (struct sdc_pci_bar){.size = NVME_PAGE};
+    pci->irq_counts[SDC_PCI_INTX] = 1;
+    pci->irq_counts[SDC_PCI_MSIX] = nvme->options.vectors;
+    pci->irq_counts[SDC_PCI_ERR] = 1; // QEMU warns of a card without
+    sdc_pci_config_init(pci, &identity);
+    nvme->msix_cap = sdc_pci_config_add_msix(pci, nvme->options.vectors, NVME_TABLE_BAR, NVME_PBA_BAR);
+    sdc_pci_config_add_pm(pci);
+    sdc_pci_config_add_express(pci);
+    sdc_pci_config_seal(pci);
+    sdc_msix_reset(pci, nvme->msix_table, nvme->options.vectors);
+}
+
+static int open_parts(struct nvme *nvme, struct sdc_loop *const *loops, unsigned loops_count)
+{
+    size_t ids = nvme->options.queues + 1U;
+
+    nvme->workers = calloc(loops_count, sizeof *nvme->workers);
+    nvme->cqs = calloc(ids, sizeof *nvme->cqs);
+    nvme->sqs = calloc(ids, sizeof *nvme->sqs);
+    nvme->doorbells = aligned_alloc(NVME_PAGE, DOORBELLS_BYTES);
+    nvme->msix_table = calloc(nvme->options.vectors, SDC_MSIX_ENTRY);
+    if (!nvme->workers || !nvme->cqs || !nvme->sqs || !nvme->doorbells || !nvme->msix_table)
+        return -ENOMEM;
+    memset((void *)nvme->doorbells, 0, DOORBELLS_BYTES);
+    for (; nvme->workers_count < loops_count; nvme->workers_count++) {
+        if (nvme_worker_open(&nvme->workers[nvme->workers_count], nvme, loops[nvme->workers_count]) < 0)
+            return -ENOMEM;
+    }
+    for (uint16_t i = 0; i < ids; i++) {
+        nvme->cqs[i].nvme = nvme->sqs[i].nvme = nvme;
+        nvme->cqs[i].id = nvme->sqs[i].id = i;
+    }
+    return 0;
+}
+
+int sdc_nvme_new(struct sdc_block *block, const struct sdc_nvme_options *options, struct sdc_loop *const *loops, unsigned loops_count,
+                 struct sdc_pci_device **pci, struct sdc_error *err)
+{
+    struct nvme *nvme = calloc(1, sizeof *nvme);
+    if (!nvme)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for an NVMe controller");
+
+    nvme->home = loops[0];
+    nvme->options = *options;
+    nvme->pci.ops = &card_ops;
+    int rc = open_parts(nvme, loops, loops_count);
+    if (rc < 0)
+        sdc_error_set(err, rc, SDC_FAULT_HOST, "no memory for an NVMe controller with %u queues", options->queues);
+    if (rc == 0)
+        rc = nvme_namespace_new(nvme, 1, block, err);
+    if (rc < 0) {
+        free_parts(nvme);
+        return rc;
+    }
+    build_config(nvme);
+    *pci = &nvme->pci;
+    return 0;
+}

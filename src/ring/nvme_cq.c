@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ring/nvme_cq.h"
+
+#include <errno.h>
+
+enum { PAGE = 4096 }; // queues are aligned to the smallest memory page (base 5.4)
+
+static int resolve(struct sdc_nvme_cq *cq)
+{
+    int rc = sdc_area_resolve(&cq->area, &cq->memory, SDC_ACCESS_WRITE, PAGE);
+
+    if ((uintptr_t)cq->area.host % sizeof(uint64_t) != 0)
+        cq->area.host = NULL; // half an entry is one store
+    cq->awake = rc == 0;
+    return rc;
+}
+
+int sdc_nvme_cq_start(struct sdc_nvme_cq *cq, uint64_t iova, uint32_t size, const _Atomic uint32_t *word,
+                      const struct sdc_memory *memory)
+{
+    *cq = (struct sdc_nvme_cq){.memory = *memory, .size = size, .phase = true, .doorbell = {.word = word}};
+    cq->area = (struct sdc_area){.iova = iova, .size = (uint64_t)size * SDC_NVME_CQE};
+    return resolve(cq);
+}
+
+int sdc_nvme_cq_look(struct sdc_nvme_cq *cq)
+{
+    uint32_t head = sdc_nvme_doorbell_load(&cq->doorbell);
+    uint32_t posted = (cq->tail + cq->size - cq->head) % cq->size;
+
+    if (head >= cq->size || (head + cq->size - cq->head) % cq->size > posted)
+        return -EPROTO;
+    cq->head = head;
+    return (int)sdc_nvme_cq_room(cq);
+}
+
+// The half that has the phase goes last, in one store, so that the driver sees all of the entry or nothing. In remote memory an entry is
+// one message.
+static int put(struct sdc_nvme_cq *cq, const uint8_t entry[SDC_NVME_CQE])
+{
+    enum { HALF = SDC_NVME_CQE / 2 };
+    uint64_t offset = (uint64_t)cq->tail * SDC_NVME_CQE;
+    uint64_t last;
+
+    if (cq->area.remote)
+        return sdc_area_write(&cq->area, &cq->memory, offset, entry, SDC_NVME_CQE);
+    int rc = sdc_area_write(&cq->area, &cq->memory, offset, entry, HALF);
+    if (rc < 0)
+        return rc;
+    if (!cq->area.host) {
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+        return sdc_area_write(&cq->area, &cq->memory, offset + HALF, entry + HALF, HALF);
+    }
+    memcpy(&last, entry + HALF, HALF);
+    SDC_STEP();
+    __atomic_store_n((uint64_t *)(void *)(cq->area.host + offset + HALF), last, __ATOMIC_RELEASE);
+    return 0;
+}
+
+int sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *completion)
+{
+    uint8_t entry[SDC_NVME_CQE];
+
+    sdc_put32(entry + SDC_NVME_CQE_DW0, completion->dw0);
+    sdc_put32(entry + SDC_NVME_CQE_DW1, completion->dw1);
+    sdc_put16(entry + SDC_NVME_CQE_SQHD, completion->sq_head);
+    sdc_put16(entry + SDC_NVME_CQE_SQID, completion->sq);
+    sdc_put16(entry + SDC_NVME_CQE_CID, completion->cid);
+    sdc_put16(entry + SDC_NVME_CQE_STATUS, (uint16_t)(completion->status << 1 | cq->phase));
+    int rc = put(cq, entry);
+    if (rc < 0)
+        return rc;
+    if (++cq->tail == cq->size) {
+        cq->tail = 0;
+        cq->phase = !cq->phase;
+    }
+    return 0;
+}
+
+bool sdc_nvme_cq_stays(const struct sdc_nvme_cq *cq, const struct sdc_map *map)
+{
+    struct sdc_nvme_cq moved = *cq;
+
+    moved.memory.map = map;
+    moved.memory.hit = NULL;
+    return cq->awake && resolve(&moved) == 0 && moved.area.host == cq->area.host;
+}
+
+void sdc_nvme_cq_remap(struct sdc_nvme_cq *cq, const struct sdc_memory *memory)
+{
+    cq->memory = *memory;
+    resolve(cq);
+}
