@@ -2,6 +2,7 @@
 #include "control/card.h"
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/limits.h"
 #include "base/parse.h"
 #include "device/nvme/nvme.h"
@@ -32,10 +33,8 @@ _Static_assert((int)SERIAL_BYTES == SDC_VIRTIO_BLK_ID_BYTES && (int)SERIAL_BYTES
 // A serial number that stays the same when the card is served again: made of the backend's name.
 static void name_serial(char serial[SERIAL_BYTES + 1], const char *backend)
 {
-    uint64_t hash = UINT64_C(14695981039346656037); // FNV-1a
+    uint64_t hash = sdc_hash_text(SDC_HASH_BASIS, backend);
 
-    for (; *backend; backend++)
-        hash = (hash ^ (unsigned char)*backend) * UINT64_C(1099511628211);
     memcpy(serial, "SC", 2);
     for (unsigned i = 0; i < 16; i++)
         serial[2 + i] = "0123456789ABCDEF"[hash >> (60 - 4 * i) & 15];
@@ -132,6 +131,7 @@ static int make_nvme(struct sdc_card *card, const struct sdc_card_options *optio
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "nvme is not a virtio device, so vhost-user cannot serve it; type the socket's "
                              "path without vhost-user:");
     nvme.vectors = (uint16_t)(nvme.queues + 1);
+    nvme.backend = backend->name;
     take_serial(options, nvme.serial);
     int rc = sdc_block_open(backend->name, &backend->options, &block, err);
     if (rc < 0)

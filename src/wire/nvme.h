@@ -162,8 +162,10 @@ enum sdc_nvme_status {
     SDC_NVME_SC_SGL_TYPE = 0x011,
     SDC_NVME_SC_PRP_OFFSET = 0x013,
     SDC_NVME_SC_SGL_OFFSET = 0x016,
-    SDC_NVME_SC_KEEP_ALIVE_INVALID = 0x019,
+    SDC_NVME_SC_KEEP_ALIVE_EXPIRED = 0x019,
+    SDC_NVME_SC_KEEP_ALIVE_INVALID = 0x01a,
     SDC_NVME_SC_SGL_GRANULARITY = 0x01e,
+    SDC_NVME_SC_WRITE_PROTECTED = 0x020,
     SDC_NVME_SC_LBA_RANGE = 0x080,
     SDC_NVME_SC_CAPACITY = 0x081,
     SDC_NVME_SC_NS_NOT_READY = 0x082,
@@ -248,6 +250,7 @@ enum sdc_nvme_log {
     SDC_NVME_LOG_CHANGED_NS = 0x04,
     SDC_NVME_LOG_EFFECTS = 0x05,
     SDC_NVME_LOG_FEATURES = 0x12, // feature identifiers supported and effects
+    SDC_NVME_LOG_MI = 0x13,       // management interface commands supported and effects
 };
 
 // --- asynchronous events (base 5.2): type in bits 2:0 of DW0, information in 15:8, log page in 23:16 ---

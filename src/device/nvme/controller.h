@@ -2,6 +2,7 @@
 // The controller, as its home loop knows it: what the files of this folder share.
 #pragma once
 
+#include "device/nvme/identify.h"
 #include "device/nvme/namespaces.h"
 
 enum {
@@ -13,7 +14,6 @@ enum {
     NVME_BAR_SIZE = 16 * 1024, // Windows wants no less
     NVME_PAGE = 4096,          // of CC.MPS 0, the only one
     NVME_ADMIN_DEPTH_MAX = 4096,
-    NVME_MDTS = 8,             // the most data of a command: NVME_PAGE << it
 };
 
 // What a controller is doing with CC.EN.
@@ -67,8 +67,8 @@ struct nvme {
     _Atomic bool msix_enabled;
     _Atomic bool intx_disabled;
 
-    // Namespaces, by NSID - 1 (namespaces.c). Home loop.
-    struct nvme_namespace *namespaces[NVME_NAMESPACES_MAX];
+    // Namespaces (namespaces.c). Home loop.
+    struct nvme_namespaces namespaces;
 };
 
 static inline struct nvme *nvme_of(struct sdc_pci_device *device)

@@ -27,9 +27,9 @@ int nvme_namespaces_open(struct nvme_worker *worker)
 {
     int rc = 0;
 
-    for (unsigned i = 0; rc == 0 && i < NVME_NAMESPACES_MAX; i++) {
-        if (worker->nvme->namespaces[i])
-            rc = open_one(worker, worker->nvme->namespaces[i]);
+    for (uint32_t nsid = 1; rc == 0 && nsid <= NVME_NAMESPACES_MAX; nsid++) {
+        if (worker->nvme->namespaces.by_id[nsid])
+            rc = open_one(worker, worker->nvme->namespaces.by_id[nsid]);
     }
     if (rc < 0)
         nvme_namespaces_close(worker);
@@ -58,22 +58,20 @@ void nvme_namespaces_cancel(struct nvme_worker *worker)
 
 // --- at home ---
 
-int nvme_namespace_new(struct nvme *nvme, uint32_t nsid, struct sdc_block *block, struct sdc_error *err)
+int nvme_namespace_new(struct nvme *nvme, uint32_t nsid, struct sdc_block *block, const char *backend, struct sdc_error *err)
 {
     struct nvme_namespace *ns = calloc(1, sizeof *ns);
     if (!ns)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a namespace");
-    ns->nsid = nsid;
-    ns->block = block;
-    block->ops->info(block, &ns->info);
-    nvme->namespaces[nsid - 1] = ns;
+    nvme_namespace_describe(ns, nsid, block, backend, nvme->options.serial);
+    nvme->namespaces.by_id[nsid] = ns;
     return 0;
 }
 
 void nvme_namespaces_free(struct nvme *nvme)
 {
-    for (unsigned i = 0; i < NVME_NAMESPACES_MAX; i++) {
-        struct nvme_namespace *ns = nvme->namespaces[i];
+    for (uint32_t nsid = 1; nsid <= NVME_NAMESPACES_MAX; nsid++) {
+        struct nvme_namespace *ns = nvme->namespaces.by_id[nsid];
         if (ns)
             ns->block->ops->close(ns->block);
         free(ns);
@@ -84,8 +82,8 @@ void sdc_nvme_refresh(struct sdc_pci_device *device)
 {
     struct nvme *nvme = nvme_of(device);
 
-    for (unsigned i = 0; i < NVME_NAMESPACES_MAX; i++) {
-        struct nvme_namespace *ns = nvme->namespaces[i];
+    for (uint32_t nsid = 1; nsid <= NVME_NAMESPACES_MAX; nsid++) {
+        struct nvme_namespace *ns = nvme->namespaces.by_id[nsid];
         if (!ns)
             continue;
         int rc = ns->block->ops->refresh ? ns->block->ops->refresh(ns->block) : 0;

@@ -2,15 +2,10 @@
 // Namespaces: a block backend each. The home loop owns them; each worker with I/O queues has a way into the backend of its own.
 #pragma once
 
+#include "device/nvme/namespace.h"
 #include "device/nvme/queue.h"
 
-enum { NVME_NAMESPACES_MAX = 256, NVME_BATCH = 64 };
-
-struct nvme_namespace {
-    uint32_t nsid;
-    struct sdc_block *block;
-    struct sdc_block_info info; // as of creation: only the size changes
-};
+enum { NVME_BATCH = 64 };
 
 // A namespace on a worker's loop.
 struct nvme_ns_queue {
@@ -24,7 +19,7 @@ struct nvme_ns_queue {
 int nvme_namespaces_open(struct nvme_worker *worker);
 void nvme_namespaces_close(struct nvme_worker *worker);
 // Home loop, before any worker runs: makes namespace nsid, which takes block over when it succeeds.
-int nvme_namespace_new(struct nvme *nvme, uint32_t nsid, struct sdc_block *block, struct sdc_error *err);
+int nvme_namespace_new(struct nvme *nvme, uint32_t nsid, struct sdc_block *block, const char *backend, struct sdc_error *err);
 void nvme_namespaces_free(struct nvme *nvme);
 // Ends what has not begun and may take long.
 void nvme_namespaces_cancel(struct nvme_worker *worker);

@@ -16,6 +16,7 @@ struct sdc_nvme_options {
     uint32_t depth;   // most entries of an I/O queue, 2 to 65536
     uint16_t vectors; // of MSI-X, 1 to queues + 1
     char serial[SDC_NVME_SERIAL_BYTES + 1];
+    const char *backend; // what block is called: names of the namespace are made of it. Not kept
 };
 
 // Makes a controller with one namespace, 1, on block, which it takes over when it succeeds. loops[0] is its home loop. 0 or a negative

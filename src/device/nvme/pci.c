@@ -296,7 +296,7 @@ int sdc_nvme_new(struct sdc_block *block, const struct sdc_nvme_options *options
     if (rc < 0)
         sdc_error_set(err, rc, SDC_FAULT_HOST, "no memory for an NVMe controller with %u queues", options->queues);
     if (rc == 0)
-        rc = nvme_namespace_new(nvme, 1, block, err);
+        rc = nvme_namespace_new(nvme, 1, block, options->backend, err);
     if (rc < 0) {
         free_parts(nvme);
         return rc;
