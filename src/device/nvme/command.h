@@ -8,13 +8,17 @@
 //                    under way: resets, and changes of memory that concern it, wait for it
 //     NVME_HELD      likewise, but nothing is under way and nobody waits for it (asynchronous event requests). It gives its memory up. A
 //                    reset ends it without nvme_complete, after nvme_admin_reset
-//     -EAGAIN        command->sq->worker->memory names bytes that have to be fetched first; then the handler runs again, from its start
+//     -EAGAIN        command->sq->worker->memory names bytes that have to be fetched first; then the handler runs again, from its start, and
+//                    finds in the view what was fetched for it
+//
+// A handler whose data is to be bounced (nvme_data_map) and has to be brought first returns NVME_PENDING; nvme_io_arrived goes on with it.
 //
 // No allocation, lock, log or system call for each command; block requests are collected by nvme_submit and go down once a batch.
 #pragma once
 
 #include "base/bytes.h"
 #include "device/nvme/data.h"
+#include "transport/common/remote_queue.h"
 #include "wire/nvme.h"
 
 #include <sidecard/block.h>
@@ -29,6 +33,7 @@ enum nvme_command_state {
     NVME_COMMAND_FREE,
     NVME_COMMAND_RUNNING, // the handler has it, or what it began
     NVME_COMMAND_IDLE,    // NVME_HELD
+    NVME_COMMAND_FETCHING, // its handler returned -EAGAIN
     NVME_COMMAND_WAITING, // done, but there is no room in the completion queue
 };
 
@@ -44,6 +49,7 @@ struct nvme_command {
     struct sdc_map_use *use;             // the map that its spans come from; NULL: it needs none
     // The handlers'
     struct nvme_data data;               // its data, as spans (data.h)
+    struct sdc_remote_request remote;    // who bounces its data sets remote.queue to &sq->remote (transport/common/remote_queue.h)
     struct nvme_ns_queue *ns;            // the namespace that it works on, on this loop
     struct sdc_block_request block;      // owner is the command
     uint64_t words[4];                   // whatever the handler has to remember
@@ -78,3 +84,5 @@ void nvme_complete(struct nvme_command *command, uint16_t status, uint32_t dw0);
 
 int nvme_admin_run(struct nvme_command *command); // admin.c, home loop
 int nvme_io_run(struct nvme_command *command);    // io.c
+// The data of a command that waited for it has arrived; command->remote.fault says how that went (io.c).
+void nvme_io_arrived(struct nvme_command *command);

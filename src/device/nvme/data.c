@@ -2,8 +2,6 @@
 #include "base/check.h"
 #include "device/nvme/controller.h"
 
-#include <errno.h>
-
 // PRP1, and PRP2 where it is a second page.
 int nvme_data_copy_out(struct nvme_command *command, const void *bytes, size_t size)
 {
@@ -14,5 +12,5 @@ int nvme_data_copy_out(struct nvme_command *command, const void *bytes, size_t s
 
     if (rc == 0 && first < size)
         rc = sdc_memory_write(memory, sdc_get64(command->sqe + SDC_NVME_SQE_PRP2), (const uint8_t *)bytes + first, size - first);
-    return rc < 0 && rc != -EAGAIN ? SDC_NVME_SC_DATA_TRANSFER | SDC_NVME_SC_DNR : rc;
+    return rc < 0 ? SDC_NVME_SC_DATA_TRANSFER | SDC_NVME_SC_DNR : 0;
 }

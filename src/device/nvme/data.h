@@ -2,18 +2,15 @@
 // A command's data: guest memory that its PRP entries or SGL name.
 #pragma once
 
-#include <sidecard/memory.h>
+#include "memory/payload.h"
 
 struct nvme_command;
 
-enum { NVME_DATA_SPANS = 8 };
-
 struct nvme_data {
-    struct sdc_span spans[NVME_DATA_SPANS];
-    uint32_t spans_count;
+    struct sdc_payload payload;
 };
 
-// Looks up the first `size` bytes of the command's data buffer: command->data.spans. 0, a status (> 0), or -EAGAIN.
+// Looks up the first `size` bytes of the command's data buffer: command->data.payload. 0, a status (> 0), or -EAGAIN.
 int nvme_data_map(struct nvme_command *command, uint64_t size, enum sdc_access access);
 // Copies a structure to or from the start of the data buffer. Likewise.
 int nvme_data_copy_out(struct nvme_command *command, const void *bytes, size_t size); // to the driver

@@ -54,3 +54,11 @@ int nvme_io_run(struct nvme_command *command)
     nvme_submit(command);
     return NVME_PENDING;
 }
+
+void nvme_io_arrived(struct nvme_command *command)
+{
+    if (command->remote.fault)
+        nvme_complete(command, SDC_NVME_SC_DATA_TRANSFER, 0);
+    else
+        nvme_submit(command);
+}

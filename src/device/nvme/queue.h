@@ -10,6 +10,7 @@
 #include "ring/nvme_cq.h"
 #include "ring/nvme_sq.h"
 #include "transport/common/map_use.h"
+#include "transport/common/remote_queue.h"
 
 struct nvme;
 struct nvme_worker;
@@ -59,9 +60,10 @@ struct nvme_cq {
     _Atomic uint32_t shown;
     atomic_bool starved;
     // The worker's loop.
-    bool running;
     struct sdc_nvme_cq ring;
     struct nvme_command *waiting, **waiting_end; // done, and no room for what they have to say
+    struct sdc_remote_queue remote; // of the ring alone
+    bool interrupt_due;             // when the driver can see all that was written to the ring
 };
 
 struct nvme_sq {
@@ -77,12 +79,14 @@ struct nvme_sq {
     struct nvme_command *command;
     struct nvme_order order;
     // The worker's loop.
-    bool running;
     bool stopping; // takes no more; `order` is obeyed when nothing is in flight
+    bool moving;   // its memory, or its completion queue's, goes away or moves: remap_order waits for what is in flight
     struct sdc_nvme_sq ring;
+    struct sdc_remote_queue remote;
+    struct nvme_command *fetching;        // its handler misses something, and runs again when that is here
     struct nvme_command *oldest, *newest; // in flight
     uint32_t in_flight; // taken, and not free again
-    uint32_t resting;   // of those, idle or waiting for room: no drain waits for them
+    uint32_t resting;   // of those, idle, waiting for room, or fetching: no drain waits for them
 };
 
 struct nvme_worker {
@@ -124,16 +128,44 @@ void nvme_worker_close(struct nvme_worker *worker);
 void nvme_kick_sq(struct nvme_worker *worker, uint16_t id);
 void nvme_kick_cq(struct nvme_worker *worker, uint16_t id);
 
-// The worker's loop, directly or by an order. 0, a status, or a negative errno.
+// --- the worker's loop, directly or by an order. 0, a status, or a negative errno ---
+
 // Handlers and queues use map from now on, whose reference it takes over.
 int nvme_worker_use(struct nvme_worker *worker, struct sdc_map *map);
 int nvme_cq_start(struct nvme_cq *cq);
 int nvme_sq_start(struct nvme_sq *sq);
 
-// What orders run.
+// What orders run (worker.c).
 void nvme_run_create_cq(struct nvme_order *order); // with map
 void nvme_run_delete_cq(struct nvme_order *order);
 void nvme_run_create_sq(struct nvme_order *order);
 void nvme_run_delete_sq(struct nvme_order *order);
 void nvme_run_stop(struct nvme_order *order);      // all queues here
 void nvme_run_remap(struct nvme_order *order);     // with map
+
+// --- between queue.c, worker.c and remote.c: the worker's loop ---
+
+// The command is done, and its data is where it should be: posts its completion, or lets it wait for room.
+void nvme_finish(struct nvme_command *command);
+// The command is nowhere any more.
+void nvme_release(struct nvme_command *command);
+// Gives the memory of commands back; none is in flight.
+void nvme_free_commands(struct nvme_worker *worker);
+// The driver has taken something, or the queue's memory is back.
+void nvme_post_waiting(struct nvme_cq *cq);
+// There may be something to take.
+void nvme_look(struct nvme_sq *sq);
+// Interrupts for all that was posted.
+void nvme_worker_flush(struct nvme_worker *worker);
+// Obeys the orders that wait for something which has come true.
+void nvme_look_at_drains(struct nvme_worker *worker);
+
+void nvme_sq_init_remote(struct nvme_sq *sq);
+void nvme_cq_init_remote(struct nvme_cq *cq);
+// Views of the worker's map for a ring, which reach remote memory if the map has a way there.
+struct sdc_memory nvme_sq_view(struct nvme_sq *sq);
+struct sdc_memory nvme_cq_view(struct nvme_cq *cq);
+// Fetches what a view of sq's misses. 0 or a negative errno.
+int nvme_fetch(struct nvme_sq *sq, struct sdc_memory *memory);
+// The device is done with a command whose data is bounced: nvme_finish follows, now or later.
+void nvme_unbounce(struct nvme_command *command);
