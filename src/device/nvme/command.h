@@ -8,8 +8,8 @@
 //                    under way: resets, and changes of memory that concern it, wait for it
 //     NVME_HELD      likewise, but nothing is under way and nobody waits for it (asynchronous event requests). It gives its memory up. A
 //                    reset ends it without nvme_complete, after nvme_admin_reset
-//     -EAGAIN        command->sq->worker->memory names bytes that have to be fetched first; then the handler runs again, from its start, and
-//                    finds in the view what was fetched for it
+//     -EAGAIN        command->sq->worker->memory names bytes that have to be fetched first; then the handler runs again, from its start,
+//                    and finds in the view what was fetched for it
 //
 // A handler whose data is to be bounced (nvme_data_map) and has to be brought first returns NVME_PENDING; nvme_io_arrived goes on with it.
 //

@@ -305,4 +305,3 @@ void nvme_order_obeyed(struct nvme_order *order)
     order->post.run = run_obeyed;
     sdc_loop_post(order->worker->nvme->home, &order->post);
 }
-
