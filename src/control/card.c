@@ -7,6 +7,7 @@
 #include "base/parse.h"
 #include "device/nvme/nvme.h"
 #include "device/virtio_blk/virtio_blk.h"
+#include "transport/common/virtio_core.h"
 #include "transport/virtio_pci/virtio_pci.h"
 
 #include <errno.h>
@@ -14,13 +15,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-// A virtio device in the shape that the card is to have; takes device over.
-static int shape_virtio(struct sdc_card *card, struct sdc_virtio_device *device, struct sdc_loop *const *loops, unsigned loops_count,
-                        struct sdc_error *err)
+static uint64_t poll_max_ns(const struct sdc_card_options *options)
 {
-    if (card->shape == SDC_CARD_VHOST)
-        return sdc_vhu_card_new(device, loops, loops_count, &card->vhost, err);
-    return sdc_virtio_pci_new(device, loops, loops_count, &card->pci, err);
+    return (options->poll_max_us > 0 ? options->poll_max_us : SDC_LIMIT_POLL_US) * UINT64_C(1000);
+}
+
+// A virtio device in the shape that the card is to have; takes device over.
+static int shape_virtio(struct sdc_card *card, struct sdc_virtio_device *device, const struct sdc_card_options *options,
+                        struct sdc_loop *const *loops, unsigned loops_count, struct sdc_error *err)
+{
+    int rc = card->shape == SDC_CARD_VHOST ? sdc_vhu_card_new(device, loops, loops_count, &card->vhost, err)
+                                           : sdc_virtio_pci_new(device, loops, loops_count, &card->pci, err);
+
+    if (rc == 0)
+        sdc_virtio_core_poll(device->core, options->poll, poll_max_ns(options));
+    return rc;
 }
 
 #define CARD(member) SDC_OPTION_AT(struct sdc_card_options, member)
@@ -99,7 +108,7 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
     device->withheld = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) | (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER);
     card->device = device;
     card->refresh = refresh_virtio_blk;
-    return shape_virtio(card, device, loops, loops_count, err);
+    return shape_virtio(card, device, options, loops, loops_count, err);
 }
 
 // --- nvme ---
@@ -190,6 +199,9 @@ int sdc_card_new(const char *device, const struct sdc_card_options *options, enu
     if (options->backends_count > type->backends_max)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: %u backends, the limit is %u", device, options->backends_count,
                              type->backends_max);
+    if (options->poll_max_us > 0 && options->poll != SDC_POLL_ADAPTIVE)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--poll-max-us=%u: only queues that poll adaptively have a window; leave it "
+                             "out, or type --poll=adaptive", options->poll_max_us);
     struct sdc_card *card = calloc(1, sizeof *card);
     if (!card)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");

@@ -6,7 +6,7 @@
 
 #include "backend/block/block.h"
 #include "base/option.h"
-#include "loop/loop.h"
+#include "loop/poller.h"
 #include "transport/vhost_user/vhost_user.h"
 
 // What stands behind a card, or behind one namespace of it.
@@ -23,6 +23,8 @@ struct sdc_card_options {
     uint32_t size_max;   // bytes, default: no limit
     bool write_cache;
     bool packed;        // packed rings are offered beside split ones
+    enum sdc_poll_mode poll; // how its queues wait
+    uint32_t poll_max_us;    // adaptive: the longest window; 0: the default
     bool in_order;      // the driver is offered to get requests back in the order in which it made them
     const char *serial; // default: made from the backend's name
     const struct sdc_card_backend *backends;

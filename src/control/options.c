@@ -103,11 +103,25 @@ static int parse_owner(const struct sdc_option *option, const char *text, void *
     return 0;
 }
 
+static int parse_poll(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
+{
+    static const char *const names[] = {
+        [SDC_POLL_NEVER] = "never", [SDC_POLL_ADAPTIVE] = "adaptive", [SDC_POLL_ALWAYS] = "always"};
+    int which = sdc_option_pick(text, names, SDC_COUNT(names), err);
+
+    (void)option;
+    if (which >= 0)
+        *(enum sdc_poll_mode *)value = (enum sdc_poll_mode)which;
+    return which < 0 ? which : 0;
+}
+
 #define SERVE(member) SDC_OPTION_AT(struct sdc_serve_options, member)
 
 static const struct sdc_option serve_rows[] = {
     {"allow-file-memory", SDC_OPTION_FLAG, SERVE(allow_file_memory), 0, 0, NULL, NULL},
     {"connect", SDC_OPTION_FLAG, SERVE(connect), 0, 0, NULL, NULL},
+    {"poll", SDC_OPTION_CALL, SERVE(card.poll), 0, 0, "adaptive", parse_poll},
+    {"poll-max-us", SDC_OPTION_NUMBER, SERVE(card.poll_max_us), 1, SDC_LIMIT_POLL_MAX_US, "50", NULL},
     {"socket-mode", SDC_OPTION_CALL, SERVE(listen.mode), 0, 0, "0660", parse_mode},
     {"socket-owner", SDC_OPTION_CALL, SERVE(listen), 0, 0, "libvirt-qemu:kvm", parse_owner},
 };
@@ -117,7 +131,7 @@ const struct sdc_options sdc_serve_options = {serve_rows, SDC_COUNT(serve_rows)}
 void sdc_serve_options_init(struct sdc_serve_options *options)
 {
     *options = (struct sdc_serve_options){
-        .card = {.write_cache = true, .packed = true},
+        .card = {.write_cache = true, .packed = true, .poll = SDC_POLL_ADAPTIVE},
         .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
     };
 }

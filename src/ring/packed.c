@@ -7,6 +7,8 @@
 //  [B] used: our release store of a used descriptor's flags after we filled it (store16) - the driver's acquire load of them.
 //  [C] kicks: we store our event suppression structure, full barrier, then load the next descriptor's flags (rearm) - the driver stores
 //      those flags, full barrier, then loads the structure. One of the two sees the other.
+//      As in the split ring (split.c), who polls looks with [A] alone while it is suppressed, and sleeps only after a rearm that saw
+//      nothing.
 //  [D] interrupts: we store used flags, full barrier, then load the driver's event suppression structure (publish) - the driver stores
 //      it, full barrier, then loads the used flags.
 //
@@ -265,6 +267,11 @@ static bool packed_publish(struct sdc_ring *ring)
     return interrupt_due(ring, shown);
 }
 
+static bool packed_look(struct sdc_ring *ring)
+{
+    return look(ring) == 1;
+}
+
 static void packed_suppress(struct sdc_ring *ring)
 {
     sdc_area_store16(&ring->device, &ring->memory, EVENT_FLAGS, EVENT_DISABLE);
@@ -280,7 +287,7 @@ static bool packed_rearm(struct sdc_ring *ring)
         sdc_area_store16(&ring->device, &ring->memory, EVENT_OFFSET, event);
     sdc_area_store16(&ring->device, &ring->memory, EVENT_FLAGS, by_index ? EVENT_DESC : EVENT_ENABLE);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [C]
-    return sdc_ring_has_again(ring) || look(ring) == 1;
+    return sdc_ring_has_again(ring) || packed_look(ring);
 }
 
 const struct sdc_ring_format sdc_ring_packed = {
@@ -290,6 +297,7 @@ const struct sdc_ring_format sdc_ring_packed = {
     .take = packed_take,
     .give = packed_give,
     .publish = packed_publish,
+    .look = packed_look,
     .suppress = packed_suppress,
     .rearm = packed_rearm,
 };

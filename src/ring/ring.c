@@ -117,6 +117,11 @@ bool sdc_ring_publish(struct sdc_ring *ring)
     return ring->awake && !ring->broken && ring->format->publish(ring);
 }
 
+bool sdc_ring_look(struct sdc_ring *ring)
+{
+    return ring->awake && !ring->remote && !ring->broken && (sdc_ring_has_again(ring) || ring->format->look(ring));
+}
+
 void sdc_ring_suppress(struct sdc_ring *ring)
 {
     if (ring->awake && !ring->suppressed && !ring->remote)

@@ -34,6 +34,7 @@ struct sdc_ring_format {
     int (*take)(struct sdc_ring *ring, struct sdc_chain *chain);
     void (*give)(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written);
     bool (*publish)(struct sdc_ring *ring);
+    bool (*look)(struct sdc_ring *ring);
     void (*suppress)(struct sdc_ring *ring);
     bool (*rearm)(struct sdc_ring *ring);
 };
@@ -92,6 +93,10 @@ void sdc_ring_give(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_
 void sdc_ring_leave(struct sdc_ring *ring);
 // Shows the driver what was given. Whether it wants an interrupt for it.
 bool sdc_ring_publish(struct sdc_ring *ring);
+
+// Whether there is something to take. Cheap, and may be asked as often as one likes: who polls does it all the time. Breaks the ring where
+// take would. False for remote rings, which are not polled.
+bool sdc_ring_look(struct sdc_ring *ring);
 
 // Asks the driver not to notify, and to notify again. rearm returns true if something is there already: take it, the driver may have
 // made it available before it saw that it should notify.

@@ -6,6 +6,9 @@
 //  [B] used index: our release store after we filled the elements (store16) - the driver's acquire load.
 //  [C] kicks: we store avail_event or clear NO_NOTIFY, full barrier, then load the available index (rearm) - the driver stores the
 //      available index, full barrier, then loads avail_event or the flags. One of the two sees the other.
+//      A queue that polls needs no more than these: while it is suppressed it looks at the available index in every turn ([A] is enough,
+//      since a store is seen in the end), and it sleeps only after a rearm that saw nothing. What suppress stores needs no barrier: a
+//      driver that does not see it yet notifies for nothing.
 //  [D] interrupts: we store the used index, full barrier, then load used_event or the flags (publish) - the driver stores used_event,
 //      full barrier, then loads the used index.
 //
@@ -201,10 +204,18 @@ static bool split_publish(struct sdc_ring *ring)
     return (uint16_t)(now - word - 1) < (uint16_t)(now - before);
 }
 
+static bool split_look(struct sdc_ring *ring)
+{
+    return look(ring) == 0 && ring->avail_next != ring->split.avail_seen;
+}
+
 static void split_suppress(struct sdc_ring *ring)
 {
-    // With event indices nothing need be said: the driver notifies when it passes avail_event, which we leave behind.
-    if (!has_event_idx(ring))
+    // With event indices the driver notifies when it passes avail_event: it is put behind where the driver stands, and then left there
+    // (virtio 1.2, 2.7.10). Once in 65536 entries the driver comes by again, and notifies for nothing.
+    if (has_event_idx(ring))
+        sdc_area_store16(&ring->device, &ring->memory, avail_event_offset(ring), (uint16_t)(ring->avail_next - 1));
+    else
         sdc_area_store16(&ring->device, &ring->memory, USED_FLAGS, USED_F_NO_NOTIFY);
 }
 
@@ -215,9 +226,7 @@ static bool split_rearm(struct sdc_ring *ring)
     else
         sdc_area_store16(&ring->device, &ring->memory, USED_FLAGS, 0);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [C]
-    if (sdc_ring_has_again(ring))
-        return true;
-    return look(ring) == 0 && ring->avail_next != ring->split.avail_seen;
+    return sdc_ring_has_again(ring) || split_look(ring);
 }
 
 const struct sdc_ring_format sdc_ring_split = {
@@ -227,6 +236,7 @@ const struct sdc_ring_format sdc_ring_split = {
     .take = split_take,
     .give = split_give,
     .publish = split_publish,
+    .look = split_look,
     .suppress = split_suppress,
     .rearm = split_rearm,
 };

@@ -109,8 +109,9 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared():
-    pool = Shared()
+def shared(request):
+    """A module may have options for it, SERVE_OPTIONS."""
+    pool = Shared(*getattr(request.module, "SERVE_OPTIONS", ()))
     yield pool
     pool.end()
 

@@ -242,6 +242,7 @@ BAD_VALUES = [
     ("--size-max", "0"), ("--size-max", "-1"), ("--size-max", "x"),
     ("--write-cache", "maybe"), ("--write-cache", ""), ("--write-cache", "2"),
     ("--log-level", "loud"), ("--log-level", ""),
+    ("--poll", "sometimes"), ("--poll", ""), ("--poll-max-us", "0"), ("--poll-max-us", "10001"), ("--poll-max-us", "1ms"),
     ("--socket-mode", "0999"), ("--socket-mode", "rw"), ("--socket-mode", "77777"), ("--socket-mode", ""),
     ("--socket-owner", "no-such-user-here"), ("--socket-owner", "root:no-such-group-here"), ("--socket-owner", ""),
     ("--ready-fd", "x"), ("--ready-fd", "-1"), ("--ready-fd", "917"),
@@ -262,6 +263,11 @@ def test_option_with_a_bad_value_names_both(cli, sock, disk, option, value):
 @pytest.mark.parametrize("option", ["--queues", "--serial", "--block-size", "--socket-mode"])
 def test_option_without_its_value(cli, sock, disk, option):
     said(cli("serve", sock, "virtio-blk", disk, option), USAGE, option)
+
+
+@pytest.mark.parametrize("mode", ["never", "always"])
+def test_a_window_for_queues_that_have_none(cli, sock, disk, mode):
+    said(cli("serve", sock, "virtio-blk", disk, "--poll-max-us=20", f"--poll={mode}"), USAGE, "--poll-max-us=20", "--poll=adaptive")
 
 
 @pytest.mark.parametrize("option", ["--read-only=maybe", "--direct=perhaps", "--raw=2"])
@@ -289,7 +295,7 @@ def test_backend_that_is_not_there(cli, sock, backend):
 
 def test_good_values_at_the_edges_are_taken(serve):
     server = serve("null:1G", "--queues=64", "--queue-size=32768", "--threads=4", "--block-size=4096", "--serial=",
-                   "--write-cache=off", "--seg-max=1", "--log-level=debug", "--socket-mode=0600")
+                   "--write-cache=off", "--seg-max=1", "--log-level=debug", "--socket-mode=0600", "--poll=adaptive", "--poll-max-us=10000")
     server.guest(queue_size=64).read(0, 8)
 
 

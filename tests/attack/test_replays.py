@@ -115,7 +115,9 @@ class Disk:
             if struct.unpack("<H", self.memory.read(at + 0x302, 2))[0] == self.avail:
                 break
             assert self.read(20, 1) == 0xF
-        assert struct.unpack("<HH", self.memory.read(at + 0x300, 4)) == (0, self.avail), "the request did not come back"
+        flags, index = struct.unpack("<HH", self.memory.read(at + 0x300, 4))
+        assert index == self.avail, "the request did not come back"
+        assert flags in (0, 1)  # 1: the queue polls and need not be notified
         assert self.memory.read(at + 0xF00, 1) == b"\0"
         return self.memory.read(at + 0xA00, 512)
 

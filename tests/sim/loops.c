@@ -143,8 +143,8 @@ void sim_loops_close(void)
 {
     for (unsigned i = 0; i < plan.loops; i++) {
         struct place *place = &places[i];
-        if (atomic_load(&place->loop->posts) || place->loop->deferred || place->loop->timers_count > 0)
-            sim_fail("loop %u has work or a timer left at the end", i);
+        if (atomic_load(&place->loop->posts) || place->loop->deferred || place->loop->timers_count > 0 || place->loop->pollers)
+            sim_fail("loop %u has work, a timer or a poller left at the end", i);
         sdc_loop_free(place->loop);
         place->loop = NULL;
     }
@@ -174,6 +174,11 @@ bool sim_loop_can_run(unsigned index)
             return true;
     }
     return false;
+}
+
+bool sim_loop_polls(unsigned index)
+{
+    return !places[index].in_turn && places[index].loop->pollers;
 }
 
 static void enter(unsigned index)
@@ -295,6 +300,15 @@ bool __wrap_sdc_ring_publish(struct sdc_ring *ring)
 {
     sim_preempt();
     return __real_sdc_ring_publish(ring);
+}
+
+bool __real_sdc_ring_look(struct sdc_ring *ring);
+bool __wrap_sdc_ring_look(struct sdc_ring *ring);
+bool __wrap_sdc_ring_look(struct sdc_ring *ring)
+{
+    bool there = __real_sdc_ring_look(ring);
+    sim_preempt();
+    return there;
 }
 
 void __real_sdc_ring_suppress(struct sdc_ring *ring);

@@ -60,6 +60,8 @@ struct sim_plan {
     bool unmaps, masks, locks, resizes;
     bool read_only, write_cache;
     unsigned block_size;     // bytes
+    int poll;                // enum sdc_poll_mode of the queues
+    unsigned poll_max_us;
     unsigned socket_room;    // bytes from server to client
 };
 extern struct sim_plan plan;
@@ -81,6 +83,7 @@ void sim_loops_open(void);
 void sim_loops_close(void);
 struct sdc_loop *sim_loop(unsigned index);
 bool sim_loop_can_run(unsigned index); // has something to do, and is not in a turn already
+bool sim_loop_polls(unsigned index);   // has nothing to do, perhaps, but takes turns all the same
 void sim_loop_run(unsigned index);     // a turn
 bool sim_loop_is_running(const struct sdc_loop *loop); // the innermost turn is its
 bool sim_loop_in_turn(unsigned index);

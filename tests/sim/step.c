@@ -2,6 +2,8 @@
 // Who runs next, by the seed; and the clock, which moves when nobody can run, or when it likes to.
 #include "sim.h"
 
+#include "loop/poller.h"
+
 enum { ACTORS = 3 + SIM_LOOPS + SIM_QUEUES, DEPTH = 3, CALLS_MAX = 2000000 };
 enum { CLIENT_READS, CLIENT_ANSWERS, DISK, LOOPS, QUEUES = LOOPS + SIM_LOOPS };
 
@@ -22,6 +24,7 @@ uint64_t sim_now(void)
     return clock_ns;
 }
 
+// Those who can do something; now and then a loop that polls is one, whether it will find anything or not.
 static unsigned list(unsigned actors[ACTORS])
 {
     unsigned count = 0;
@@ -33,7 +36,7 @@ static unsigned list(unsigned actors[ACTORS])
     if (sim_disk_can_run())
         actors[count++] = DISK;
     for (unsigned i = 0; i < plan.loops; i++) {
-        if (sim_loop_can_run(i))
+        if (sim_loop_can_run(i) || (sim_loop_polls(i) && sim_chance(1, 4)))
             actors[count++] = LOOPS + i;
     }
     for (unsigned i = 0; i < plan.queues; i++) {
@@ -67,6 +70,26 @@ static void perhaps_jump(void)
     EVENT("time jumps to %llu", clock_ns);
 }
 
+// Nobody else can do anything. Whether somebody can now, or will, since windows are over some time: a loop that always polls, and finds
+// nothing, is no reason to go on.
+static bool look_around(void)
+{
+    bool some = false;
+
+    for (unsigned i = 0; i < plan.loops; i++) {
+        if (!sim_loop_polls(i))
+            continue;
+        sim_loop_run(i);
+        sim_guest_check();
+        some |= sim_loop_polls(i) && plan.poll == SDC_POLL_ADAPTIVE;
+    }
+    for (unsigned i = 0; i < plan.loops; i++)
+        some |= sim_loop_can_run(i);
+    for (unsigned i = 0; i < plan.queues; i++)
+        some |= sim_driver_can_run(i);
+    return some || sim_disk_can_run() || sim_client_can_read() || sim_client_can_answer();
+}
+
 bool sim_step(void)
 {
     unsigned actors[ACTORS];
@@ -81,6 +104,8 @@ bool sim_step(void)
         run(actors[sim_below(count)]);
         return true;
     }
+    if (look_around())
+        return true;
     if (sim_disk_locked()) {
         sim_disk_unlock();
         return true;

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "device/virtio_blk/virtio_blk.h"
+#include "transport/common/virtio_core.h"
 #include "transport/virtio_pci/virtio_pci.h"
 
 #include <sidecard/pci.h>
@@ -60,6 +61,8 @@ static void make_plan(void)
         .write_cache = sim_chance(3, 4),
         .block_size = sim_chance(3, 4) ? 512 : 4096,
         .socket_room = room[sim_below(3)],
+        .poll = (int)sim_below(3),
+        .poll_max_us = sim_pick(1, 60),
     };
 }
 
@@ -77,6 +80,7 @@ static void make_card(void)
     if (sdc_virtio_blk_new(sim_disk_open(), &options, &device, NULL) < 0 ||
         sdc_virtio_pci_new(device, loops, plan.loops, &sim_card, NULL) < 0)
         sim_fail("the card cannot be made");
+    sdc_virtio_core_poll(device->core, (enum sdc_poll_mode)plan.poll, plan.poll_max_us * UINT64_C(1000));
     sim_driver_open(device);
 }
 

@@ -398,7 +398,7 @@ static void rearming_tells_the_driver_and_looks_again(void **state)
         uint16_t suppressed, rearmed; // what it finds there
     } cases[] = {
         {0, DEVICE, 1, 0},
-        {SDC_VIRTIO_F_EVENT_IDX, DEVICE + 4 + 8 * 8, 0, 2},
+        {SDC_VIRTIO_F_EVENT_IDX, DEVICE + 4 + 8 * 8, 1, 2}, // behind the driver, and where it is
         {SDC_VIRTIO_F_RING_PACKED, DEVICE + 2, 1, 0},
         {SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_EVENT_IDX, DEVICE + 2, 1, 2},
     };
@@ -410,12 +410,15 @@ static void rearming_tells_the_driver_and_looks_again(void **state)
         pass(&f, 2);
         sdc_ring_suppress(&f.ring);
         assert_int_equal(guest_get(&f.guest, cases[i].at, 2), cases[i].suppressed);
+        assert_false(sdc_ring_look(&f.ring));
         assert_false(sdc_ring_rearm(&f.ring));
         assert_int_equal(guest_get(&f.guest, cases[i].at, 2), cases[i].rearmed);
         if (cases[i].features == (SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_EVENT_IDX))
             assert_int_equal(guest_get(&f.guest, DEVICE, 2), 2 | 0x8000); // the next one, in the first lap
         sdc_ring_suppress(&f.ring);
         offer(&f, 5);
+        assert_true(sdc_ring_look(&f.ring));
+        assert_true(sdc_ring_look(&f.ring)); // looking takes nothing
         assert_true(sdc_ring_rearm(&f.ring)); // it came before the driver could see that
         assert_int_equal(sdc_ring_take(&f.ring, &f.chains[0]), 1);
         close_ring(&f);

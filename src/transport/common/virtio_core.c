@@ -414,6 +414,14 @@ int sdc_virtio_core_new(struct sdc_virtio_device *device, struct sdc_loop *const
     return 0;
 }
 
+void sdc_virtio_core_poll(struct sdc_virtio_core *core, enum sdc_poll_mode mode, uint64_t max_ns)
+{
+    for (uint16_t i = 0; i < core->device->queues_count; i++) {
+        core->queues[i].poll_mode = mode;
+        core->queues[i].poll_max_ns = max_ns;
+    }
+}
+
 void sdc_virtio_core_free(struct sdc_virtio_core *core)
 {
     for (uint16_t i = 0; i < core->device->queues_count; i++)

@@ -37,6 +37,9 @@ int sdc_virtio_core_new(struct sdc_virtio_device *device, struct sdc_loop *const
 // Not busy, and reset. Frees the device too.
 void sdc_virtio_core_free(struct sdc_virtio_core *core);
 
+// Before any client: how the queues wait for requests, and the longest window of adaptive ones. Without it they never poll.
+void sdc_virtio_core_poll(struct sdc_virtio_core *core, enum sdc_poll_mode mode, uint64_t max_ns);
+
 bool sdc_virtio_core_busy(const struct sdc_virtio_core *core);
 // What the device and the rings offer.
 uint64_t sdc_virtio_core_offered(const struct sdc_virtio_core *core);

@@ -222,6 +222,7 @@ static void run_flush(struct sdc_deferred *deferred)
 
     if (!queue->running)
         return;
+    sdc_poller_stir(&queue->poller);
     show(queue);
     if ((queue->stopping || queue->remapping) && has_drained(queue))
         finish_order(queue);
@@ -249,27 +250,98 @@ void sdc_virtqueue_kick(struct sdc_virtqueue *queue)
         sdc_loop_post(queue->loop, &queue->kick_post);
 }
 
+// --- waiting for work ---
+
+static bool may_work(const struct sdc_virtqueue *queue)
+{
+    return queue->running && !queue->stopping && !queue->remapping && !queue->ring.broken;
+}
+
+// False: what ends that brings work about, or the end of the queue. Until then the driver need not notify.
+static bool may_take(const struct sdc_virtqueue *queue)
+{
+    return may_work(queue) && !queue->remote.fetching && !queue->remote.starved && !queue->crowded;
+}
+
+static bool look(struct sdc_poller *poller)
+{
+    struct sdc_virtqueue *queue = sdc_container(poller, struct sdc_virtqueue, poller);
+
+    if (!may_take(queue))
+        return false;
+    if (sdc_ring_look(&queue->ring)) {
+        sdc_virtqueue_schedule(queue);
+        return true;
+    }
+    if (queue->ring.broken)
+        sdc_virtqueue_break(queue, queue->ring.broken);
+    return false;
+}
+
+static void suppress(struct sdc_poller *poller)
+{
+    sdc_ring_suppress(&sdc_container(poller, struct sdc_virtqueue, poller)->ring);
+}
+
+static void rearm(struct sdc_poller *poller)
+{
+    struct sdc_virtqueue *queue = sdc_container(poller, struct sdc_virtqueue, poller);
+
+    if (!may_take(queue))
+        return;
+    bool late = sdc_ring_rearm(&queue->ring);
+    if (queue->ring.broken)
+        sdc_virtqueue_break(queue, queue->ring.broken);
+    else if (late && queue->remote.ring_writes > 0)
+        queue->look_when_written = true; // the driver has not been told yet
+    else if (late)
+        sdc_virtqueue_kick(queue);
+}
+
+static const struct sdc_poller_ops poller_ops = {.look = look, .suppress = suppress, .rearm = rearm};
+
+// As the ring's memory is now.
+static void start_poller(struct sdc_virtqueue *queue)
+{
+    enum sdc_poll_mode mode = queue->ring.remote ? SDC_POLL_NEVER : queue->poll_mode;
+
+    if (queue->poller.loop && queue->poller.mode == mode)
+        return;
+    sdc_poller_stop(&queue->poller);
+    if (!queue->ring.broken)
+        sdc_poller_start(queue->loop, &queue->poller, mode, queue->poll_max_ns);
+}
+
+// The driver is told to notify, for whoever goes on with the ring.
+static void stop_poller(struct sdc_virtqueue *queue)
+{
+    sdc_poller_stop(&queue->poller);
+    if (queue->ring.suppressed && !queue->ring.remote)
+        sdc_ring_rearm(&queue->ring);
+}
+
 static void run_work(struct sdc_deferred *deferred)
 {
     struct sdc_virtqueue *queue = sdc_container(deferred, struct sdc_virtqueue, work);
 
-    if (!queue->running || queue->stopping || queue->remapping || queue->ring.broken)
+    if (!may_work(queue))
         return;
     sdc_ring_suppress(&queue->ring);
     queue->budget = SDC_LIMIT_TURN;
     queue->again = false;
     queue->device->ops->queue_work(queue->device, queue);
-    if (queue->remote.fetching || queue->remote.starved || queue->crowded)
-        return; // what arrives, or is given back, brings us here again
-    bool more = queue->again || queue->look_again;
-    bool late = !more && sdc_ring_rearm(&queue->ring);
-    queue->look_again = false;
+    if (queue->budget < SDC_LIMIT_TURN)
+        sdc_poller_worked(&queue->poller);
     if (queue->ring.broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
-    else if (late && queue->remote.ring_writes > 0)
-        queue->look_when_written = true; // the driver has not been told yet
-    else if (more || late)
+    if (!may_take(queue))
+        return; // what arrives, or is given back, brings us here again
+    bool more = queue->again || queue->look_again;
+    queue->look_again = false;
+    if (more)
         sdc_virtqueue_kick(queue); // in the next turn, after others had theirs
+    else
+        sdc_poller_rest(&queue->poller);
 }
 
 void sdc_virtqueue_break(struct sdc_virtqueue *queue, const char *reason)
@@ -277,6 +349,7 @@ void sdc_virtqueue_break(struct sdc_virtqueue *queue, const char *reason)
     queue->ring.broken = reason;
     if (queue->record)
         sdc_put64(queue->record + SDC_QUEUE_RECORD_BROKEN, 1);
+    sdc_poller_stop(&queue->poller);
     queue->broke(queue, reason);
 }
 
@@ -402,6 +475,7 @@ static void start(struct sdc_virtqueue *queue)
     }
     if (queue->ring.broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
+    start_poller(queue);
     watch_kick_fd(queue);
     sdc_virtqueue_schedule(queue); // kicks that came before were for nobody
 }
@@ -413,6 +487,7 @@ static void stop(struct sdc_virtqueue *queue)
         return;
     queue->device->ops->queue_stop(queue->device, queue);
     queue->running = false;
+    stop_poller(queue);
     sdc_loop_unwatch(queue->loop, &queue->kick_watch);
     sdc_loop_undefer(queue->loop, &queue->work);
     sdc_loop_undefer(queue->loop, &queue->flush);
@@ -438,6 +513,7 @@ static void remap(struct sdc_virtqueue *queue)
     sdc_ring_remap(&queue->ring, &memory);
     if (queue->ring.broken && !was_broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
+    start_poller(queue);
     queue->look_when_written = queue->remote.ring_writes > 0;
     if (queue->ring.awake)
         sdc_remote_unpark(&queue->remote);
@@ -522,6 +598,7 @@ void sdc_virtqueue_init(struct sdc_virtqueue *queue)
     queue->kick_post.run = run_kick;
     queue->work.run = run_work;
     queue->flush.run = run_flush;
+    queue->poller.ops = &poller_ops;
     sdc_virtqueue_init_remote(queue);
 }
 

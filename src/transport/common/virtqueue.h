@@ -5,7 +5,7 @@
 
 #include <sidecard/virtio.h>
 
-#include "loop/loop.h"
+#include "loop/poller.h"
 #include "ring/ring.h"
 #include "transport/common/map_use.h"
 #include "transport/common/remote_queue.h"
@@ -40,6 +40,8 @@ struct sdc_virtqueue {
     uint16_t index;
     uint8_t *record;       // SDC_QUEUE_RECORD_*, or NULL: nothing is written down
     uint64_t record_bytes;
+    enum sdc_poll_mode poll_mode; // of a ring that is not remote
+    uint64_t poll_max_ns;
     void (*obeyed)(struct sdc_virtqueue *queue);                     // the queue's loop: an order is done
     void (*interrupt)(struct sdc_virtqueue *queue);                  // the queue's loop
     void (*broke)(struct sdc_virtqueue *queue, const char *reason); // the queue's loop: once until the next start
@@ -66,6 +68,7 @@ struct sdc_virtqueue {
     // The queue's loop only.
     struct sdc_watch kick_watch;
     unsigned lone_kicks; // signals by eventfd, one after the other, that counted 1
+    struct sdc_poller poller;
     bool running;
     bool stopping;  // a STOP waits for in_flight to become zero
     bool remapping; // a REMAP waits until those in flight are afloat

@@ -260,8 +260,8 @@ int vhu_set_vring_kick(struct vhu_session *session, struct vhu_message *message)
     int fd;
     int rc = take_fd(session, message, &index, &fd);
 
-    if (rc == 0 && fd < 0)
-        rc = -ENOTSUP; // to poll instead
+    if (rc == 0 && fd < 0 && session->card->core->queues[index].poll_mode != SDC_POLL_ALWAYS)
+        rc = -ENOTSUP; // without an fd the front end notifies nobody: such a vring has to be polled
     if (rc < 0)
         return rc;
     struct vhu_vring *vring = &session->card->vrings[index];
