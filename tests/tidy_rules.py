@@ -165,7 +165,7 @@ KEEPS = {
     ("src/device/nvme/queue.c", "grow"),            # commands, up to as many as the driver has had in flight
     ("src/transport/common/virtqueue.c", "grow"),   # requests, up to as many as the driver has had in flight
     ("src/transport/common/map_use.c", "sdc_map_use_switch"), # once for each map of memory
-    ("src/transport/common/guest_memory.c", "sdc_guest_memory_publish"), # likewise
+    ("src/transport/common/guest_memory.c", "sdc_guest_memory_publish_other"), # likewise
     ("src/loop/timers.c", "make_room"),             # up to as many as were set
     # Once when a queue goes on where another process was killed.
     ("src/ring/inflight.c", "inflight_line_up"),

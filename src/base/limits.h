@@ -9,6 +9,8 @@
 #define SDC_LIMIT_REPLY_FDS 64                        // fds with one reply of ours, if the client takes so many
 #define SDC_LIMIT_UNREAD_FDS 128                      // fds of ours that a client may leave in its socket
 #define SDC_LIMIT_VHOST_SLOTS 509                     // regions that a vhost-user front end may show, as KVM has slots
+#define SDC_LIMIT_IOTLB_ENTRIES 65535                 // of an IOMMU's translations; with one more all are forgotten, and asked for again
+#define SDC_LIMIT_IOTLB_ASKS 65536                    // for one range; then it is held to be unreachable
 #define SDC_LIMIT_WRITE_MULTI 200                     // writes in one REGION_WRITE_MULTI, as QEMU sends
 #define SDC_LIMIT_VERSION_JSON 4096                   // bytes of a VERSION request's JSON
 #define SDC_LIMIT_VERSION_REPLY_JSON 194              // bytes of ours: QEMU takes no longer reply

@@ -59,6 +59,7 @@ struct sdc_map *sdc_region_table_publish(struct sdc_region_table *table, void (*
     map->released = released;
     map->context = context;
     map->remote = NULL;
+    map->partial = false;
     map->generation = ++table->generation;
     return map;
 }
@@ -80,16 +81,44 @@ static const struct sdc_region *find(struct sdc_memory *memory, uint64_t iova)
     return hit;
 }
 
+void sdc_denials_add(struct sdc_denials *denials, uint64_t iova, uint64_t size)
+{
+    if (denials->count == SDC_DENIALS_MAX) {
+        denials->all = true;
+        return;
+    }
+    denials->ranges[denials->count].iova = iova;
+    denials->ranges[denials->count].size = size;
+    denials->count++;
+}
+
+static bool is_denied(const struct sdc_denials *denials, uint64_t iova)
+{
+    for (uint32_t i = 0; denials && i < denials->count; i++) {
+        if (iova - denials->ranges[i].iova < denials->ranges[i].size)
+            return true;
+    }
+    return denials && denials->all;
+}
+
+// What is to be said of size bytes at iova, where there is no region or, in this one, no access: of a partial map that they are missing,
+// until it is known that they will not come.
+static int absent(struct sdc_memory *memory, const struct sdc_region *region, uint64_t iova, uint64_t size, enum sdc_access access)
+{
+    if (!memory->map || !memory->map->partial || is_denied(memory->denied, iova))
+        return region ? -EACCES : -EFAULT;
+    memory->missing_iova = iova;
+    memory->missing_size = size;
+    memory->missing_access = access;
+    return -EAGAIN;
+}
+
 // The stretch of host memory at iova, at most *size bytes; *size becomes its length. NULL with *rc set if there is none.
 static uint8_t *stretch(struct sdc_memory *memory, uint64_t iova, uint64_t *size, enum sdc_access access, int *rc)
 {
     const struct sdc_region *region = find(memory, iova);
-    if (!region) {
-        *rc = -EFAULT;
-        return NULL;
-    }
-    if (!(region->access & (uint32_t)access)) {
-        *rc = -EACCES;
+    if (!region || !(region->access & (uint32_t)access)) {
+        *rc = absent(memory, region, iova, *size, access);
         return NULL;
     }
     uint64_t offset = iova - region->iova;
@@ -111,10 +140,8 @@ int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, en
         return -EFAULT;
     while (iova < end) {
         const struct sdc_region *region = find(memory, iova);
-        if (!region)
-            return -EFAULT;
-        if (!(region->access & (uint32_t)access))
-            return -EACCES;
+        if (!region || !(region->access & (uint32_t)access))
+            return absent(memory, region, iova, end - iova, access);
         remote |= !region->host;
         iova += sdc_min(end - iova, region->size - (iova - region->iova));
     }

@@ -9,6 +9,8 @@
 
 struct sdc_remote;
 
+enum { SDC_DENIALS_MAX = 8 };
+
 struct sdc_map {
     // Readers (queues, the session) that may look addresses up in it or hold spans from it; zero: released is called.
     atomic_uint refs;
@@ -16,6 +18,7 @@ struct sdc_map {
     void *context;                         // released's
     uint64_t generation;                   // counts up with each one published
     struct sdc_remote *remote;             // the way to its remote regions, or NULL
+    bool partial; // what it does not have may be there for the asking: a cache of what an IOMMU knows. ->remote asks
     struct sdc_regions regions;
 };
 struct sdc_map *sdc_map_ref(struct sdc_map *map);
@@ -36,18 +39,31 @@ struct sdc_read_cache {
 int sdc_read_cache_add(struct sdc_read_cache *cache, uint64_t iova, const void *data, size_t size);
 void sdc_read_cache_clear(struct sdc_read_cache *cache);
 
+// What a reader was denied of a partial map while it parsed: not asked for again in the same parse.
+struct sdc_denials {
+    struct {
+        uint64_t iova;
+        uint64_t size; // bytes
+    } ranges[SDC_DENIALS_MAX];
+    uint32_t count;
+    bool all; // there were more, or it has asked too often: nothing is asked for any more
+};
+void sdc_denials_add(struct sdc_denials *denials, uint64_t iova, uint64_t size);
+
 // A view of a map, for one thread at a time. Starts zeroed but for the map, which does not change and is held by somebody else.
 struct sdc_memory {
     const struct sdc_map *map;    // NULL: no memory at all
     const struct sdc_region *hit; // of the map: where the last look-up ended, or NULL
-    uint64_t missing_iova;        // after -EAGAIN: what has to be fetched
+    uint64_t missing_iova;        // after -EAGAIN: what has to be fetched, or asked for
     size_t missing_size;
+    enum sdc_access missing_access;
+    const struct sdc_denials *denied; // NULL: nothing
     // A reader that can reach remote memory has both; else such memory is not there for it.
     struct sdc_read_cache *cache;
     int (*write_remote)(struct sdc_memory *memory, uint64_t iova, const void *data, size_t size);
 };
 
-// Whether all of [iova, iova + size) may be accessed: 0; 1 if a part of it is remote; -EFAULT, -EACCES.
+// Whether all of [iova, iova + size) may be accessed: 0; 1 if a part of it is remote; -EFAULT, -EACCES, and of a partial map -EAGAIN.
 int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access);
 // Cuts [*begin, *end), which holds iova, down to the region that holds iova.
 void sdc_memory_clip(struct sdc_memory *memory, uint64_t iova, uint64_t *begin, uint64_t *end);

@@ -105,6 +105,8 @@ static int add_spans(struct sdc_payload *payload, struct sdc_memory *memory, uin
     }
     if (count == -EAGAIN && memory->cache)
         return SDC_PAYLOAD_BOUNCE;
+    if (count == -EAGAIN && memory->map->partial)
+        return count;
     if (count < 0) {
         payload->fault = count == -EACCES ? -EACCES : -EFAULT;
         *out = (struct sdc_span){NULL, size};

@@ -45,8 +45,8 @@ void sdc_payload_destroy(struct sdc_payload *payload);
 // Forgets the buffers of the request before. Those to come are translated; with bounce, they are noted for a bounce.
 void sdc_payload_begin(struct sdc_payload *payload, bool bounce);
 // Adds a buffer at the end of the stream that access names; none to read comes behind one to write. What cannot be reached keeps its
-// place and length, and sets ->fault. 0, -ENOMEM, or SDC_PAYLOAD_BOUNCE: begin again with a bounce (it is remote, and memory's owner
-// can reach that).
+// place and length, and sets ->fault. 0, -ENOMEM, SDC_PAYLOAD_BOUNCE: begin again with a bounce (it is remote, and memory's owner
+// can reach that), or of a partial map -EAGAIN: begin again when memory has what is missing, or denies it.
 enum { SDC_PAYLOAD_BOUNCE = 1 };
 int sdc_payload_add(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access);
 // That was the last one. 0, -ENOMEM.

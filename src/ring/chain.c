@@ -47,7 +47,7 @@ static int enter_indirect(struct sdc_iterator *it, const struct sdc_desc *desc)
     it->indirect = (struct sdc_area){.iova = desc->address, .size = desc->length};
     int rc = sdc_area_resolve(&it->indirect, it->memory, SDC_ACCESS_READ, 1);
     if (rc < 0)
-        return broken(it, "an indirect table outside the guest's memory");
+        return rc == -EAGAIN ? rc : broken(it, "an indirect table outside the guest's memory");
     it->table = &it->indirect;
     it->table_size = desc->length / SDC_DESC_SIZE;
     it->index = 0;

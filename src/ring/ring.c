@@ -48,7 +48,8 @@ int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, 
     ring->format->start(ring);
     int rc = ring->format->resolve(ring, &ring->memory);
     ring->resuming = config->log && config->resume;
-    if (rc < 0 && !(ring->resuming && rc == -EFAULT))
+    ring->lacking = rc == -EAGAIN;
+    if (rc < 0 && !ring->lacking && !(ring->resuming && rc == -EFAULT))
         return sdc_error_set(err, rc, SDC_FAULT_PEER,
                              "ring areas at %#" PRIx64 ", %#" PRIx64 ", %#" PRIx64 " (%" PRIu32 " entries) are %s",
                              config->desc, config->driver, config->device, config->size,
@@ -87,7 +88,9 @@ void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_memory *memory)
 
     ring->memory = *memory;
     ring->awake = false;
-    if (ring->format->resolve(ring, &ring->memory) == 0)
+    int rc = ring->format->resolve(ring, &ring->memory);
+    ring->lacking = rc == -EAGAIN;
+    if (rc == 0)
         wake(ring);
     if (ring->remote && ring->awake && told)
         ring->format->rearm(ring);

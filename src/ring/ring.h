@@ -45,6 +45,7 @@ struct sdc_ring {
     struct sdc_memory memory;
     struct sdc_area desc, driver, device;
     bool awake;           // its areas are in memory
+    bool lacking;         // they are not in a partial map: what ->memory says is missing has to be asked for
     bool remote;          // some of them in remote memory: never polled, the driver is never told not to notify
     bool resuming;        // the log has to be recovered when it is awake
     bool told;            // remote, with event indices: the driver was told to notify from told_at on
@@ -71,8 +72,8 @@ struct sdc_ring {
     uint64_t *taken;      // a bit for each head or buffer id: it is in flight
 };
 
-// Starts a ring whose areas are in memory's map (or will be, if it is resumed); the ring keeps a view of its own, with what memory says
-// about remote regions.
+// Starts a ring whose areas are in memory's map (or will be, if it is resumed or the map is partial); the ring keeps a view of its own,
+// with what memory says about remote regions.
 // 0; -EINVAL (size, alignment), -EFAULT, -EACCES, -ENOMEM, with err filled. A log that makes no sense breaks the ring.
 int sdc_ring_start(struct sdc_ring *ring, const struct sdc_ring_config *config, const struct sdc_memory *memory,
                    struct sdc_error *err);
@@ -85,7 +86,8 @@ bool sdc_ring_stays(const struct sdc_ring *ring, const struct sdc_map *map);
 void sdc_ring_remap(struct sdc_ring *ring, const struct sdc_memory *memory);
 
 // Takes the next chain. 1; 0: none is there (or the ring is asleep); -EPROTO: broken, ->broken says why; -ENOMEM: try later; -EAGAIN:
-// put what ->memory says is missing into its cache and call again; a cache is cleared after any other answer.
+// put what ->memory says is missing into its cache, or ask for it if the map is partial, and call again; a cache is cleared after any
+// other answer.
 int sdc_ring_take(struct sdc_ring *ring, struct sdc_chain *chain);
 // Puts a chain into the used ring; the driver does not see it yet.
 void sdc_ring_give(struct sdc_ring *ring, const struct sdc_chain *chain, uint32_t written);

@@ -37,7 +37,7 @@ def features(front, wanted=USUAL_FEATURES):
 def test_conformance_features_that_end_at_the_vmm_are_not_offered(front):
     offered = front.fence()
     assert offered & virtio.F_VERSION_1 and offered & virtio.F_RING_PACKED and offered & vhost.F_PROTOCOL_FEATURES
-    assert not offered & (virtio.F_ACCESS_PLATFORM | virtio.F_RING_RESET | virtio.F_NOTIFICATION_DATA | vhost.F_LOG_ALL)
+    assert not offered & (virtio.F_RING_RESET | virtio.F_NOTIFICATION_DATA | vhost.F_LOG_ALL)
 
 
 def test_conformance_every_protocol_feature_that_is_offered_has_its_requests(front):
@@ -214,7 +214,7 @@ def test_w06_fds_for_a_vring_that_is_not_there_are_refused_and_closed(front, req
     front.fence()
 
 
-@pytest.mark.parametrize("request_", [0, 6, 7, 19, 20, 22, 23, 26, 30, 33, 41, 44, 255, 65537, 0xFFFFFFFF])
+@pytest.mark.parametrize("request_", [0, 6, 7, 19, 20, 23, 26, 30, 33, 41, 44, 255, 65537, 0xFFFFFFFF])
 def test_w07_an_unknown_request_is_refused(front, request_):
     front.refused(request_)
     front.fence()
@@ -296,7 +296,7 @@ def test_conformance_the_write_cache_is_switched_by_the_configuration_and_stays_
     vhost_guest.assert_works()
 
 
-@pytest.mark.parametrize("bit", [3, 24, 26, 33, 38, 40, 41, 63])
+@pytest.mark.parametrize("bit", [3, 24, 26, 38, 40, 41, 63])
 def test_w19_a_feature_that_was_not_offered_is_refused(front, bit):
     front.refused(Req.SET_FEATURES, U64.pack(virtio.F_VERSION_1 | 1 << bit))
     features(front)

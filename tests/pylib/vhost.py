@@ -296,10 +296,14 @@ class VhostGuest(Guest):
 
     def set_features(self):
         offered = self.client.fence()
-        self.virtio.features = self._options["features"] & offered
+        self.virtio.features = self.wanted_features() & offered
         if self._options["packed"]:
             assert self.virtio.features & virtio.F_RING_PACKED, "RING_PACKED isn't offered"
         self.client.tell(Req.SET_FEATURES, U64.pack(self.virtio.features | F_PROTOCOL_FEATURES))
+
+    def wanted_features(self):
+        """Behind an IOMMU is another guest: pylib.iommu."""
+        return self._options["features"] & ~virtio.F_ACCESS_PLATFORM
 
     def add_memory(self, iova, size, *, seal="shrink", offset=0, memory=None, **_):
         """By ADD_MEM_REG where there is one; else the whole table again."""
@@ -337,11 +341,14 @@ class VhostGuest(Guest):
             queue.clear()
             self.start_vring(index, 0x80008000 if queue.packed else 0)
 
+    def vring_addresses(self, index):
+        return addresses(index, self.queues[index])
+
     def start_vring(self, index, base):
         client, queue = self.client, self.queues[index]
         client.tell(Req.SET_VRING_NUM, state(index, queue.size))
         client.tell(Req.SET_VRING_BASE, state(index, base))
-        client.tell(Req.SET_VRING_ADDR, addresses(index, queue))
+        client.tell(Req.SET_VRING_ADDR, self.vring_addresses(index))
         client.tell(Req.SET_VRING_CALL, U64.pack(index), fds=[self.queue_events[index].fd])
         client.tell(Req.SET_VRING_ERR, U64.pack(index), fds=[self.error_events[index].fd])
         client.tell(Req.SET_VRING_KICK, U64.pack(index), fds=[self.kick_events[index].fd])

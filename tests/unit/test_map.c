@@ -290,6 +290,53 @@ static void spans_merge_where_host_memory_does(void **state)
     sdc_map_unref(memory.map);
 }
 
+// Of a map that may have more for the asking, what is not there is missing, and what may not be done with it too; what was denied is not.
+static void a_partial_map_names_what_it_misses(void **state)
+{
+    static const struct {
+        uint64_t iova, size;
+        enum sdc_access access;
+        int rc;
+        uint64_t missing, missing_size;
+    } cases[] = {
+        {0x1000, 0x2000, SDC_ACCESS_READ, 0, 0, 0},
+        {0x7000, 0x10, SDC_ACCESS_READ, -EAGAIN, 0x7000, 0x10},
+        {0x8ff0, 0x20, SDC_ACCESS_WRITE, -EAGAIN, 0x9000, 0x10},   // from there on
+        {0x3ff0, 0x30, SDC_ACCESS_WRITE, -EAGAIN, 0x4000, 0x20},   // read only
+        {0x5008, 1, SDC_ACCESS_READ, -EAGAIN, 0x5008, 1},          // write only
+        {0xa000, 0x10, SDC_ACCESS_READ, -EFAULT, 0, 0},            // denied
+        {0xa00f, 0x10, SDC_ACCESS_READ, -EFAULT, 0, 0},
+        {0x9ff8, 0x10, SDC_ACCESS_READ, -EAGAIN, 0x9ff8, 0x10},    // not its beginning
+        {0x4100, 0x10, SDC_ACCESS_WRITE, -EACCES, 0, 0},
+        {0x4100, 0x10, SDC_ACCESS_READ, 0, 0, 0},
+        {UINT64_MAX, 2, SDC_ACCESS_READ, -EFAULT, 0, 0},
+    };
+    struct sdc_denials denied = {0};
+    struct memory memory;
+
+    (void)state;
+    open_memory(&memory);
+    memory.map->partial = true;
+    memory.view.denied = &denied;
+    sdc_denials_add(&denied, 0xa000, 0x10);
+    sdc_denials_add(&denied, 0x4100, 0x10);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sdc_span spans[2];
+        int count = sdc_memory_spans(&memory.view, cases[i].iova, cases[i].size, cases[i].access, spans, 2);
+        assert_int_equal(count < 0 ? count : 0, cases[i].rc);
+        assert_int_equal(sdc_memory_check(&memory.view, cases[i].iova, cases[i].size, cases[i].access), cases[i].rc);
+        if (cases[i].rc != -EAGAIN)
+            continue;
+        assert_int_equal(memory.view.missing_iova, cases[i].missing);
+        assert_int_equal(memory.view.missing_size, cases[i].missing_size);
+        assert_int_equal(memory.view.missing_access, cases[i].access);
+    }
+    for (unsigned i = 0; i <= SDC_DENIALS_MAX; i++)
+        sdc_denials_add(&denied, 0x10000 + i, 1);
+    assert_int_equal(sdc_memory_check(&memory.view, 0x7000, 1, SDC_ACCESS_READ), -EFAULT); // too many to remember
+    sdc_map_unref(memory.map);
+}
+
 // Every address against a plain search, whatever was hit before.
 static void every_address_is_found_where_it_is(void **state)
 {
@@ -339,6 +386,7 @@ int main(void)
         cmocka_unit_test(what_is_written_across_seams_reads_back),
         cmocka_unit_test(remote_memory_is_named),
         cmocka_unit_test(spans_merge_where_host_memory_does),
+        cmocka_unit_test(a_partial_map_names_what_it_misses),
         cmocka_unit_test(every_address_is_found_where_it_is),
         cmocka_unit_test(without_a_map_there_is_no_memory),
     };

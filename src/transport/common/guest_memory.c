@@ -141,8 +141,13 @@ static void map_released(struct sdc_map *map)
 
 struct sdc_map *sdc_guest_memory_publish(struct sdc_guest_memory *memory)
 {
+    return sdc_guest_memory_publish_other(memory, &memory->table);
+}
+
+struct sdc_map *sdc_guest_memory_publish_other(struct sdc_guest_memory *memory, struct sdc_region_table *table)
+{
     struct live_map *live = calloc(1, sizeof *live);
-    struct sdc_map *map = live ? sdc_region_table_publish(&memory->table, map_released, live) : NULL;
+    struct sdc_map *map = live ? sdc_region_table_publish(table, map_released, live) : NULL;
     if (!map) {
         free(live);
         return NULL;

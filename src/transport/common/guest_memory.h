@@ -31,5 +31,7 @@ int sdc_guest_memory_find_in_slot(struct sdc_guest_memory *memory, uint32_t slot
 uint32_t *sdc_guest_memory_slot(const struct sdc_region *region);
 // A new map of the table as it is, which becomes the newest. NULL: no memory.
 struct sdc_map *sdc_guest_memory_publish(struct sdc_guest_memory *memory);
+// The same of another table, whose regions lie in the files of this memory.
+struct sdc_map *sdc_guest_memory_publish_other(struct sdc_guest_memory *memory, struct sdc_region_table *table);
 // Forgets the table and the newest map. What is left of it all is gone when maps_alive is zero.
 void sdc_guest_memory_withdraw(struct sdc_guest_memory *memory);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Remote memory: guest memory that came without an fd, so that its bytes move in messages to the client. A session that can send them
-// puts its struct sdc_remote into the maps that it publishes; a queue starts transfers on it from its own loop.
+// puts its struct sdc_remote into the maps that it publishes; a queue starts transfers on it from its own loop. Where the map is partial no
+// bytes move: a transfer is a range that is asked for, to read or to write, and done when the map has it or never will.
 #pragma once
 
 #include "loop/loop.h"

@@ -13,9 +13,10 @@
 enum {
     FETCH_LEAST = 128, // bytes around what is missing: eight descriptors, two commands
     FETCH_MOST = 64 * 1024,
+    ASKS_MOST = 2 * SDC_LIMIT_QUEUE_SIZE, // for one request: each buffer is asked for once, and some were forgotten meanwhile
 };
 
-enum op_kind { OP_CACHE, OP_FETCH, OP_STORE, OP_RING };
+enum op_kind { OP_CACHE, OP_FETCH, OP_STORE, OP_RING, OP_ASK };
 
 // A transfer of this queue. It outlives the queue's interest in it.
 struct remote_op {
@@ -50,7 +51,7 @@ static int start_op(struct sdc_remote_queue *queue, enum op_kind kind, struct sd
                     uint32_t size)
 {
     struct sdc_remote *remote = queue->memory->map ? queue->memory->map->remote : NULL;
-    struct remote_op *op = remote ? malloc(sizeof *op + size) : NULL;
+    struct remote_op *op = remote ? malloc(sizeof *op + (kind == OP_ASK ? 0 : size)) : NULL;
     if (!op)
         return remote ? -ENOMEM : -EFAULT;
 
@@ -59,6 +60,8 @@ static int start_op(struct sdc_remote_queue *queue, enum op_kind kind, struct sd
         .queue = queue, .request = request, .kind = kind, .into = bytes, .next = queue->transfers, .link = &queue->transfers};
     op->transfer = (struct sdc_transfer){
         .loop = queue->loop, .iova = iova, .size = size, .write = write, .data = op->data, .done = op_done};
+    if (kind == OP_ASK)
+        op->transfer.write = queue->memory->missing_access == SDC_ACCESS_WRITE;
     if (write)
         memcpy(op->data, bytes, size);
     if (op->next)
@@ -110,6 +113,29 @@ int sdc_remote_fetch(struct sdc_remote_queue *queue, struct sdc_memory *memory)
 
     queue->fetching = rc == 0;
     return rc;
+}
+
+int sdc_remote_ask(struct sdc_remote_queue *queue, struct sdc_memory *memory)
+{
+    if (++queue->asks > ASKS_MOST)
+        return -E2BIG;
+    int rc = start_op(queue, OP_ASK, NULL, memory->missing_iova, NULL, (uint32_t)sdc_min(memory->missing_size, UINT32_MAX));
+
+    queue->fetching = rc == 0;
+    return rc;
+}
+
+static void ask_done(struct sdc_remote_queue *queue, struct remote_op *op)
+{
+    queue->fetching = false;
+    queue->ops->asked(queue, &op->transfer);
+}
+
+void sdc_remote_parsed(struct sdc_remote_queue *queue)
+{
+    sdc_read_cache_clear(&queue->cache);
+    queue->denials.count = queue->asks = 0;
+    queue->denials.all = false;
 }
 
 static void cache_done(struct sdc_remote_queue *queue, struct remote_op *op)
@@ -345,6 +371,9 @@ static void op_done(struct sdc_transfer *transfer)
         case OP_STORE:
             store_done(op);
             break;
+        case OP_ASK:
+            ask_done(queue, op);
+            break;
         }
     }
     free(op);
@@ -352,18 +381,22 @@ static void op_done(struct sdc_transfer *transfer)
 
 static void forget(struct sdc_remote_queue *queue)
 {
-    sdc_read_cache_clear(&queue->cache);
+    sdc_remote_parsed(queue);
     queue->fetching = false;
 }
 
 void sdc_remote_forget_cache(struct sdc_remote_queue *queue)
 {
+    bool asking = false;
+
     for (struct remote_op *op = queue->transfers, *next; op; op = next) {
         next = op->next;
+        asking |= op->kind == OP_ASK; // what is not there yet is no older for that
         if (op->kind == OP_CACHE)
             orphan(op);
     }
-    forget(queue);
+    sdc_read_cache_clear(&queue->cache);
+    queue->fetching = asking;
 }
 
 void sdc_remote_park(struct sdc_remote_queue *queue)

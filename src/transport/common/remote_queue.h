@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A queue and remote memory, whatever its ring looks like: what a parser misses is fetched, requests of which any buffer is remote are
-// bounced (memory/payload.h), and what the queue writes to its ring goes in messages. The queue's owner embeds this, and all of it is
-// on the queue's loop. No change of memory, and no end of the queue, waits for messages: the client may hold the very lock that would let
-// it answer them.
+// bounced (memory/payload.h), and what the queue writes to its ring goes in messages. Of a partial map what a parser misses is asked for
+// instead. The queue's owner embeds this, and all of it is on the queue's loop. No change of memory, and no end of the queue, waits for
+// messages: the client may hold the very lock that would let it answer them.
 #pragma once
 
 #include "memory/payload.h"
@@ -27,6 +27,8 @@ struct sdc_remote_request {
 struct sdc_remote_queue_ops {
     // What the parser missed is in the cache: it runs again. Or a negative errno: it cannot be had.
     void (*fetched)(struct sdc_remote_queue *queue, int result);
+    // What was asked for is in the map; or its result is a negative errno: it is denied.
+    void (*asked)(struct sdc_remote_queue *queue, const struct sdc_transfer *transfer);
     // A request has arrived, or there is room for another one.
     void (*go_on)(struct sdc_remote_queue *queue);
     // A write to the ring has been answered, with 0 or a negative errno; ring_writes has gone down.
@@ -42,7 +44,10 @@ struct sdc_remote_queue {
     const struct sdc_remote_queue_ops *ops;
     struct sdc_loop *loop;
     struct sdc_memory *memory;    // the owner's view, of the map as it is now: buffers are looked up in it
-    struct sdc_read_cache cache;  // for one parse; the owner clears it when that has succeeded
+    // For one parse; the owner clears them with sdc_remote_parsed when that has succeeded.
+    struct sdc_read_cache cache;
+    struct sdc_denials denials;
+    uint32_t asks; // for what a partial map misses
     struct remote_op *transfers;  // under way
     struct sdc_remote_request *arrived; // their readable bytes are here
     struct sdc_remote_request **arrived_end;
@@ -50,7 +55,7 @@ struct sdc_remote_queue {
     uint32_t afloat;              // requests that are bounced: no change of memory waits for them
     uint32_t ring_writes;         // under way; zero: the driver can see what was published
     uint64_t bounced;             // bytes of requests that are bounced
-    bool fetching;                // for the cache: nothing is parsed meanwhile
+    bool fetching;                // for the cache, or asking: nothing is parsed meanwhile
     bool starved;                 // too much is bounced: nothing is taken until some is given back
 };
 // With ops, loop and memory set, everything else zero.
@@ -58,6 +63,10 @@ void sdc_remote_queue_init(struct sdc_remote_queue *queue);
 
 // Begins to fetch what a view that has the queue's cache misses. 0, -EFAULT, -ENOMEM.
 int sdc_remote_fetch(struct sdc_remote_queue *queue, struct sdc_memory *memory);
+// Begins to ask for what a view of a partial map misses. 0, -ENOMEM; -E2BIG: that was asked too often for one parse.
+int sdc_remote_ask(struct sdc_remote_queue *queue, struct sdc_memory *memory);
+// A parse has come to its end: what was fetched or denied for it is forgotten.
+void sdc_remote_parsed(struct sdc_remote_queue *queue);
 // Writes to the ring: in the order of the calls, and behind what was stored before. 0, -EFAULT, -ENOMEM.
 int sdc_remote_write_ring(struct sdc_remote_queue *queue, uint64_t iova, const void *data, size_t size);
 

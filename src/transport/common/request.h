@@ -34,7 +34,7 @@ void sdc_virtqueue_finish(struct request *request, uint32_t written);
 void sdc_virtqueue_init_remote(struct sdc_virtqueue *queue);
 // A view of map for the queue's ring, which reaches remote memory if the map has a way there.
 struct sdc_memory sdc_virtqueue_view(struct sdc_virtqueue *queue, struct sdc_map *map);
-// Fetches what the ring's memory misses.
+// Fetches what the ring's memory misses, or asks for it.
 void sdc_virtqueue_fetch(struct sdc_virtqueue *queue);
 // The next request whose bytes have arrived, or NULL.
 struct request *sdc_virtqueue_arrived(struct sdc_virtqueue *queue);

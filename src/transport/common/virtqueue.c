@@ -88,7 +88,7 @@ static int take_one(struct sdc_virtqueue *queue, struct request **out)
         return -ENOMEM;
     int rc = sdc_ring_take(&queue->ring, &request->chain);
     if (rc != -EAGAIN)
-        sdc_read_cache_clear(&queue->remote.cache);
+        sdc_remote_parsed(&queue->remote);
     if (rc != 1)
         return rc;
 
@@ -326,6 +326,11 @@ static void run_work(struct sdc_deferred *deferred)
 
     if (!may_work(queue))
         return;
+    if (queue->ring.lacking) {
+        if (!queue->remote.fetching)
+            sdc_virtqueue_fetch(queue);
+        return; // the map in which it is brings us here again
+    }
     sdc_ring_suppress(&queue->ring);
     queue->budget = SDC_LIMIT_TURN;
     queue->again = false;

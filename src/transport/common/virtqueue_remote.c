@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A virtqueue and remote memory: what remote_queue.c has to know of it. A completion goes data, used element, used index, each in a message
-// of its own in that order, and the interrupt when they were answered.
+// of its own in that order, and the interrupt when they were answered. Of a partial map it asks for the ring's areas while the ring is
+// asleep, then for what each request needs.
 #include "transport/common/request.h"
+
+#include "base/log.h"
 
 #include <errno.h>
 
@@ -28,7 +31,9 @@ struct sdc_memory sdc_virtqueue_view(struct sdc_virtqueue *queue, struct sdc_map
 {
     struct sdc_memory memory = {.map = map};
 
-    if (map && map->remote) {
+    if (map && map->partial) {
+        memory.denied = &queue->remote.denials;
+    } else if (map && map->remote) {
         memory.cache = &queue->remote.cache;
         memory.write_remote = write_ring;
     }
@@ -45,8 +50,40 @@ static void fetched(struct sdc_remote_queue *remote, int result)
         sdc_virtqueue_schedule(queue);
 }
 
+// A request that was denied a part of itself fails. A ring stays asleep: the next kick asks again, or a change of memory.
+static void asked(struct sdc_remote_queue *remote, const struct sdc_transfer *transfer)
+{
+    struct sdc_virtqueue *queue = queue_of(remote);
+
+    if (transfer->result < 0 && !queue->ring.awake) {
+        remote->asks = 0;
+        sdc_log_peer("%s queue %u: no access to the ring's memory at %#llx", queue->device->ops->name, queue->index,
+                     (unsigned long long)transfer->iova);
+        return;
+    }
+    if (transfer->result < 0)
+        sdc_denials_add(&remote->denials, transfer->iova, transfer->size);
+    sdc_virtqueue_schedule(queue);
+}
+
+static void ask(struct sdc_virtqueue *queue)
+{
+    int rc = sdc_remote_ask(&queue->remote, &queue->ring.memory);
+
+    if (rc == -E2BIG) {
+        queue->remote.denials.all = true;
+        sdc_virtqueue_schedule(queue);
+    } else if (rc < 0) {
+        sdc_virtqueue_break(queue, "the ring's memory cannot be asked for");
+    }
+}
+
 void sdc_virtqueue_fetch(struct sdc_virtqueue *queue)
 {
+    if (queue->ring.memory.map->partial) {
+        ask(queue);
+        return;
+    }
     int rc = sdc_remote_fetch(&queue->remote, &queue->ring.memory);
 
     if (rc < 0)
@@ -134,7 +171,7 @@ void sdc_virtqueue_abandon(struct sdc_virtqueue *queue)
 void sdc_virtqueue_init_remote(struct sdc_virtqueue *queue)
 {
     static const struct sdc_remote_queue_ops ops = {
-        .fetched = fetched, .go_on = go_on, .written = written, .lost = lost, .finish = finish};
+        .fetched = fetched, .asked = asked, .go_on = go_on, .written = written, .lost = lost, .finish = finish};
 
     queue->remote = (struct sdc_remote_queue){.ops = &ops, .loop = queue->loop, .memory = &queue->ring.memory};
     sdc_remote_queue_init(&queue->remote);

@@ -17,6 +17,7 @@ void vhu_channel_close(struct vhu_session *session)
         return;
     sdc_loop_unwatch(session->loop, &channel->watch);
     sdc_fd_close(&channel->fd);
+    vhu_iotlb_unsay(session);
 }
 
 // --- out ---
@@ -56,6 +57,17 @@ static bool say_of_vring(struct vhu_session *session, uint16_t index)
     return true;
 }
 
+// What a queue misses of an IOMMU's translations.
+static bool say_miss(struct vhu_session *session)
+{
+    struct sdc_vhost_iotlb iotlb;
+
+    if (!vhu_iotlb_say(session, &iotlb))
+        return false;
+    say(session, SDC_VHOST_BACKEND_IOTLB_MSG, &iotlb, sizeof iotlb);
+    return session->channel.asked_last = true;
+}
+
 // The next thing that there is to say. Vrings have their turns, so that a busy one does not keep the others from being heard.
 static bool say_next(struct vhu_session *session)
 {
@@ -67,6 +79,9 @@ static bool say_next(struct vhu_session *session)
         say(session, SDC_VHOST_BACKEND_CONFIG_CHANGE_MSG, NULL, 0);
         return true;
     }
+    if (!channel->asked_last && say_miss(session))
+        return true;
+    channel->asked_last = false;
     for (uint16_t i = 0; i < count; i++) {
         uint16_t index = (uint16_t)((channel->turn + i) % count);
         if (say_of_vring(session, index)) {
@@ -74,7 +89,7 @@ static bool say_next(struct vhu_session *session)
             return true;
         }
     }
-    return false;
+    return say_miss(session);
 }
 
 // Sends what is left of a request: 1 if it is out, 0, or an error.
@@ -111,8 +126,9 @@ void vhu_channel_tell(struct vhu_session *session)
 
 // Takes what there is of the answer that is due. False: something else came, or came when nothing is due: a mistake, or our own
 // replies, if the front end gave us its end of the session's socket; and that would keep the session alive when it has gone.
-static bool take_answer(struct vhu_channel *channel)
+static bool take_answer(struct vhu_session *session)
 {
+    struct vhu_channel *channel = &session->channel;
     uint8_t *in = (uint8_t *)&channel->answer;
     int fds[SDC_SOCKET_FDS_MAX], fds_count = 0;
 
@@ -129,6 +145,8 @@ static bool take_answer(struct vhu_channel *channel)
     if (channel->answered < sizeof channel->answer)
         return true;
     channel->awaiting = false;
+    if (channel->request == SDC_VHOST_BACKEND_IOTLB_MSG)
+        vhu_iotlb_said(session);
     return channel->answer.header.request == channel->request && channel->answer.header.flags & SDC_VHOST_REPLY &&
            channel->answer.header.size == sizeof channel->answer.result;
 }
@@ -138,7 +156,7 @@ static void channel_ready(struct sdc_watch *watch, uint32_t events)
 {
     struct vhu_session *session = sdc_container(watch, struct vhu_session, channel.watch);
 
-    if (events & (SDC_READABLE | SDC_HANGUP) && !take_answer(&session->channel))
+    if (events & (SDC_READABLE | SDC_HANGUP) && !take_answer(session))
         vhu_channel_close(session);
     else
         vhu_channel_tell(session);

@@ -65,9 +65,12 @@ int vhu_set_features(struct vhu_session *session, struct vhu_message *message)
     sdc_virtio_core_accept(core, features);
     sdc_virtio_core_set_status(core, DRIVER_THERE);
     session->features_set = core->status & SDC_VIRTIO_S_FEATURES_OK;
-    if (session->features_set)
-        restore_config(session);
-    return session->features_set ? 0 : -EINVAL;
+    if (!session->features_set)
+        return -EINVAL;
+    restore_config(session);
+    int rc = vhu_iotlb_turn(session, (features & SDC_VIRTIO_F_ACCESS_PLATFORM) != 0);
+    session->features_set = rc == 0;
+    return rc;
 }
 
 int vhu_get_protocol_features(struct vhu_session *session, struct vhu_message *message)
@@ -142,7 +145,8 @@ int vhu_set_config(struct vhu_session *session, struct vhu_message *message)
 static bool reset_finished(struct vhu_session *session)
 {
     vhu_card_forget(session->card);
-    return vhu_finish(session);
+    vhu_iotlb_flush(session);
+    return session->closing || vhu_finish(session);
 }
 
 int vhu_reset_device(struct vhu_session *session, struct vhu_message *message)

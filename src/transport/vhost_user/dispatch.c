@@ -6,6 +6,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 struct request_type {
@@ -51,6 +52,9 @@ static const struct request_type types[SDC_VHOST_REQUESTS] = {
     [SDC_VHOST_SET_VRING_ENABLE] = {"SET_VRING_ENABLE", STATE, STATE, 0, 0, 0, false, vhu_set_vring_enable},
     [SDC_VHOST_SET_BACKEND_REQ_FD] = {"SET_BACKEND_REQ_FD", 0, 0, 1, 1, SDC_VHOST_PROTOCOL_F_BACKEND_REQ, false,
                                       vhu_set_backend_req_fd},
+    // Its padding need not be there.
+    [SDC_VHOST_IOTLB_MSG] = {"IOTLB_MSG", offsetof(struct sdc_vhost_iotlb, padding), sizeof(struct sdc_vhost_iotlb), 0, 0, 0, true,
+                             vhu_iotlb_msg},
     [SDC_VHOST_GET_CONFIG] = {"GET_CONFIG", CONFIG, CONFIG + SDC_VHOST_CONFIG_MAX, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIG, true,
                               vhu_get_config},
     [SDC_VHOST_SET_CONFIG] = {"SET_CONFIG", CONFIG, CONFIG + SDC_VHOST_CONFIG_MAX, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIG, false,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Guest memory: a table at once, or region by region. Each region has the guest's address, by which descriptors name it, and the front
-// end's own, by which vrings do.
+// end's own, by which vrings do. Behind an IOMMU they go by neither, and regions are found by the front end's addresses alone (iotlb.c).
 #include "transport/vhost_user/session.h"
 
 #include "base/check.h"
@@ -31,12 +31,26 @@ static bool memory_taken(struct vhu_session *session)
     return vhu_finish(session);
 }
 
-static int publish(struct vhu_session *session)
+int vhu_publish(struct vhu_session *session)
 {
-    struct sdc_map *map = sdc_guest_memory_publish(&session->memory);
+    struct vhu_iotlb *iotlb = &session->iotlb;
+    struct sdc_map *map = sdc_guest_memory_publish_other(&session->memory, iotlb->on ? &iotlb->table : &session->memory.table);
     if (!map)
         return -ENOMEM;
+    map->partial = iotlb->on;
+    map->remote = iotlb->on ? &iotlb->remote : NULL;
+    iotlb->changed = false;
     sdc_virtio_core_set_map(session->card->core, map);
+    return 0;
+}
+
+// What was translated to memory that is shown no more is void; of other translations nothing is lost, they are asked for again.
+static int take_over(struct vhu_session *session)
+{
+    sdc_region_table_clear(&session->iotlb.table);
+    int rc = vhu_publish(session);
+    if (rc < 0)
+        return rc;
     session->waiting = memory_taken;
     return VHU_LATER;
 }
@@ -56,10 +70,15 @@ struct shown {
     unsigned max;
 };
 
+static uint64_t place_of(const struct vhu_session *session, const struct sdc_vhost_region *slot)
+{
+    return session->iotlb.on ? slot->user_address : slot->guest_address;
+}
+
 static int add(struct vhu_session *session, struct shown *shown, const struct sdc_vhost_region *slot, int fd)
 {
     struct sdc_region region = {
-        .iova = slot->guest_address, .size = slot->size, .access = SDC_ACCESS_READ | SDC_ACCESS_WRITE};
+        .iova = place_of(session, slot), .size = slot->size, .access = SDC_ACCESS_READ | SDC_ACCESS_WRITE};
     uint64_t end;
 
     if (slot->size > SDC_LIMIT_DMA_REGION_BYTES || !sdc_add(slot->user_address, slot->size, &end))
@@ -103,7 +122,7 @@ int vhu_set_mem_table(struct vhu_session *session, struct vhu_message *message)
     session->memory.table = next;
     memcpy(session->slots, slots, shown.count * sizeof *slots);
     session->slots_count = shown.count;
-    return publish(session);
+    return take_over(session);
 }
 
 int vhu_get_max_mem_slots(struct vhu_session *session, struct vhu_message *message)
@@ -121,7 +140,9 @@ int vhu_add_mem_reg(struct vhu_session *session, struct vhu_message *message)
                           .max = SDC_LIMIT_VHOST_SLOTS};
     int rc = add(session, &shown, &reg.region, message->fds[0]);
     session->slots_count = shown.count;
-    return rc < 0 ? rc : publish(session);
+    if (rc < 0 || session->iotlb.on) // no translation leads there yet
+        return rc;
+    return take_over(session);
 }
 
 int vhu_rem_mem_reg(struct vhu_session *session, struct vhu_message *message)
@@ -134,11 +155,11 @@ int vhu_rem_mem_reg(struct vhu_session *session, struct vhu_message *message)
         if (slot->guest_address != reg.region.guest_address || slot->user_address != reg.region.user_address ||
             slot->size != reg.region.size)
             continue;
-        int rc = sdc_region_table_remove(&session->memory.table, slot->guest_address, slot->size);
+        int rc = sdc_region_table_remove(&session->memory.table, place_of(session, slot), slot->size);
         if (rc < 0)
             return rc;
         session->slots[i] = session->slots[--session->slots_count];
-        return publish(session);
+        return take_over(session);
     }
     return -ENOENT;
 }

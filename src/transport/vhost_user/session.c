@@ -45,6 +45,7 @@ static void take_down(struct vhu_session *session)
 {
     struct sdc_virtio_core *core = session->card->core;
 
+    vhu_iotlb_forget_dropped(session); // queues that have stopped want nothing
     if (session->step_down == VHU_CLOSE_RESET && !sdc_virtio_core_busy(core)) {
         session->step_down = VHU_CLOSE_UNMAP;
         // The guest lives on: what is in flight is for the next back end, or for the same front end when it comes back.
@@ -56,6 +57,7 @@ static void take_down(struct vhu_session *session)
         vhu_inflight_forget(session);
         sdc_virtio_core_set_map(core, NULL);
         sdc_guest_memory_withdraw(&session->memory);
+        sdc_region_table_clear(&session->iotlb.table);
     }
     if (session->step_down == VHU_CLOSE_END && !sdc_virtio_core_busy(core) && session->memory.maps_alive == 0) {
         session->card->session = NULL;
@@ -95,8 +97,10 @@ static void process(struct vhu_session *session)
         if (handled == TURN)
             return; // the rest is found readable in the next turn: what is deferred here would run in this one
         int rc = session->whole ? 1 : vhu_stream_receive(&session->stream);
-        if (rc == -EAGAIN)
+        if (rc == -EAGAIN) {
+            vhu_iotlb_read_all(session);
             return;
+        }
         if (rc <= 0) {
             vhu_session_close(session, rc == 0 ? "the front end has gone" : rc == -EPROTO ? "a request larger than any" : strerror(-rc));
             return;
@@ -140,6 +144,8 @@ static void run_step(struct sdc_deferred *deferred)
 
     if (!session->closing)
         process(session);
+    if (!session->closing)
+        vhu_iotlb_run(session);
     bool was_full = is_full(session);
     int rc = session->closing ? 0 : vhu_stream_send(&session->stream);
     if (rc < 0)
@@ -196,6 +202,7 @@ struct vhu_session *vhu_session_new(struct sdc_loop *loop, int fd, struct sdc_vh
             .ended = ended,
             .context = context,
         };
+        vhu_iotlb_init(&session->iotlb, loop);
         // One that we have connected to may take its time: it keeps nobody out.
         session->greeted = options->path != NULL;
         if (!session->greeted)

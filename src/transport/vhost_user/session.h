@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "os/socket.h"
 #include "transport/common/guest_memory.h"
+#include "transport/common/remote.h"
 #include "transport/common/virtio_core.h"
 #include "transport/vhost_user/vhost_user.h"
 #include "wire/vhost_user.h"
@@ -15,7 +16,7 @@
 struct vhu_session;
 
 // Features of virtio that end or begin at the VMM's own transport: a front end that was offered them would promise what it does not bring.
-#define VHU_WITHHELD (SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)
+#define VHU_WITHHELD (SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)
 
 #define VHU_PROTOCOL_FEATURES                                                                                          \
     (SDC_VHOST_PROTOCOL_F_MQ | SDC_VHOST_PROTOCOL_F_REPLY_ACK | SDC_VHOST_PROTOCOL_F_BACKEND_REQ |                     \
@@ -111,7 +112,8 @@ struct vhu_channel {
     struct sdc_watch watch;
     bool config_changed; // is to be told
     uint16_t turn;       // the vring that is heard first
-    uint8_t out[sizeof(struct sdc_vhost_header) + sizeof(struct sdc_vhost_vring_state)]; // the request on its way
+    bool asked_last;     // a miss was said, and others are heard before the next
+    uint8_t out[sizeof(struct sdc_vhost_header) + sizeof(struct sdc_vhost_iotlb)]; // the request on its way
     size_t out_size;
     size_t out_sent;
     uint32_t request;
@@ -121,6 +123,23 @@ struct vhu_channel {
         struct sdc_vhost_header header;
         uint64_t result;
     } answer;
+};
+
+// --- iotlb.c: translations of an IOMMU ---
+
+struct vhu_iotlb {
+    bool on;                       // VIRTIO_F_ACCESS_PLATFORM was negotiated
+    struct sdc_region_table table; // entries, by IOVA
+    bool changed;                  // since a map was published
+    struct sdc_remote remote;      // of those maps: queues say here what they want
+    struct sdc_transfer *wants;    // in turn; outstanding counts the questions for one
+    // The question, if there is one.
+    bool asking;
+    uint64_t asked;
+    enum sdc_access asked_access;
+    bool said;     // to the front end
+    bool answered; // by its acknowledgement
+    bool denied;   // everything was read that can have come before the answer: what is not there now will not come
 };
 
 // --- session.c ---
@@ -149,6 +168,7 @@ struct vhu_session {
     struct sdc_guest_memory memory;
     struct sdc_vhost_region *slots; // the front end's regions
     unsigned slots_count;
+    struct vhu_iotlb iotlb;
     // inflight.c
     uint8_t *inflight; // the log's memory, NULL: none
     uint64_t inflight_mapped; // bytes
@@ -206,6 +226,7 @@ int vhu_set_mem_table(struct vhu_session *session, struct vhu_message *message);
 int vhu_get_max_mem_slots(struct vhu_session *session, struct vhu_message *message);
 int vhu_add_mem_reg(struct vhu_session *session, struct vhu_message *message);
 int vhu_rem_mem_reg(struct vhu_session *session, struct vhu_message *message);
+int vhu_iotlb_msg(struct vhu_session *session, struct vhu_message *message);          // iotlb.c
 int vhu_get_inflight_fd(struct vhu_session *session, struct vhu_message *message);    // inflight.c
 int vhu_set_inflight_fd(struct vhu_session *session, struct vhu_message *message);
 int vhu_set_vring_num(struct vhu_session *session, struct vhu_message *message);      // vrings.c
@@ -226,6 +247,26 @@ void vhu_inflight_forget(struct vhu_session *session);
 bool vhu_runs(const struct sdc_vhu_card *card);
 // memory.c: the guest address of the size bytes that the front end has at `user`. False: it has shown no such memory, in one piece.
 bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t size, uint64_t *guest);
+// memory.c: a new map of what the front end has shown, or behind an IOMMU of its translations. The core is not busy, and is then. -ENOMEM.
+int vhu_publish(struct vhu_session *session);
+
+// iotlb.c
+void vhu_iotlb_init(struct vhu_iotlb *iotlb, struct sdc_loop *loop);
+// Addresses of the driver's are the IOMMU's from now on, or the guest's. No vring runs.
+int vhu_iotlb_turn(struct vhu_session *session, bool on);
+// All translations are void. No vring runs.
+void vhu_iotlb_flush(struct vhu_session *session);
+// Gives queues what they wanted, if it is there now, and asks for the next thing.
+void vhu_iotlb_run(struct vhu_session *session);
+// The same for what queues do not want any more; of a session that ends too.
+void vhu_iotlb_forget_dropped(struct vhu_session *session);
+// Everything was handled that the front end had sent.
+void vhu_iotlb_read_all(struct vhu_session *session);
+// For the channel: the question to be said, if there is one; it was answered; it was lost and has to be said again.
+bool vhu_iotlb_say(struct vhu_session *session, struct sdc_vhost_iotlb *message);
+void vhu_iotlb_said(struct vhu_session *session);
+void vhu_iotlb_unsay(struct vhu_session *session);
+
 // channel.c: tells the front end that the configuration has changed, when it can be told.
 void vhu_channel_tell(struct vhu_session *session);
 void vhu_channel_close(struct vhu_session *session);

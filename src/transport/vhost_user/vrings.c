@@ -33,12 +33,18 @@ bool vhu_runs(const struct sdc_vhu_card *card)
 
 // --- running ---
 
-// The three areas in guest memory (virtio 1.2, 2.7 and 2.8), each in one region of the front end's.
+// The three areas in guest memory (virtio 1.2, 2.7 and 2.8), each in one region of the front end's; or behind an IOMMU, which is asked.
 static bool find_areas(const struct vhu_session *session, const struct vhu_vring *vring, struct sdc_ring_config *config)
 {
     const struct sdc_vhost_vring_addr *addresses = &vring->addresses;
     bool packed = vhu_is_packed(session);
 
+    if (session->iotlb.on) {
+        config->desc = addresses->descriptor;
+        config->driver = addresses->available;
+        config->device = addresses->used;
+        return true;
+    }
     return vhu_translate(session, addresses->descriptor, (uint64_t)SDC_DESC_SIZE * vring->size, &config->desc) &&
            vhu_translate(session, addresses->available, packed ? 4 : 6 + 2 * (uint64_t)vring->size, &config->driver) &&
            vhu_translate(session, addresses->used, packed ? 4 : 6 + 8 * (uint64_t)vring->size, &config->device);
@@ -77,8 +83,10 @@ static void note_end(struct vhu_session *session, uint16_t index)
     sdc_inflight_close(&vring->log);
     vring->position = queue->position;
     vring->wrapped = queue->wrapped;
-    if (!vhu_runs(session->card))
-        sdc_virtio_core_forgive(session->card->core);
+    if (vhu_runs(session->card))
+        return;
+    sdc_virtio_core_forgive(session->card->core);
+    vhu_iotlb_flush(session); // front ends tell of no change while there is nobody to use what has changed
 }
 
 static uint16_t index_in_hand(const struct vhu_session *session)
@@ -154,6 +162,8 @@ static bool base_ready(struct vhu_session *session)
     struct vhu_vring *vring = &session->card->vrings[index];
 
     note_end(session, index);
+    if (session->closing)
+        return true;
     struct sdc_vhost_vring_state state = {.index = index, .num = vring->position};
     if (vhu_is_packed(session)) {
         state.num |= vring->wrapped ? 0 : (uint32_t)SDC_VHOST_PACKED_WRAP;
