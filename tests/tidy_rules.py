@@ -136,7 +136,7 @@ def unfinished(tree):
 # What implements the PCI device interface has a transport's work to do beside a device's: it finds its queues in guest memory and has
 # registers. It may use what transports share.
 PCI_DEVICES = ("src/device/nvme/",)
-SHARED = re.compile(r'"(wire/nvme\.h|ring/nvme_\w+\.h|memory/payload\.h|transport/common/\w+\.h)"')
+SHARED = re.compile(r'"(wire/nvme\.h|ring/nvme_\w+\.h|ring/fetch_log\.h|memory/payload\.h|transport/common/\w+\.h)"')
 
 
 def device_includes(tree):
@@ -173,7 +173,7 @@ KEEPS = {
     ("src/ring/inflight_packed.c", "recover"),
     ("src/ring/inflight_packed.c", "sdc_inflight_recover_packed"),
     # Remote memory only, where a request costs messages to the client and back.
-    ("src/memory/payload.c", "add_segment"),
+    ("src/memory/payload.c", "grow_segments"),
     ("src/memory/payload.c", "make_bounce"),
     ("src/transport/common/remote_queue.c", "start_op"),
 }

@@ -117,26 +117,39 @@ static int add_spans(struct sdc_payload *payload, struct sdc_memory *memory, uin
     return 0;
 }
 
+static int grow_segments(struct sdc_payload *payload)
+{
+    uint32_t capacity = payload->segments_capacity ? payload->segments_capacity * 2 : SDC_PAYLOAD_FEW;
+    struct sdc_segment *segments = realloc(payload->segments, capacity * sizeof *segments);
+    if (!segments)
+        return -ENOMEM;
+
+    payload->segments = segments;
+    payload->segments_capacity = capacity;
+    return 0;
+}
+
+static int note(struct sdc_payload *payload, const struct sdc_segment *segment)
+{
+    int rc = payload->segments_count == payload->segments_capacity ? grow_segments(payload) : 0;
+
+    if (rc < 0 || segment->size == 0)
+        return rc;
+    payload->segments[payload->segments_count++] = *segment;
+    count_buffer(payload, segment->size, segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ, 0);
+    return 0;
+}
+
 // Notes a buffer of a payload that is bounced. One that cannot be reached is not copied.
 static int add_segment(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access)
 {
-    if (payload->segments_count == payload->segments_capacity) {
-        uint32_t capacity = payload->segments_capacity ? payload->segments_capacity * 2 : SDC_PAYLOAD_FEW;
-        struct sdc_segment *segments = realloc(payload->segments, capacity * sizeof *segments);
-        if (!segments)
-            return -ENOMEM;
-        payload->segments = segments;
-        payload->segments_capacity = capacity;
-    }
+    struct sdc_segment segment = {.iova = iova, .size = size, .writable = access == SDC_ACCESS_WRITE};
     int rc = sdc_memory_check(memory, iova, looked_up(size), access);
+
     if (rc < 0)
         payload->fault = rc;
-    if (size == 0)
-        return 0;
-    payload->segments[payload->segments_count++] =
-        (struct sdc_segment){.iova = iova, .size = size, .writable = access == SDC_ACCESS_WRITE, .remote = rc == 1};
-    count_buffer(payload, size, access, 0);
-    return 0;
+    segment.remote = rc == 1;
+    return note(payload, &segment);
 }
 
 void sdc_payload_begin(struct sdc_payload *payload, bool bounce)
@@ -154,6 +167,13 @@ int sdc_payload_add(struct sdc_payload *payload, struct sdc_memory *memory, uint
     if (payload->bouncing)
         return add_segment(payload, memory, iova, size, access);
     return add_spans(payload, memory, iova, size, access);
+}
+
+int sdc_payload_add_nowhere(struct sdc_payload *payload, uint32_t size)
+{
+    if (!payload->bouncing)
+        return SDC_PAYLOAD_BOUNCE;
+    return note(payload, &(struct sdc_segment){.size = size, .writable = true, .nowhere = true});
 }
 
 // Memory for the two streams of a bounced payload, zeroed: what the device leaves out is not somebody else's data. Of streams that are

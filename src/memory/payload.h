@@ -2,8 +2,8 @@
 // The data of one request as its device gets it: buffers of guest memory translated to spans, those that the device reads first, then
 // those that it writes. Each kind is one stream, however the driver laid it out.
 //
-// A payload of which any buffer is in remote memory is bounced as a whole: its two streams are two spans of memory of ours, and its
-// segments say where they come from and go to. Who takes it fills and empties it.
+// A payload of which any buffer is in remote memory, or nowhere, is bounced as a whole: its two streams are two spans of memory of ours,
+// and its segments say where they come from and go to. Who takes it fills and empties it.
 #pragma once
 
 #include "memory/map.h"
@@ -15,7 +15,8 @@ struct sdc_segment {
     uint64_t iova;
     uint32_t size;
     bool writable;
-    bool remote; // a part of it is
+    bool remote;  // a part of it is
+    bool nowhere; // writable, and nobody wants it
 };
 
 // Reused from request to request.
@@ -49,6 +50,8 @@ void sdc_payload_begin(struct sdc_payload *payload, bool bounce);
 // can reach that), or of a partial map -EAGAIN: begin again when memory has what is missing, or denies it.
 enum { SDC_PAYLOAD_BOUNCE = 1 };
 int sdc_payload_add(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access);
+// Adds writable bytes that nobody wants. They need a bounce. Likewise.
+int sdc_payload_add_nowhere(struct sdc_payload *payload, uint32_t size);
 // That was the last one. 0, -ENOMEM.
 int sdc_payload_end(struct sdc_payload *payload);
 

@@ -360,8 +360,8 @@ static void one_remote_buffer_bounces_the_chain(void **state)
     assert_int_equal(w.chain.payload.unbounced, 0);
 
     static const struct sdc_segment expected[] = {
-        {DATA, 16, false, false}, {DATA + GUEST_PAGE - 4, 8, false, true}, {DATA + 32, 16, true, false},
-        {DATA + GUEST_PAGE + 100, 1, true, true}};
+        {DATA, 16, false, false, false}, {DATA + GUEST_PAGE - 4, 8, false, true, false}, {DATA + 32, 16, true, false, false},
+        {DATA + GUEST_PAGE + 100, 1, true, true, false}};
     assert_int_equal(w.chain.payload.segments_count, 4);
     for (unsigned i = 0; i < 4; i++) {
         assert_int_equal(w.chain.payload.segments[i].iova, expected[i].iova);

@@ -11,7 +11,8 @@
 //     -EAGAIN        command->sq->worker->memory names bytes that have to be fetched first; then the handler runs again, from its start,
 //                    and finds in the view what was fetched for it
 //
-// A handler whose data is to be bounced (nvme_data_map) and has to be brought first returns NVME_PENDING; nvme_io_arrived goes on with it.
+// Where data is to be bounced and has to be brought first, nvme_data_map says NVME_PENDING, and so does the handler; it runs again, from
+// its start, when the data has arrived.
 //
 // No allocation, lock, log or system call for each command; block requests are collected by nvme_submit and go down once a batch.
 #pragma once
@@ -84,5 +85,3 @@ void nvme_complete(struct nvme_command *command, uint16_t status, uint32_t dw0);
 
 int nvme_admin_run(struct nvme_command *command); // admin.c, home loop
 int nvme_io_run(struct nvme_command *command);    // io.c
-// The data of a command that waited for it has arrived; command->remote.fault says how that went (io.c).
-void nvme_io_arrived(struct nvme_command *command);

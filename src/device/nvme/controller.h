@@ -12,7 +12,6 @@ enum {
     NVME_TABLE_BAR = 4,
     NVME_PBA_BAR = 5,
     NVME_BAR_SIZE = 16 * 1024, // Windows wants no less
-    NVME_PAGE = 4096,          // of CC.MPS 0, the only one
     NVME_ADMIN_DEPTH_MAX = 4096,
 };
 
@@ -52,6 +51,9 @@ struct nvme {
     unsigned remapping;      // workers that have not obeyed; zero, and not resetting: the card is not busy
     struct sdc_map *map;     // a reference
     struct sdc_deferred step;
+
+    // Every write is durable before it completes: the driver has turned the write cache off. The home loop writes.
+    atomic_bool write_through;
 
     // Queues: workers belong to their loops. The home loop's tables have an entry for each id, options.queues + 1 of them.
     struct nvme_worker *workers;

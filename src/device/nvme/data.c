@@ -1,16 +1,85 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "base/check.h"
 #include "device/nvme/controller.h"
+#include "device/nvme/walk.h"
 
-// PRP1, and PRP2 where it is a second page.
+_Static_assert(NVME_DATA_MAX == NVME_PAGE << NVME_MDTS, "what Identify says");
+
+static int walk_once(struct nvme_command *command, uint64_t size, enum sdc_access access, bool bounce)
+{
+    struct nvme_data *data = &command->data;
+    const uint8_t *pointer = command->sqe + SDC_NVME_SQE_PRP1;
+    uint8_t kind = command->sqe[SDC_NVME_SQE_FLAGS] & SDC_NVME_PSDT;
+    struct nvme_walk walk = {
+        .memory = &command->sq->worker->memory, .payload = &data->payload, .fetched = &data->fetched, .access = access, .left = size};
+
+    if (kind == SDC_NVME_PSDT)
+        return SDC_NVME_SC_INVALID_FIELD | SDC_NVME_SC_DNR;
+    sdc_fetch_log_clear(&data->fetched);
+    sdc_payload_begin(&data->payload, bounce);
+    return kind == 0 ? nvme_prp_walk(&walk, sdc_get64(pointer), sdc_get64(pointer + 8)) : nvme_sgl_walk(&walk, pointer);
+}
+
+// The data is brought to memory of ours, or is there; what the driver is to get goes to it when the command ends.
+static int bounce(struct nvme_command *command, uint64_t size, enum sdc_access access)
+{
+    struct nvme_sq *sq = command->sq;
+    int rc = walk_once(command, size, access, true);
+
+    if (rc != 0)
+        return rc;
+    // Nothing of it lies in the map any more.
+    sdc_map_use_put(command->use, sq->worker->use);
+    command->use = NULL;
+    command->remote.queue = &sq->remote;
+    if (sdc_remote_bounce(&command->remote))
+        return NVME_PENDING;
+    return command->remote.fault ? SDC_NVME_SC_DATA_TRANSFER : 0;
+}
+
+int nvme_data_map(struct nvme_command *command, uint64_t size, enum sdc_access access)
+{
+    struct nvme_data *data = &command->data;
+    const struct sdc_payload *payload = &data->payload;
+    bool here = command->remote.queue; // it was bounced, and has arrived
+    int rc = here ? 0 : walk_once(command, size, access, false);
+
+    if (rc == NVME_WALK_BOUNCE)
+        rc = bounce(command, size, access);
+    if (rc != 0)
+        return rc;
+    data->spans = payload->spans + (access == SDC_ACCESS_WRITE ? payload->readable_spans : 0);
+    data->spans_count = access == SDC_ACCESS_WRITE ? payload->spans_count - payload->readable_spans : payload->readable_spans;
+    return 0;
+}
+
+void nvme_data_arrived(struct nvme_command *command)
+{
+    int rc = SDC_NVME_SC_DATA_TRANSFER;
+
+    if (command->remote.fault == 0)
+        rc = command->sq->id == 0 ? nvme_admin_run(command) : nvme_io_run(command);
+    if (rc != NVME_PENDING)
+        nvme_complete(command, (uint16_t)rc, command->dw0);
+}
+
 int nvme_data_copy_out(struct nvme_command *command, const void *bytes, size_t size)
 {
-    struct sdc_memory *memory = &command->sq->worker->memory;
-    uint64_t prp1 = sdc_get64(command->sqe + SDC_NVME_SQE_PRP1);
-    size_t first = (size_t)sdc_min(size, NVME_PAGE - prp1 % NVME_PAGE);
-    int rc = sdc_memory_write(memory, prp1, bytes, first);
+    int rc = nvme_data_map(command, size, SDC_ACCESS_WRITE);
 
-    if (rc == 0 && first < size)
-        rc = sdc_memory_write(memory, sdc_get64(command->sqe + SDC_NVME_SQE_PRP2), (const uint8_t *)bytes + first, size - first);
-    return rc < 0 ? SDC_NVME_SC_DATA_TRANSFER | SDC_NVME_SC_DNR : 0;
+    if (rc == 0 && sdc_payload_write(&command->data.payload, 0, bytes, size) < 0)
+        rc = SDC_NVME_SC_DATA_TRANSFER;
+    return rc;
+}
+
+int nvme_data_copy_in(struct nvme_command *command, void *bytes, size_t size)
+{
+    int rc = nvme_data_map(command, size, SDC_ACCESS_READ);
+
+    return rc ? rc : nvme_data_read(command, 0, bytes, size);
+}
+
+int nvme_data_read(struct nvme_command *command, uint64_t offset, void *bytes, size_t size)
+{
+    return sdc_payload_read(&command->data.payload, offset, bytes, size) < 0 ? SDC_NVME_SC_DATA_TRANSFER : 0;
 }

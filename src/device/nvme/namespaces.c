@@ -40,8 +40,10 @@ void nvme_namespaces_close(struct nvme_worker *worker)
 {
     for (unsigned i = 0; i < NVME_NAMESPACES_MAX; i++) {
         struct nvme_ns_queue *queue = worker->namespaces[i];
-        if (queue)
+        if (queue) {
             queue->backend->ops->close(queue->backend);
+            nvme_jobs_close(queue);
+        }
         free(queue);
         worker->namespaces[i] = NULL;
     }

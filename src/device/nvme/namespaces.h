@@ -13,6 +13,10 @@ struct nvme_ns_queue {
     struct sdc_block_queue *backend;
     struct sdc_block_request *batch[NVME_BATCH]; // to be submitted
     unsigned batched;
+    struct nvme_ns_queue *next; // of the worker's that have a batch
+    // Commands that need more memory than a command has are done one after the other (jobs.c): the first one is at work.
+    struct nvme_command *first_job, *last_job;
+    struct nvme_job *job; // NULL until there was one
 };
 
 // The first I/O queue is about to run on the worker's loop; the last has ended. 0 or a negative errno.
@@ -24,9 +28,24 @@ void nvme_namespaces_free(struct nvme *nvme);
 // Ends what has not begun and may take long.
 void nvme_namespaces_cancel(struct nvme_worker *worker);
 
-// Submits command->block to command->ns, with the others of the batch (io.c). It ends in nvme_io_done.
-void nvme_submit(struct nvme_command *command);
+// --- io.c ---
+
+// Submits a request to queue, with the others of the batch. It ends in nvme_io_done; its owner is the command.
+void nvme_submit(struct nvme_ns_queue *queue, struct sdc_block_request *request);
 // The batch is complete.
 void nvme_submit_batch(struct nvme_worker *worker);
-// The backend's (io.c): context is the worker.
+// The backend's: context is the worker.
 void nvme_io_done(void *context, struct sdc_block_request **requests, unsigned count);
+// Takes the bytes of the disk that a command names to its block request, and looks its data up, which has as many. As a handler returns.
+int nvme_io_take_data(struct nvme_command *command, enum sdc_access access);
+// What a request that the backend has ended with this result makes of its command.
+uint16_t nvme_io_status(enum sdc_block_op op, int result);
+
+// --- jobs.c ---
+
+// Handlers of Compare and Dataset Management.
+int nvme_compare_run(struct nvme_command *command);
+int nvme_dsm_run(struct nvme_command *command);
+// A request of a job has ended.
+void nvme_job_done(struct nvme_command *command, struct sdc_block_request *request);
+void nvme_jobs_close(struct nvme_ns_queue *queue);

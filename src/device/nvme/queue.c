@@ -256,7 +256,7 @@ static bool go_on(struct nvme_sq *sq)
     struct sdc_remote_request *remote;
 
     while ((remote = sdc_remote_arrived(&sq->remote)) != NULL)
-        nvme_io_arrived(sdc_container(remote, struct nvme_command, remote));
+        nvme_data_arrived(sdc_container(remote, struct nvme_command, remote));
     if (sq->fetching && !sq->remote.fetching) {
         struct nvme_command *command = sq->fetching;
         sq->fetching = NULL;

@@ -112,6 +112,7 @@ struct nvme_worker {
     uint64_t look[NVME_KICK_WORDS];  // submission queues that may have something to take
     uint64_t fresh[NVME_KICK_WORDS]; // completion queues that something was posted to since their last interrupt
     struct nvme_ns_queue **namespaces; // by NSID - 1, NVME_NAMESPACES_MAX of them; NULL where there is none, or no I/O queue runs here
+    struct nvme_ns_queue *batches; // those that have something to be submitted
     uint32_t io_queues;        // submission queues that run here, but the admin queue; zero: backends are closed
     bool stopping;             // stop_order waits until nothing is in flight
     bool remapping;            // remap_order, likewise

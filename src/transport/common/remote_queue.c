@@ -240,6 +240,8 @@ static void look_up_segments(struct sdc_remote_request *request)
 
     for (uint32_t i = 0; i < request->payload->segments_count; i++) {
         struct sdc_segment *segment = &request->payload->segments[i];
+        if (segment->nowhere)
+            continue;
         enum sdc_access access = segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
         segment->remote = sdc_memory_check(memory, segment->iova, segment->size, access) == 1;
     }
@@ -273,7 +275,7 @@ static void store(struct sdc_remote_request *request, bool remote)
             continue;
         uint64_t from = sdc_max(at, payload->unbounced);
         uint64_t to = sdc_min(at + segment->size, end);
-        if (from < to)
+        if (from < to && !segment->nowhere)
             store_piece(request, segment, segment->iova + (from - at), payload->bounce + (from - payload->unbounced), to - from, remote);
         at += segment->size;
     }
@@ -432,7 +434,7 @@ static bool is_back(struct sdc_remote_queue *queue, const struct sdc_payload *pa
     for (uint32_t i = 0; back && !payload->fault && i < payload->segments_count; i++) {
         const struct sdc_segment *segment = &payload->segments[i];
         enum sdc_access access = segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ;
-        back = sdc_memory_check(queue->memory, segment->iova, segment->size, access) >= 0;
+        back = segment->nowhere || sdc_memory_check(queue->memory, segment->iova, segment->size, access) >= 0;
     }
     return back;
 }
