@@ -308,7 +308,7 @@ SDC_PUBLIC int sdc_client_memory_new(struct sdc_client_memory *memory, uint64_t 
                                      struct sdc_error *err);
 SDC_PUBLIC int sdc_client_memory_new_private(struct sdc_client_memory *memory, uint64_t iova, uint64_t size,
                                              struct sdc_error *err);
-// Takes size bytes whose iova is a multiple of align (a power of two, at most 4096). NULL: there are not that
+// Takes size bytes whose iova is a multiple of align (a power of two). NULL: there are not that
 // many left.
 SDC_PUBLIC void *sdc_client_memory_take(struct sdc_client_memory *memory, uint64_t size, uint64_t align,
                                         uint64_t *iova);

@@ -75,6 +75,9 @@ static int check_region(struct sdc_bench_options *options, const struct sdc_driv
 static int check_disk(struct sdc_bench_options *options, const struct sdc_driver_disk_info *info,
                       struct sdc_error *err)
 {
+    if (sdc_bench_options_nvme(options) && info->nvme.nsid == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s: that is for NVMe controllers, and the disk is %s",
+                             sdc_bench_options_nvme(options), info->device);
     if (options->in_order && !info->virtio.in_order)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--in-order=on: the disk does not offer that (VIRTIO_F_IN_ORDER); it has to be served with "

@@ -3,8 +3,8 @@
 
 #include "base/check.h"
 #include "driver/blk.h"
+#include "driver/disk_find.h"
 #include "driver/vhost_user.h"
-#include "driver/virtio_pci.h"
 
 #include <sidecard/virtio.h>
 
@@ -13,41 +13,45 @@ enum {
     DEVICE_BLK = 2,    // virtio 1.2, 5.2.1
 };
 
-static int open_vfio_user(const struct sdc_bench_options *options, struct sdc_driver_transport **transport,
-                          struct sdc_error *err)
+// virtio's features that are not to be used.
+static uint64_t without(const struct sdc_bench_options *options)
+{
+    return (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) | (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER) |
+           (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) | (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
+}
+
+static int open_vfio_user(const struct sdc_bench_options *options, struct sdc_driver_disk **disk, struct sdc_error *err)
 {
     struct sdc_vfio_client_options connect = {
         .timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS),
         .twin_socket = options->twin_socket,
     };
+    struct sdc_driver_disk_wishes wishes = {
+        .without_features = without(options),
+        .nvme = {.nsid = (uint32_t)options->namespace, .sgl = options->sgl, .shadows = options->shadows},
+        .notify = options->notify,
+        .private_memory = options->private_memory,
+    };
     struct sdc_vfio_client *client;
     int ret = sdc_vfio_client_open(options->socket, &connect, &client, err);
-    if (ret == 0)
-        ret = sdc_driver_virtio_pci_open(client, transport, err);
-    if (ret == 0)
-        sdc_driver_virtio_pci_notify_by(*transport, options->notify);
-    return ret;
+    return ret < 0 ? ret : sdc_driver_disk_find(client, &wishes, disk, err);
 }
 
-static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_driver_transport **transport,
-                           struct sdc_error *err)
+static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_driver_disk **disk, struct sdc_error *err)
 {
     struct sdc_vhost_client_options connect = {
         .timeout_ms = (uint32_t)sdc_min(options->timeout_s * 1000, CONNECT_MS),
         .in_band = options->notify == SDC_DRIVER_NOTIFY_MESSAGE,
     };
     struct sdc_vhost_client *client;
+    struct sdc_driver_transport *transport;
     int ret = sdc_vhost_client_open(options->socket, &connect, &client, err);
-    return ret < 0 ? ret : sdc_driver_vhost_user_open(client, DEVICE_BLK, transport, err);
+    if (ret == 0)
+        ret = sdc_driver_vhost_user_open(client, DEVICE_BLK, &transport, err);
+    return ret < 0 ? ret : sdc_driver_blk_open(transport, without(options), disk, err);
 }
 
 int sdc_bench_connect(const struct sdc_bench_options *options, struct sdc_driver_disk **disk, struct sdc_error *err)
 {
-    uint64_t without = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) |
-                       (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER) |
-                       (options->event_idx ? 0 : SDC_VIRTIO_F_EVENT_IDX) |
-                       (options->indirect ? 0 : SDC_VIRTIO_F_INDIRECT_DESC);
-    struct sdc_driver_transport *transport;
-    int ret = options->vhost_user ? open_vhost_user(options, &transport, err) : open_vfio_user(options, &transport, err);
-    return ret < 0 ? ret : sdc_driver_blk_open(transport, without, disk, err);
+    return options->vhost_user ? open_vhost_user(options, disk, err) : open_vfio_user(options, disk, err);
 }

@@ -84,18 +84,39 @@ static json_t *options_object(const struct sdc_bench_options *options)
     return object;
 }
 
+static void add_virtio(json_t *object, const struct sdc_driver_disk_info *info)
+{
+    json_object_set_new(object, "in_order", json_boolean(info->virtio.in_order));
+    json_object_set_new(object, "features", json_sprintf("0x%llx", (unsigned long long)info->virtio.features));
+}
+
+static void add_nvme(json_t *object, const struct sdc_driver_disk_info *info)
+{
+    uint32_t version = info->nvme.version;
+    json_object_set_new(object, "model", json_string(info->nvme.model));
+    json_object_set_new(object, "serial", json_string(info->nvme.serial));
+    json_object_set_new(object, "firmware", json_string(info->nvme.firmware));
+    json_object_set_new(object, "version", json_sprintf("%u.%u.%u", version >> 16, version >> 8 & 0xff, version & 0xff));
+    json_object_set_new(object, "namespace", integer(info->nvme.nsid));
+    json_object_set_new(object, "data_by", json_string(info->nvme.sgl ? "sgl" : "prp"));
+    json_object_set_new(object, "shadow_doorbells", json_boolean(info->nvme.shadows));
+}
+
 // What fio has no words for.
 static json_t *device_object(const struct sdc_driver_disk_info *info, const struct sdc_bench_totals *totals)
 {
     json_t *object = json_object();
+    json_object_set_new(object, "device", json_string(info->device));
     json_object_set_new(object, "size", integer(info->size));
     json_object_set_new(object, "block_size", integer(info->block_size));
     json_object_set_new(object, "queues", integer(info->queues));
     json_object_set_new(object, "queue_size", integer(info->queue_size));
     json_object_set_new(object, "ring", json_string(info->ring));
     json_object_set_new(object, "notified_by", json_string(info->notified_by));
-    json_object_set_new(object, "in_order", json_boolean(info->virtio.in_order));
-    json_object_set_new(object, "features", json_sprintf("0x%llx", (unsigned long long)info->virtio.features));
+    if (info->nvme.nsid != 0)
+        add_nvme(object, info);
+    else
+        add_virtio(object, info);
     json_object_set_new(object, "notifications", integer(totals->kicks));
     json_object_set_new(object, "waits", integer(totals->waits));
     json_object_set_new(object, "verified_blocks", integer(totals->verified));

@@ -15,7 +15,8 @@
 const char sdc_bench_usage[] =
     "usage: sidecard bench SOCKET [--option=value ...]\n"
     "\n"
-    "  SOCKET   PATH or vfio-user:PATH of a served virtio-blk card, or vhost-user:PATH of a vhost-user-blk back end\n"
+    "  SOCKET   PATH or vfio-user:PATH of a served virtio-blk or nvme card, or vhost-user:PATH of a vhost-user-blk\n"
+    "           back end\n"
     "\n"
     "What to do (writing overwrites what is on the disk, without asking):\n"
     "  --rw=read|write|randread|randwrite|rw|randrw  (read)\n"
@@ -47,6 +48,9 @@ const char sdc_bench_usage[] =
     "  --indirect=on|off     use indirect descriptors if the device offers them (on)\n"
     "  --notify=auto|message|ioeventfd|mapped  how to tell the device of requests (auto)\n"
     "  --memory=shared|private  share memory, or let all data move by messages (shared)\n"
+    "  --namespace=N         of an NVMe controller (its first)\n"
+    "  --sgl                 tell an NVMe controller where data is by SGLs, not by PRPs\n"
+    "  --shadow-doorbells=auto|on|off  use those of an NVMe controller (auto: if it has them)\n"
     "  --twin-socket=on|off  let the server ask for private memory on a socket of its own (off)\n"
     "\n"
     "  --json                results in the form of fio's JSON\n"
@@ -105,6 +109,17 @@ static int parse_notify(const struct sdc_option *option, const char *text, void 
     int which = sdc_option_pick(text, names, SDC_COUNT(names), err);
     if (which >= 0)
         *(enum sdc_driver_notify *)value = (enum sdc_driver_notify)which;
+    return which < 0 ? which : 0;
+}
+
+static int parse_shadows(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
+{
+    static const char *const names[] = {
+        [SDC_DRIVER_NVME_SHADOWS_AUTO] = "auto", [SDC_DRIVER_NVME_SHADOWS_ON] = "on", [SDC_DRIVER_NVME_SHADOWS_OFF] = "off"};
+    int which = sdc_option_pick(text, names, SDC_COUNT(names), err);
+    (void)option;
+    if (which >= 0)
+        *(enum sdc_driver_nvme_shadows *)value = (enum sdc_driver_nvme_shadows)which;
     return which < 0 ? which : 0;
 }
 
@@ -181,6 +196,9 @@ static const struct sdc_option rows[] = {
     {"indirect", SDC_OPTION_BOOL, AT(indirect), 0, 0, "off", NULL},
     {"notify", SDC_OPTION_CALL, AT(notify), 0, 0, "message", parse_notify},
     {"memory", SDC_OPTION_CALL, AT(private_memory), 0, 0, "private", parse_memory},
+    {"namespace", SDC_OPTION_NUMBER, AT(namespace), 1, UINT32_MAX - 1, "2", NULL},
+    {"sgl", SDC_OPTION_FLAG, AT(sgl), 0, 0, NULL, NULL},
+    {"shadow-doorbells", SDC_OPTION_CALL, AT(shadows), 0, 0, "off", parse_shadows},
     {"twin-socket", SDC_OPTION_BOOL, AT(twin_socket), 0, 0, "on", NULL},
     {"eta", SDC_OPTION_CALL, AT(quiet), 0, 0, "never", parse_eta},
     {"help", SDC_OPTION_FLAG, AT(help), 0, 0, NULL, NULL},
@@ -249,7 +267,17 @@ static int check_socket(struct sdc_bench_options *options, const char *socket, s
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--notify=%s: over vhost-user it is an eventfd, or type --notify=message",
                              sdc_driver_notify_name(options->notify));
+    if (options->vhost_user && sdc_bench_options_nvme(options))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s: that is for NVMe controllers, which are behind vfio-user",
+                             sdc_bench_options_nvme(options));
     return 0;
+}
+
+const char *sdc_bench_options_nvme(const struct sdc_bench_options *options)
+{
+    if (options->namespace != 0)
+        return "namespace";
+    return options->sgl ? "sgl" : options->shadows == SDC_DRIVER_NVME_SHADOWS_ON ? "shadow-doorbells=on" : NULL;
 }
 
 int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *options, struct sdc_error *err)

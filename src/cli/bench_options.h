@@ -3,6 +3,7 @@
 #pragma once
 
 #include "driver/doorbell.h"
+#include "driver/nvme.h"
 
 #include <sidecard/error.h>
 
@@ -43,6 +44,9 @@ struct sdc_bench_options {
     bool private_memory; // no fds: data moves by messages
     bool twin_socket;
     enum sdc_driver_notify notify;
+    uint64_t namespace; // of an NVMe controller; 0: its first
+    bool sgl;
+    enum sdc_driver_nvme_shadows shadows;
     bool help;
 };
 
@@ -50,3 +54,5 @@ extern const char sdc_bench_usage[];
 
 // Fills options from argv[1..argc). argv's strings are the options' from then on. -EINVAL, with *err filled.
 int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *options, struct sdc_error *err);
+// The option that only an NVMe controller can do anything with, or NULL.
+const char *sdc_bench_options_nvme(const struct sdc_bench_options *options);

@@ -125,14 +125,24 @@ static void print_cpu(FILE *to, const struct sdc_driver_disk_info *info, const s
                 (double)totals->waits / (double)ios);
 }
 
+static const char *describe_rings(const struct sdc_driver_disk_info *info, char buffer[64])
+{
+    if (info->nvme.nsid != 0)
+        snprintf(buffer, 64, "namespace %" PRIu32 "%s%s", info->nvme.nsid, info->nvme.sgl ? ", SGLs" : "",
+                 info->nvme.shadows ? ", shadow doorbells" : "");
+    else
+        snprintf(buffer, 64, "%s rings%s", info->ring, info->virtio.in_order ? " in order" : "");
+    return buffer;
+}
+
 void sdc_bench_print(FILE *to, const struct sdc_bench_options *options,
                      const struct sdc_driver_disk_info *info, const struct sdc_bench_totals *totals)
 {
     static const char *const names[] = {"read", "write"};
-    char size[32];
-    fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s rings%s, %s memory: err=%d\n", options->rw,
+    char size[32], rings[64];
+    fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s, %s, %s memory: err=%d\n", options->rw,
             sdc_format_size(options->block_size, size), options->iodepth, totals->jobs,
-            options->poll ? "polling" : "by interrupt", info->ring, info->virtio.in_order ? " in order" : "",
+            options->poll ? "polling" : "by interrupt", info->device, describe_rings(info, rings),
             options->private_memory ? "private" : "shared", totals->error ? -totals->error->code : 0);
     for (unsigned i = 0; i < SDC_BENCH_DIRECTIONS; i++)
         if (totals->stats[i].ios > 0)

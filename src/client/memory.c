@@ -70,9 +70,9 @@ int sdc_client_memory_new_private(struct sdc_client_memory *memory, uint64_t iov
 void *sdc_client_memory_take(struct sdc_client_memory *memory, uint64_t size, uint64_t align, uint64_t *iova)
 {
     uint64_t at, end;
-    if (!sdc_is_power_of_two(align) || align > PAGE || !sdc_add(memory->used, align - 1, &at))
+    if (!sdc_is_power_of_two(align) || !sdc_add(memory->iova + memory->used, align - 1, &at))
         return NULL;
-    at &= ~(align - 1);
+    at = (at & ~(align - 1)) - memory->iova;
     if (!sdc_add(at, size, &end) || end > memory->size)
         return NULL;
     memory->used = end;

@@ -16,7 +16,7 @@ struct sdc_driver_disk_queue;
 // What the disk is, as it said when it was opened.
 struct sdc_driver_disk_info {
     const char *device;       // "virtio-blk", ...
-    const char *ring;         // what its queues look like: "split", ...
+    const char *ring;         // what its queues look like: "split", "packed", "nvme"
     uint64_t size;            // bytes
     uint32_t block_size;      // bytes; 512 when the device does not say
     uint64_t request_max;     // bytes of data that one request can have
@@ -38,6 +38,15 @@ struct sdc_driver_disk_info {
         bool in_order;      // they come back in the order in which they were submitted
         bool packed;        // the queues are packed rings
     } virtio; // zero for other devices
+    struct {
+        uint32_t nsid;
+        uint32_t version; // as in the register VS
+        char serial[21];  // printable
+        char model[41];
+        char firmware[9];
+        bool sgl;     // it is told by SGLs where data is
+        bool shadows; // shadow doorbells are used, once queues are set up
+    } nvme; // likewise
 };
 
 // How to use it.
