@@ -130,16 +130,20 @@ struct sdc_pci_bar {
     struct sdc_pci_mappable mappable;
 };
 
-enum { SDC_PCI_CONFIG_SIZE = 4096, SDC_PCI_MSIX_MAX = 2048 };
+enum {
+    SDC_PCI_CONFIG_SIZE = 4096,
+    SDC_PCI_CONFIG_KEPT = 256, // bytes of it that there is something in: no device has extended capabilities. The rest reads as zero
+    SDC_PCI_MSIX_MAX = 2048,
+};
 
 // A device. Implementations embed it at the start of their own.
 struct sdc_pci_device {
     const struct sdc_pci_ops *ops;
     struct sdc_pci_bar bars[6];
     uint32_t irq_counts[SDC_PCI_IRQS]; // REQ is the host's
-    uint8_t config[SDC_PCI_CONFIG_SIZE];      // what the driver reads
-    uint8_t config_mask[SDC_PCI_CONFIG_SIZE]; // bits that the driver may write
-    uint8_t config_reset[SDC_PCI_CONFIG_SIZE]; // what config is after a reset
+    uint8_t config[SDC_PCI_CONFIG_KEPT];      // what the driver reads
+    uint8_t config_mask[SDC_PCI_CONFIG_KEPT]; // bits that the driver may write
+    uint8_t config_reset[SDC_PCI_CONFIG_KEPT]; // what config is after a reset
     uint8_t config_caps_end; // where the next capability goes; 0: none yet
     // MSI-X vectors that were raised while nobody could take them (the pending bit array). Any thread.
     _Atomic uint64_t msix_pending[SDC_PCI_MSIX_MAX / 64];

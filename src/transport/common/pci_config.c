@@ -2,6 +2,7 @@
 #include "transport/common/pci_config.h"
 
 #include "base/bytes.h"
+#include "base/check.h"
 
 enum {
     REVISION = 0x08,
@@ -117,7 +118,10 @@ int sdc_pci_config_read(struct sdc_pci_device *device, uint32_t offset, void *da
         if (rc < 0)
             return rc;
     }
-    memcpy(data, device->config + offset, size);
+    uint32_t kept = offset < SDC_PCI_CONFIG_KEPT ? (uint32_t)sdc_min(size, SDC_PCI_CONFIG_KEPT - offset) : 0;
+    if (kept > 0)
+        memcpy(data, device->config + offset, kept);
+    memset((uint8_t *)data + kept, 0, size - kept);
     return 0;
 }
 
@@ -136,7 +140,7 @@ bool sdc_pci_config_write(struct sdc_pci_device *device, uint32_t offset, const 
 {
     const uint8_t *bytes = data;
 
-    for (uint32_t i = 0; i < size; i++) {
+    for (uint32_t i = 0; i < size && offset + i < SDC_PCI_CONFIG_KEPT; i++) {
         uint8_t mask = device->config_mask[offset + i];
         uint8_t *byte = &device->config[offset + i];
         *byte = (uint8_t)((*byte & ~mask) | (bytes[i] & mask));

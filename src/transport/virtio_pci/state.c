@@ -89,7 +89,7 @@ void virtio_pci_state_save(struct sdc_pci_device *device, void *registers)
     bool reset = core->resetting;
 
     memset(to, 0, AT_QUEUES);
-    memcpy(to + AT_CONFIG, device->config, SDC_PCI_CONFIG_SIZE);
+    memcpy(to + AT_CONFIG, device->config, SDC_PCI_CONFIG_KEPT);
     sdc_put32(to + AT_DEVICE_FEATURE_SELECT, card->device_feature_select);
     sdc_put32(to + AT_DRIVER_FEATURE_SELECT, card->driver_feature_select);
     sdc_put64(to + AT_DRIVER_FEATURES, card->driver_features);
@@ -115,7 +115,7 @@ static uint16_t known_vector(const struct virtio_pci *card, uint16_t vector)
 // The bits that a driver may write; the others are ours.
 static void load_config(struct sdc_pci_device *device, const uint8_t *from)
 {
-    for (unsigned i = 0; i < SDC_PCI_CONFIG_SIZE; i++)
+    for (unsigned i = 0; i < SDC_PCI_CONFIG_KEPT; i++)
         device->config[i] = (uint8_t)((device->config_reset[i] & ~device->config_mask[i]) | (from[i] & device->config_mask[i]));
     virtio_pci_config_changed(card_of(device));
 }
