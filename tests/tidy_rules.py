@@ -167,6 +167,7 @@ KEEPS = {
     ("src/transport/common/map_use.c", "sdc_map_use_switch"), # once for each map of memory
     ("src/transport/common/guest_memory.c", "sdc_guest_memory_publish_other"), # likewise
     ("src/loop/timers.c", "make_room"),             # up to as many as were set
+    ("src/loop/files.c", "make_room"),              # up to as many as were added
     # Once when a queue goes on where another process was killed.
     ("src/ring/inflight.c", "inflight_line_up"),
     ("src/ring/inflight.c", "sdc_inflight_recover"),

@@ -30,16 +30,17 @@ struct sdc_loop_engine {
     int (*watch)(struct sdc_loop *loop, struct sdc_watch *watch);
     void (*rewatch)(struct sdc_loop *loop, struct sdc_watch *watch);
     void (*unwatch)(struct sdc_loop *loop, struct sdc_watch *watch);
-    int (*file_add)(struct sdc_loop *loop, int fd);
+    // loop->files[file] is there from now on, with its fd; no I/O on it any more.
+    void (*file_add)(struct sdc_loop *loop, int file);
     void (*file_remove)(struct sdc_loop *loop, int file);
     void (*io)(struct sdc_loop *loop, struct sdc_io *io);
 };
 
-// A file that an engine has registered; the engine's numbers are below SDC_LOOP_FILES.
-enum { SDC_LOOP_FILES = 256 };
 struct sdc_loop_file {
     int fd;
-    unsigned users; // who added it and did not remove it; zero: it is not registered
+    unsigned users; // who added it and did not remove it; zero: its number is free
+    bool registered; // io_uring: the kernel has it under its number
+    bool wait;       // epoll: nothing is done at once
 };
 
 struct sdc_loop {
@@ -57,7 +58,8 @@ struct sdc_loop {
     struct sdc_poller *pollers;     // those that are open: the loop does not sleep
     struct sdc_poller *next_poller; // whose turn to be looked at is next
 
-    struct sdc_loop_file files[SDC_LOOP_FILES];
+    struct sdc_loop_file *files;
+    int files_capacity;
 
     struct sdc_timer **timers; // a binary heap; the timer at [i] has place i + 1
     uint32_t timers_count, timers_capacity;

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "loop/engine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,11 +26,6 @@ _Static_assert(sizeof(struct sdc_span) == sizeof(struct iovec) &&
                "a span is laid out as an iovec");
 
 enum { AT_ONCE_BYTES = 32 * 1024 };
-
-struct file {
-    int fd;    // -1: free. Written by the owner while no I/O on it is asked for, read by whoever does that
-    bool wait; // the owner's: nothing is done at once
-};
 
 struct worker {
     struct sdc_io_pool *pool;
@@ -51,8 +47,6 @@ struct sdc_io_pool {
     unsigned idle; // threads that sleep
     bool closing;
     struct worker workers[SDC_IO_POOL_THREADS];
-
-    struct file files[SDC_IO_POOL_FILES];
 };
 
 // --- one I/O ---
@@ -69,8 +63,9 @@ static int64_t write_spans(int fd, const struct sdc_io *io)
                     (off_t)io->offset, io->dsync ? RWF_DSYNC : 0);
 }
 
-static int64_t perform(int fd, const struct sdc_io *io)
+static int64_t perform(const struct sdc_io *io)
 {
+    int fd = io->fd;
     int64_t ret = -1;
     switch (io->op) {
     case SDC_IO_READ:
@@ -158,7 +153,7 @@ static void *run_worker(void *context)
     pthread_mutex_lock(&pool->mutex);
     while ((io = take(pool)) || (io = wait_for_io(pool))) {
         pthread_mutex_unlock(&pool->mutex);
-        io->result = perform(pool->files[io->file].fd, io);
+        io->result = perform(io);
         finish(pool, io);
         pthread_mutex_lock(&pool->mutex);
     }
@@ -225,7 +220,7 @@ static bool is_small(const struct sdc_io *io)
 // False: the threads have to, and what went wrong is theirs to find.
 static bool read_at_once(struct sdc_io_pool *pool, struct sdc_io *io)
 {
-    struct file *file = &pool->files[io->file];
+    struct sdc_loop_file *file = &pool->loop->files[io->file];
     if (io->op != SDC_IO_READ || file->wait || !is_small(io))
         return false;
     int64_t ret = read_spans(file->fd, io, RWF_NOWAIT);
@@ -273,7 +268,7 @@ static void do_it_here(struct sdc_io_pool *pool, int code)
                     strerror(-code));
     struct sdc_io *io;
     while ((io = take(pool))) {
-        io->result = perform(pool->files[io->file].fd, io);
+        io->result = perform(io);
         finish(pool, io);
     }
 }
@@ -290,22 +285,12 @@ void sdc_io_pool_start(struct sdc_io_pool *pool)
     pthread_mutex_unlock(&pool->mutex);
 }
 
-int sdc_io_pool_file_add(struct sdc_io_pool *pool, int fd)
+void sdc_io_pool_file_add(struct sdc_loop_file *file)
 {
-    for (int file = 0; file < SDC_IO_POOL_FILES; file++) {
-        if (pool->files[file].fd >= 0)
-            continue;
-        int flags = fcntl(fd, F_GETFL);
-        // With O_DIRECT, RWF_NOWAIT does not wait for memory and locks, but for the disk.
-        pool->files[file] = (struct file){.fd = fd, .wait = flags < 0 || flags & O_DIRECT};
-        return file;
-    }
-    return -EMFILE;
-}
+    int flags = fcntl(file->fd, F_GETFL);
 
-void sdc_io_pool_file_remove(struct sdc_io_pool *pool, int file)
-{
-    pool->files[file].fd = -1;
+    // With O_DIRECT, RWF_NOWAIT does not wait for memory and locks, but for the disk.
+    file->wait = flags < 0 || flags & O_DIRECT;
 }
 
 // --- life ---
@@ -321,8 +306,6 @@ int sdc_io_pool_new(struct sdc_loop *loop, struct sdc_io_pool **pool)
     made->queue_end = &made->queue;
     for (unsigned i = 0; i < SDC_IO_POOL_THREADS; i++)
         made->workers[i].pool = made;
-    for (int i = 0; i < SDC_IO_POOL_FILES; i++)
-        made->files[i].fd = -1;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -6,17 +6,17 @@
 
 #include "loop/loop.h"
 
-enum { SDC_IO_POOL_FILES = 256, SDC_IO_POOL_THREADS = 4, SDC_IO_POOL_IDLE_SECONDS = 2 };
+enum { SDC_IO_POOL_THREADS = 4, SDC_IO_POOL_IDLE_SECONDS = 2 };
 
 struct sdc_io_pool;
+struct sdc_loop_file;
 
 // -ENOMEM. No thread is made yet.
 int sdc_io_pool_new(struct sdc_loop *loop, struct sdc_io_pool **pool);
 // Ends the threads and waits for that. No I/O is in flight.
 void sdc_io_pool_free(struct sdc_io_pool *pool);
-// As sdc_loop_file_add and sdc_loop_file_remove.
-int sdc_io_pool_file_add(struct sdc_io_pool *pool, int fd);
-void sdc_io_pool_file_remove(struct sdc_io_pool *pool, int file);
+// Looks at how a new file's I/O has to be done.
+void sdc_io_pool_file_add(struct sdc_loop_file *file);
 // As sdc_loop_io. What has to wait for a disk begins with the next sdc_io_pool_start.
 void sdc_io_pool_ask(struct sdc_io_pool *pool, struct sdc_io *io);
 // Hands what was asked for to the threads. Does not wait, unless not a single thread can be made: then it

@@ -44,6 +44,7 @@ void sdc_loop_free(struct sdc_loop *loop)
         return;
     loop->ops->close(loop);
     free(loop->timers);
+    free(loop->files);
     free(loop);
 }
 
@@ -250,30 +251,4 @@ void sdc_loop_unwatch(struct sdc_loop *loop, struct sdc_watch *watch)
 {
     if (watch->armed)
         loop->ops->unwatch(loop, watch);
-}
-
-// A disk's queues all add the same fd: it is registered once.
-int sdc_loop_file_add(struct sdc_loop *loop, int fd)
-{
-    for (int i = 0; i < SDC_LOOP_FILES; i++) {
-        if (loop->files[i].users > 0 && loop->files[i].fd == fd) {
-            loop->files[i].users++;
-            return i;
-        }
-    }
-    int file = loop->ops->file_add(loop, fd);
-    if (file >= 0)
-        loop->files[file] = (struct sdc_loop_file){.fd = fd, .users = 1};
-    return file;
-}
-
-void sdc_loop_file_remove(struct sdc_loop *loop, int file)
-{
-    if (--loop->files[file].users == 0)
-        loop->ops->file_remove(loop, file);
-}
-
-void sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io)
-{
-    loop->ops->io(loop, io);
 }

@@ -99,9 +99,10 @@ struct sdc_io {
     uint32_t spans_count;
     int64_t result;       // bytes, or a negative errno
     void (*done)(struct sdc_io *io);
+    int fd;               // the loop's
     struct sdc_io *next;  // the loop's
 };
-// Registers a file for I/O on this loop. Its number, or a negative errno. The fd stays the caller's and open.
+// From now on I/O on this loop may name a file, by the number that is returned. -ENOMEM. The fd stays the caller's and open.
 int sdc_loop_file_add(struct sdc_loop *loop, int fd);
 // No I/O on it is in flight.
 void sdc_loop_file_remove(struct sdc_loop *loop, int file);

@@ -263,16 +263,15 @@ static void wake(struct sdc_loop *loop)
 
 // --- files ---
 
-static int add_file(struct sdc_loop *loop, int fd)
+static void add_file(struct sdc_loop *loop, int file)
 {
-    struct epoll *epoll = loop->engine;
-    return sdc_io_pool_file_add(epoll->pool, fd);
+    sdc_io_pool_file_add(&loop->files[file]);
 }
 
 static void remove_file(struct sdc_loop *loop, int file)
 {
-    struct epoll *epoll = loop->engine;
-    sdc_io_pool_file_remove(epoll->pool, file);
+    (void)loop;
+    (void)file;
 }
 
 static void start_io(struct sdc_loop *loop, struct sdc_io *io)

@@ -52,9 +52,11 @@ static void prepare_transfer(struct io_uring_sqe *sqe, int file, const struct sd
         sqe->rw_flags = RWF_DSYNC;
 }
 
-static void prepare(struct sdc_uring *uring, struct io_uring_sqe *sqe, const struct sdc_io *io)
+static void prepare(struct sdc_loop *loop, struct io_uring_sqe *sqe, const struct sdc_io *io)
 {
-    int file = uring->fixed ? io->file : uring->files[io->file];
+    struct sdc_uring *uring = loop->engine;
+    bool registered = loop->files[io->file].registered;
+    int file = registered ? io->file : io->fd;
     switch (io->op) {
     case SDC_IO_READ:
     case SDC_IO_WRITE:
@@ -67,7 +69,7 @@ static void prepare(struct sdc_uring *uring, struct io_uring_sqe *sqe, const str
         io_uring_prep_fallocate(sqe, file, io->mode, (off_t)io->offset, (off_t)io->size);
         break;
     }
-    if (uring->fixed)
+    if (registered)
         sqe->flags |= IOSQE_FIXED_FILE;
     uring->urgent = true;
     io_uring_sqe_set_data64(sqe, (uint64_t)(uintptr_t)io | SDC_URING_IO);
@@ -78,7 +80,7 @@ static void start_io(struct sdc_loop *loop, struct sdc_io *io)
     struct sdc_uring *uring = loop->engine;
     struct io_uring_sqe *sqe = uring->held ? NULL : sdc_uring_sqe(uring);
     if (sqe) {
-        prepare(uring, sqe, io);
+        prepare(loop, sqe, io);
         return;
     }
     io->next = NULL;
@@ -87,8 +89,9 @@ static void start_io(struct sdc_loop *loop, struct sdc_io *io)
 }
 
 // Starts what found no place in the submission queue. False: there still is none.
-static bool start_held(struct sdc_uring *uring)
+static bool start_held(struct sdc_loop *loop)
 {
+    struct sdc_uring *uring = loop->engine;
     while (uring->held) {
         struct io_uring_sqe *sqe = sdc_uring_sqe(uring);
         if (!sqe)
@@ -97,7 +100,7 @@ static bool start_held(struct sdc_uring *uring)
         uring->held = io->next;
         if (!uring->held)
             uring->held_end = &uring->held;
-        prepare(uring, sqe, io);
+        prepare(loop, sqe, io);
     }
     return true;
 }
@@ -154,7 +157,7 @@ static int sleep_for(struct sdc_uring *uring, uint64_t timeout_ns)
 static void wait_uring(struct sdc_loop *loop, uint64_t timeout_ns)
 {
     struct sdc_uring *uring = loop->engine;
-    bool all = sdc_uring_settle_watches(uring) && start_held(uring) && arm_wake(uring);
+    bool all = sdc_uring_settle_watches(uring) && start_held(loop) && arm_wake(uring);
     if (!all && timeout_ns > TURN_MS_WHEN_STUCK * UINT64_C(1000000))
         timeout_ns = TURN_MS_WHEN_STUCK * UINT64_C(1000000);
     int ret =
@@ -204,39 +207,27 @@ static void dispatch_uring(struct sdc_loop *loop)
 
 // --- files ---
 
-static int add_file(struct sdc_loop *loop, int fd)
+// A registered file saves its look-up and reference for each I/O. One that is not is as good: its fd does.
+static void add_file(struct sdc_loop *loop, int file)
 {
     struct sdc_uring *uring = loop->engine;
-    int file = 0;
-    while (file < uring->files_count && uring->files[file] >= 0)
-        file++;
-    if (file == uring->files_count)
-        return -EMFILE;
-    if (uring->fixed) {
-        int ret = io_uring_register_files_update(&uring->ring, (unsigned)file, &fd, 1);
-        if (ret < 0)
-            return ret;
-    }
-    uring->files[file] = fd;
-    return file;
+    bool room = uring->fixed && file < SDC_URING_FILES;
+    loop->files[file].registered =
+        room && io_uring_register_files_update(&uring->ring, (unsigned)file, &loop->files[file].fd, 1) >= 0;
 }
 
 static void remove_file(struct sdc_loop *loop, int file)
 {
     struct sdc_uring *uring = loop->engine;
     int none = -1;
-    uring->files[file] = -1;
-    if (uring->fixed)
+    if (loop->files[file].registered)
         io_uring_register_files_update(&uring->ring, (unsigned)file, &none, 1);
 }
 
-// A registered file saves its look-up and reference for each I/O. A process that may open only a few files
-// may not register many; without any, plain fds do. 0, or how io_uring_register is refused altogether.
+// A process that may open only a few files may not register many. 0, or how io_uring_register is refused
+// altogether.
 static int make_file_table(struct sdc_uring *uring)
 {
-    for (int i = 0; i < SDC_URING_FILES; i++)
-        uring->files[i] = -1;
-    uring->files_count = SDC_URING_FILES;
     int ret = io_uring_register_files_sparse(&uring->ring, SDC_URING_FILES);
     uring->fixed = ret == 0;
     return sdc_loop_is_refusal(ret) ? ret : 0;

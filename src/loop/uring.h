@@ -6,7 +6,7 @@
 
 #include <liburing.h>
 
-enum { SDC_URING_FILES = SDC_LOOP_FILES };
+enum { SDC_URING_FILES = 256 }; // that are registered; the others go by their fds
 
 // The low bits of user_data say what the rest points to.
 enum {
@@ -46,8 +46,6 @@ struct sdc_uring {
     uint64_t wake_count;
 
     bool fixed; // files are registered
-    int files_count;
-    int files[SDC_URING_FILES]; // -1: free
 };
 
 // A place in the submission queue. Sends down what is there when it is full; NULL if that doesn't help.

@@ -92,9 +92,9 @@ static void engine_unwatch(struct sdc_loop *loop, struct sdc_watch *watch)
     watch->armed = NULL;
 }
 
-static int engine_file_add(struct sdc_loop *loop, int fd)
+static void engine_file_add(struct sdc_loop *loop, int file)
 {
-    (void)loop, (void)fd;
+    (void)loop, (void)file;
     sim_fail("a file is added to a loop");
 }
 

@@ -163,24 +163,80 @@ static void every_kind_of_io_works_and_errors_come_as_results(void **state)
     close(fd);
 }
 
-static void files_are_numbered_until_there_are_no_more(void **state)
+enum { MANY = 700 }; // more than are registered
+
+struct numbered {
+    struct sdc_io io;
+    struct sdc_span span;
+    int fd;
+    uint32_t written, found;
+};
+
+struct reader {
+    struct sdc_loop *loop;
+    struct sdc_post post;
+    struct numbered *files;
+    unsigned left;
+};
+
+static struct reader reader;
+
+static void count_found(struct sdc_io *io)
+{
+    assert_int_equal(io->result, sizeof(uint32_t));
+    if (--reader.left == 0)
+        sdc_loop_stop(reader.loop);
+}
+
+static void read_every_file(struct sdc_post *post)
+{
+    (void)post;
+    for (unsigned i = 0; i < MANY; i++) {
+        struct numbered *file = &reader.files[i];
+        file->span = (struct sdc_span){&file->found, sizeof file->found};
+        file->io = (struct sdc_io){
+            .op = SDC_IO_READ, .file = file->io.file, .spans = &file->span, .spans_count = 1, .done = count_found};
+        sdc_loop_io(reader.loop, &file->io);
+    }
+}
+
+static void add_numbered(struct numbered *file, uint32_t value)
+{
+    file->fd = temporary_file();
+    file->written = value;
+    assert_int_equal(pwrite(file->fd, &value, sizeof value, 0), sizeof value);
+    file->io.file = sdc_loop_file_add(reader.loop, file->fd);
+    assert_true(file->io.file >= 0);
+}
+
+static void each_of_many_files_is_read_by_its_number(void **state)
 {
     (void)state;
-    struct sdc_loop *loop = new_loop();
-    int fds[300];
-    int count = 0, file;
-    fds[0] = temporary_file();
-    while ((file = sdc_loop_file_add(loop, fds[count])) >= 0) {
-        fds[count + 1] = dup(fds[0]);
-        count++;
+    struct rlimit old;
+    getrlimit(RLIMIT_NOFILE, &old);
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){old.rlim_max, old.rlim_max});
+    reader = (struct reader){.loop = new_loop(), .post.run = read_every_file, .files = calloc(MANY, sizeof *reader.files)};
+    for (uint32_t i = 0; i < MANY; i++)
+        add_numbered(&reader.files[i], i);
+    for (uint32_t i = 0; i < MANY; i += 17) { // numbers are used again
+        int number = reader.files[i].io.file;
+        sdc_loop_file_remove(reader.loop, number);
+        int before = reader.files[i].fd;
+        add_numbered(&reader.files[i], MANY + i);
+        assert_int_equal(reader.files[i].io.file, number);
+        close(before);
     }
-    assert_int_equal(file, -EMFILE);
-    assert_true(count >= 64);
-    sdc_loop_file_remove(loop, 17);
-    assert_int_equal(sdc_loop_file_add(loop, fds[count]), 17);
-    sdc_loop_free(loop);
-    for (int i = 0; i <= count; i++)
-        close(fds[i]);
+    reader.left = MANY;
+    sdc_loop_post(reader.loop, &reader.post);
+    run(reader.loop);
+    for (unsigned i = 0; i < MANY; i++) {
+        assert_int_equal(reader.files[i].found, reader.files[i].written);
+        sdc_loop_file_remove(reader.loop, reader.files[i].io.file);
+        close(reader.files[i].fd);
+    }
+    sdc_loop_free(reader.loop);
+    free(reader.files);
+    setrlimit(RLIMIT_NOFILE, &old);
 }
 
 // A disk of a thousand queues adds its file a thousand times.
@@ -220,7 +276,7 @@ int main(void)
         cmocka_unit_test(more_io_than_the_rings_hold_is_done),
         cmocka_unit_test(io_asked_for_before_the_run_is_done),
         cmocka_unit_test(every_kind_of_io_works_and_errors_come_as_results),
-        cmocka_unit_test(files_are_numbered_until_there_are_no_more),
+        cmocka_unit_test(each_of_many_files_is_read_by_its_number),
         cmocka_unit_test(a_file_that_is_added_again_keeps_its_number),
         cmocka_unit_test(io_works_without_registered_files),
     };
