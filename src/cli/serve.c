@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "control/config.h"
+#include "control/fds.h"
 #include "control/server.h"
 #include "os/clock.h"
 #include "os/fd.h"
@@ -215,8 +216,10 @@ static int add_cards(struct sdc_server *server, const struct order *order, struc
 static int serve_until_end(struct order *order, struct sdc_error *err)
 {
     struct sdc_server *server = NULL;
-    int rc = sdc_server_new(order->process.threads, order->process.loop, &server, err);
+    int rc = sdc_fds_make_room(order->cards, order->cards_count, order->process.threads, err);
 
+    if (rc == 0)
+        rc = sdc_server_new(order->process.threads, order->process.loop, &server, err);
     if (rc == 0 && order->command.keeper_fd >= 0)
         rc = sdc_server_keep(server, order->command.keeper_fd, err);
     if (rc == 0)

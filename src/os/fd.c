@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
@@ -57,6 +58,17 @@ bool sdc_fd_is_eventfd(int fd)
     ssize_t length = readlink(path, target, sizeof target);
     static const char wanted[] = "anon_inode:[eventfd]";
     return length == (ssize_t)strlen(wanted) && memcmp(target, wanted, (size_t)length) == 0;
+}
+
+uint64_t sdc_fd_raise_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return UINT64_MAX; // it will be found out by running out
+    struct rlimit most = {limit.rlim_max, limit.rlim_max};
+    if (limit.rlim_cur < limit.rlim_max && setrlimit(RLIMIT_NOFILE, &most) == 0)
+        return most.rlim_cur;
+    return limit.rlim_cur;
 }
 
 int sdc_eventfd_new(void)

@@ -19,6 +19,9 @@ bool sdc_fd_is_nonblocking(int fd);
 // Whether fd is an eventfd (not a pipe, socket or file).
 bool sdc_fd_is_eventfd(int fd);
 
+// Raises the number of fds that this process may have open to the most that it is allowed, and returns it.
+uint64_t sdc_fd_raise_limit(void);
+
 // A new eventfd, close-on-exec, non-blocking. The fd or a negative errno.
 int sdc_eventfd_new(void);
 // Adds 1. A full counter is as good as signalled: it does not block with O_NONBLOCK, which whoever has a copy of the fd can take off

@@ -65,28 +65,18 @@ def serial(guest):
 
 def test_command_line_goes_before_the_file(serve_cards):
     server = serve_cards([card("s0"), card("s1")], "--threads=3", threads=1)
-    assert wait_until(lambda: len(switches(server)) >= 3, 20), "the threads of the command line are not there"
+    assert wait_until(lambda: len(server.threads()) >= 3, 20), "the threads of the command line are not there"
     server.guest_of(1).assert_works()
 
 
 def test_cards_are_spread_over_threads(serve_cards):
     """Each has one queue, and each thread gets some: none does all the work."""
     server = serve_cards([card(f"s{i}") for i in range(4)], threads=2)
-    before = switches(server)
+    before = server.threads()
     for number in range(4):
         server.guest_of(number).assert_works()
-    after = switches(server)
+    after = server.threads()
     assert sum(after[thread] > before.get(thread, 0) for thread in after) >= 2, f"{before} {after}"
-
-
-def switches(server):
-    """{thread: how often it went to sleep}"""
-    found = {}
-    for thread in os.listdir(f"/proc/{server.pid}/task"):
-        with open(f"/proc/{server.pid}/task/{thread}/status", encoding="utf-8") as status:
-            lines = dict(line.split(":", 1) for line in status)
-        found[thread] = int(lines["voluntary_ctxt_switches"])
-    return found
 
 
 def test_sessions_of_one_card_that_fail_do_not_touch_another(serve_cards):

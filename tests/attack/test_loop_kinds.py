@@ -6,7 +6,6 @@ import shlex
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -27,20 +26,6 @@ def waits_by(server):
     """What the process has open to wait by."""
     words = {"anon_inode:[io_uring]": "io_uring", "anon_inode:[eventpoll]": "epoll"}
     return " and ".join(sorted({words[what] for what in server.fds().values() if what in words}))
-
-
-def threads(server):
-    """{number: how often it went to sleep} of the server's threads, without io_uring's workers."""
-    found = {}
-    for path in Path(f"/proc/{server.pid}/task").iterdir():
-        try:
-            lines = (path / "status").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended
-        status = dict(line.split(":", 1) for line in lines)
-        if not status["Name"].strip().startswith("iou-"):
-            found[path.name] = int(status["voluntary_ctxt_switches"])
-    return found
 
 
 @pytest.fixture(params=["ram", "file", "direct", "null"])
@@ -183,18 +168,18 @@ def test_signal_ends_the_server_with_io_in_flight(serve, image, loop_kind, numbe
 def test_idle_server_sleeps_and_keeps_no_threads_for_io(serve, image, loop_kind):
     server = serve(image, f"--loop={loop_kind}", "--threads=2")
     guest = server.guest(queue_size=128, memory=8 * M)
-    at_first = threads(server)  # all of them run by now, and nothing was read or written
+    at_first = server.threads()  # all of them run by now, and nothing was read or written
     for index in range(32):
         guest.submit(guest.prepare(blk.T_OUT, 128 * index, data=bytes(1 << 15)), kick=False)
     guest.kick(posted=True)
     assert len(guest.queue.wait(32, 5)) == 32
-    assert wait_until(lambda: len(threads(server)) <= len(at_first), 10), "threads for file I/O are left"
+    assert wait_until(lambda: len(server.threads()) <= len(at_first), 10), "threads for file I/O are left"
     time.sleep(0.05)
-    before, used = threads(server), server.cpu_seconds()
+    before, used = server.threads(), server.cpu_seconds()
     time.sleep(0.5)
     assert server.cpu_seconds() - used <= 0.02
     if not server.sanitized():  # a sanitizer's thread has a clock of its own
-        assert threads(server) == before, "an idle loop was woken"
+        assert server.threads() == before, "an idle loop was woken"
 
 
 # --- the choice -----------------------------------------------------------------------------------------

@@ -7,14 +7,13 @@ are matched by id. Commands that the server sends (DMA_READ, DMA_WRITE) go to `o
 
 import array
 import os
-import select
 import socket
 import struct
 import time
 from collections import deque
 
 from . import wire
-from .events import EventFd
+from .events import EventFd, readable
 from .wire import Cmd
 
 DEFAULT_TIMEOUT = 5.0
@@ -117,7 +116,7 @@ class Client:
         """Reads until the buffer holds `need` bytes."""
         while len(self._buffer) < need:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.sock], [], [], left)[0]:
+            if left <= 0 or not readable(self.sock, left):
                 raise NoReply(f"no message within the time: {len(self._buffer)} of {need} bytes are here")
             try:
                 data, ancillary, _, _ = self.sock.recvmsg(max(need - len(self._buffer), 1),
@@ -182,7 +181,7 @@ class Client:
             value = until()
             if value or time.monotonic() >= end:
                 return value
-            if self._buffer or select.select([self.sock], [], [], 0.002)[0]:
+            if self._buffer or readable(self.sock, 0.002):
                 message = self.recv_any()
                 if message.is_reply:
                     self.inbox.append(message)
@@ -251,7 +250,7 @@ class Client:
         """True if nothing comes (and the session isn't ended) for that long."""
         if self.inbox or self._buffer:
             return False
-        return not select.select([self.sock], [], [], seconds)[0]
+        return not readable(self.sock, seconds)
 
     def fence(self):
         """A harmless request; its reply must be the next message: nothing was answered twice, nothing is owed."""

@@ -6,6 +6,13 @@ import select
 import time
 
 
+def readable(fd, timeout):
+    """Whether there is something to read from fd (or what has one) within that many seconds. select would take fds below 1024 only."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(max(timeout, 0) * 1000))
+
+
 class EventFd:
     """An eventfd that is closed once; `wait` consumes what has been signalled."""
 
@@ -29,11 +36,10 @@ class EventFd:
 
     def wait(self, timeout=10.0):
         """The counter (1 or more), or 0 if nothing came within `timeout` seconds."""
-        readable, _, _ = select.select([self.fd], [], [], timeout)
-        return os.eventfd_read(self.fd) if readable else 0
+        return os.eventfd_read(self.fd) if readable(self.fd, timeout) else 0
 
     def pending(self):
-        return bool(select.select([self.fd], [], [], 0)[0])
+        return readable(self.fd, 0)
 
     def clear(self):
         return self.wait(0)

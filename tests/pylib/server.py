@@ -213,6 +213,24 @@ class Server:
     def resident_bytes(self):
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
+    def private_bytes(self):
+        """Resident memory that no other process shares."""
+        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+
+    def threads(self):
+        """{number: how often it went to sleep} of the process's threads, without io_uring's workers."""
+        found = {}
+        for path in Path(f"/proc/{self.pid}/task").iterdir():
+            try:
+                lines = (path / "status").read_text().splitlines()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended
+            status = dict(line.split(":", 1) for line in lines)
+            if not status["Name"].strip().startswith("iou-"):
+                found[path.name] = int(status["voluntary_ctxt_switches"])
+        return found
+
     def sanitized(self):
         """AddressSanitizer and its kin reserve terabytes of addresses, and keep freed memory for a while."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE") > 1 << 40
