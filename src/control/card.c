@@ -133,6 +133,8 @@ static int make_nvme(struct sdc_card *card, const struct sdc_card_options *optio
     struct sdc_nvme_options nvme = {
         .queues = options->queues ? options->queues : 8,
         .depth = options->queue_size ? options->queue_size : 1024,
+        .poll = options->poll,
+        .poll_max_ns = poll_max_ns(options),
     };
     struct sdc_block *block;
 

@@ -25,13 +25,25 @@ int sdc_nvme_cq_start(struct sdc_nvme_cq *cq, uint64_t iova, uint32_t size, cons
 
 int sdc_nvme_cq_look(struct sdc_nvme_cq *cq)
 {
-    uint32_t head = sdc_nvme_doorbell_load(&cq->doorbell);
+    uint32_t head = sdc_nvme_doorbell_load(&cq->doorbell, cq->head);
     uint32_t posted = (cq->tail + cq->size - cq->head) % cq->size;
 
     if (head >= cq->size || (head + cq->size - cq->head) % cq->size > posted)
         return -EPROTO;
     cq->head = head;
     return (int)sdc_nvme_cq_room(cq);
+}
+
+void sdc_nvme_cq_suppress(struct sdc_nvme_cq *cq)
+{
+    // The driver gets no further than there with what there is room for.
+    sdc_nvme_doorbell_set_event(&cq->doorbell, (cq->head + cq->size - 1) % cq->size);
+}
+
+void sdc_nvme_cq_rearm(struct sdc_nvme_cq *cq)
+{
+    sdc_nvme_doorbell_set_event(&cq->doorbell, cq->head);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [event] in nvme_doorbell.h
 }
 
 // The half that has the phase goes last, in one store, so that the driver sees all of the entry or nothing. In remote memory an entry is

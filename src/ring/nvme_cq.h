@@ -33,6 +33,10 @@ int sdc_nvme_cq_start(struct sdc_nvme_cq *cq, uint64_t iova, uint32_t size, cons
 // Looks at the doorbell: how many entries there is room for. -EPROTO: it says that the driver took what was not posted; the one before
 // counts on.
 int sdc_nvme_cq_look(struct sdc_nvme_cq *cq);
+// With shadow doorbells: the driver need not write the register; it shall when it takes what comes next. After the latter, who called it
+// looks once more.
+void sdc_nvme_cq_suppress(struct sdc_nvme_cq *cq);
+void sdc_nvme_cq_rearm(struct sdc_nvme_cq *cq);
 // Room for how many entries, as far as is known without a look.
 static inline uint32_t sdc_nvme_cq_room(const struct sdc_nvme_cq *cq)
 {

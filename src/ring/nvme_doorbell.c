@@ -16,11 +16,22 @@ static int share(struct sdc_area *area, struct sdc_memory *memory, uint64_t iova
 
 int sdc_nvme_doorbell_share(struct sdc_nvme_doorbell *doorbell, struct sdc_memory *memory, uint64_t shadow, uint64_t event)
 {
-    int rc = share(&doorbell->shadow, memory, shadow, SDC_ACCESS_READ);
+    doorbell->shadowed = true;
+    int rc = share(&doorbell->shadow, memory, shadow, SDC_ACCESS_WRITE); // it is seeded once
 
+    if (rc == 0)
+        rc = share(&doorbell->shadow, memory, shadow, SDC_ACCESS_READ);
     if (rc == 0)
         rc = share(&doorbell->event, memory, event, SDC_ACCESS_WRITE);
     if (rc < 0)
         doorbell->shadow.host = doorbell->event.host = NULL;
     return rc;
+}
+
+void sdc_nvme_doorbell_seed(const struct sdc_nvme_doorbell *doorbell)
+{
+    uint32_t value = atomic_load_explicit(doorbell->word, memory_order_relaxed);
+
+    if (doorbell->shadow.host)
+        __atomic_store_n((uint32_t *)(void *)doorbell->shadow.host, htole32(value), __ATOMIC_RELEASE);
 }

@@ -23,7 +23,7 @@ int sdc_nvme_sq_start(struct sdc_nvme_sq *sq, uint64_t iova, uint32_t size, cons
 
 int sdc_nvme_sq_look(struct sdc_nvme_sq *sq)
 {
-    uint32_t tail = sdc_nvme_doorbell_load(&sq->doorbell);
+    uint32_t tail = sdc_nvme_doorbell_load(&sq->doorbell, sq->tail);
     int rc = tail < sq->size ? 0 : -EPROTO;
 
     if (rc == 0)
@@ -40,6 +40,19 @@ int sdc_nvme_sq_take(struct sdc_nvme_sq *sq, uint8_t entry[SDC_NVME_SQE])
         return rc;
     sq->head = sq->head + 1 == sq->size ? 0 : sq->head + 1;
     return 1;
+}
+
+void sdc_nvme_sq_suppress(struct sdc_nvme_sq *sq)
+{
+    // Far from where the driver is now, and put away further whenever something is taken. A driver that passes it fills half of the queue
+    // meanwhile.
+    sdc_nvme_doorbell_set_event(&sq->doorbell, (sq->head + sq->size / 2) % sq->size);
+}
+
+void sdc_nvme_sq_rearm(struct sdc_nvme_sq *sq)
+{
+    sdc_nvme_doorbell_set_event(&sq->doorbell, sq->tail);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [event] in nvme_doorbell.h
 }
 
 bool sdc_nvme_sq_stays(const struct sdc_nvme_sq *sq, const struct sdc_map *map)

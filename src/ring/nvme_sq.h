@@ -28,6 +28,10 @@ int sdc_nvme_sq_start(struct sdc_nvme_sq *sq, uint64_t iova, uint32_t size, cons
 int sdc_nvme_sq_look(struct sdc_nvme_sq *sq);
 // Copies the next entry out, once. 1; 0: there is none; -EAGAIN: it has to be fetched first; another error: it is out of reach.
 int sdc_nvme_sq_take(struct sdc_nvme_sq *sq, uint8_t entry[SDC_NVME_SQE]);
+// With shadow doorbells: the driver need not write the register until we have taken more; it shall, as soon as it goes on from the tail
+// that was looked at last. After the latter, who called it looks once more.
+void sdc_nvme_sq_suppress(struct sdc_nvme_sq *sq);
+void sdc_nvme_sq_rearm(struct sdc_nvme_sq *sq);
 // Whether its memory lies in map where it lay before.
 bool sdc_nvme_sq_stays(const struct sdc_nvme_sq *sq, const struct sdc_map *map);
 // Guest memory is what memory's map says, from now on. The queue is asleep if its own is not there.

@@ -116,15 +116,17 @@ static void shadow_doorbells_are_read_instead(void **state)
         guest_put(&guest, SHADOW + 8, 2, 4);
         assert_int_equal(sdc_nvme_doorbell_share(&sq.doorbell, &guest.view, SHADOW + 8, EVENT + 8), 0);
         assert_int_equal(sdc_nvme_sq_look(&sq), 2);
-        sdc_nvme_doorbell_set_event(&sq.doorbell, 6);
-        assert_int_equal(guest_get(&guest, EVENT + 8, 4), 6);
+        words[0] = 3;
+        sdc_nvme_doorbell_seed(&sq.doorbell);
+        assert_int_equal(guest_get(&guest, SHADOW + 8, 4), 3);
         guest_put(&guest, SHADOW + 8, 8, 4);
         assert_int_equal(sdc_nvme_sq_look(&sq), -EPROTO);
         guest_close(&guest);
     }
 }
 
-static void shadow_doorbells_that_cannot_be_had_are_not_used(void **state)
+// What the register holds is older than what the driver last said in its words.
+static void while_shadow_doorbells_are_away_nothing_new_is_known(void **state)
 {
     static const struct {
         uint64_t shadow, event;
@@ -135,11 +137,72 @@ static void shadow_doorbells_that_cannot_be_had_are_not_used(void **state)
 
     (void)state;
     open_queues(true);
-    words[0] = 5;
+    guest_put(&guest, SHADOW, 5, 4);
+    assert_int_equal(sdc_nvme_doorbell_share(&sq.doorbell, &guest.view, SHADOW, EVENT), 0);
+    assert_int_equal(sdc_nvme_sq_look(&sq), 5);
+    words[0] = 1;
     for (size_t i = 0; i < SDC_COUNT(cases); i++) {
         assert_int_equal(sdc_nvme_doorbell_share(&sq.doorbell, &guest.view, cases[i].shadow, cases[i].event), cases[i].rc);
         assert_int_equal(sdc_nvme_sq_look(&sq), 5);
-        sdc_nvme_doorbell_set_event(&sq.doorbell, 6); // nowhere
+        sdc_nvme_sq_rearm(&sq); // nowhere
+        sdc_nvme_doorbell_seed(&sq.doorbell);
+    }
+    assert_int_equal(guest_get(&guest, SHADOW, 4), 5);
+    guest_close(&guest);
+}
+
+static void shadow_doorbells_need_memory_that_can_be_read_and_written(void **state)
+{
+    (void)state;
+    open_queues(true);
+    struct sdc_map *map = guest_map_of(&guest, true, UINT32_MAX, 0, 1 << (SHADOW / GUEST_PAGE));
+    struct sdc_memory view = {.map = map};
+    assert_int_equal(sdc_nvme_doorbell_share(&sq.doorbell, &view, SHADOW, EVENT), -EACCES);
+    assert_int_equal(sdc_nvme_doorbell_share(&sq.doorbell, &view, EVENT, SHADOW), -EACCES);
+    sdc_map_unref(map);
+    map = guest_map_of(&guest, true, UINT32_MAX, 1 << (SHADOW / GUEST_PAGE), 0);
+    view = (struct sdc_memory){.map = map};
+    assert_int_equal(sdc_nvme_doorbell_share(&sq.doorbell, &view, SHADOW, EVENT), -EFAULT); // remote
+    sdc_map_unref(map);
+    guest_close(&guest);
+}
+
+// As Linux decides whether to write the register.
+static bool driver_rings(uint64_t event, uint32_t from, uint32_t to)
+{
+    uint16_t at = (uint16_t)guest_get(&guest, event, 4);
+
+    return (uint16_t)(to - at - 1) < (uint16_t)(to - from);
+}
+
+static void a_driver_rings_when_it_is_asked_to(void **state)
+{
+    uint8_t entry[SDC_NVME_SQE];
+    struct sdc_nvme_completion done = {0};
+
+    (void)state;
+    open_queues(false);
+    assert_int_equal(sdc_nvme_doorbell_share(&sq.doorbell, &guest.view, SHADOW, EVENT), 0);
+    assert_int_equal(sdc_nvme_doorbell_share(&cq.doorbell, &guest.view, SHADOW + 4, EVENT + 4), 0);
+    for (uint32_t n = 0; n < 3 * SIZE; n++) {
+        uint32_t at = n % SIZE, next = (n + 1) % SIZE;
+        sdc_nvme_sq_rearm(&sq);
+        assert_true(driver_rings(EVENT, at, next));
+        assert_true(driver_rings(EVENT, at, (n + SIZE - 1) % SIZE));
+        sdc_nvme_sq_suppress(&sq);
+        assert_false(driver_rings(EVENT, at, next));
+        guest_put(&guest, SHADOW, next, 4);
+        assert_int_equal(sdc_nvme_sq_look(&sq), 1);
+        assert_int_equal(sdc_nvme_sq_take(&sq, entry), 1);
+
+        assert_int_equal(sdc_nvme_cq_post(&cq, &done), 0);
+        sdc_nvme_cq_rearm(&cq);
+        assert_true(driver_rings(EVENT + 4, at, next));
+        sdc_nvme_cq_suppress(&cq);
+        for (uint32_t more = 1; more < SIZE; more++)
+            assert_false(driver_rings(EVENT + 4, at, (n + more) % SIZE));
+        guest_put(&guest, SHADOW + 4, next, 4);
+        assert_int_equal(sdc_nvme_cq_look(&cq), SIZE - 1);
     }
     guest_close(&guest);
 }
@@ -234,7 +297,9 @@ int main(void)
         cmocka_unit_test(a_tail_lies_inside_the_queue),
         cmocka_unit_test(a_head_takes_only_what_was_posted),
         cmocka_unit_test(shadow_doorbells_are_read_instead),
-        cmocka_unit_test(shadow_doorbells_that_cannot_be_had_are_not_used),
+        cmocka_unit_test(while_shadow_doorbells_are_away_nothing_new_is_known),
+        cmocka_unit_test(shadow_doorbells_need_memory_that_can_be_read_and_written),
+        cmocka_unit_test(a_driver_rings_when_it_is_asked_to),
         cmocka_unit_test(entries_are_taken_in_order_and_around),
         cmocka_unit_test(completions_have_a_phase_that_turns_with_each_pass),
         cmocka_unit_test(a_queue_sleeps_while_its_memory_is_away),

@@ -56,6 +56,8 @@ int nvme_admin_run(struct nvme_command *command)
         return nvme_create_sq(command);
     case SDC_NVME_ADMIN_DELETE_SQ:
         return nvme_delete_sq(command);
+    case SDC_NVME_ADMIN_DOORBELL_BUFFER:
+        return nvme_doorbell_buffer(command);
     case SDC_NVME_ADMIN_IDENTIFY:
         return identify(command);
     default:

@@ -9,6 +9,15 @@ static inline void nvme_bit_set(uint64_t *words, unsigned id)
     words[id / 64] |= UINT64_C(1) << (id % 64);
 }
 
+// Sets it. Whether it was not set before.
+static inline bool nvme_bit_add(uint64_t *words, unsigned id)
+{
+    bool there = (words[id / 64] >> (id % 64) & 1) != 0;
+
+    nvme_bit_set(words, id);
+    return !there;
+}
+
 static inline void nvme_bit_clear(uint64_t *words, unsigned id)
 {
     words[id / 64] &= ~(UINT64_C(1) << (id % 64));

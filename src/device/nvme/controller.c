@@ -35,6 +35,7 @@ static int start_admin_queue(struct nvme *nvme)
     cq->vector = 0;
     cq->shown = 0;
     cq->starved = false;
+    cq->shadow.given = sq->shadow.given = false;
     sq->cq = cq;
     sq->iova = nvme->asq;
     sq->size = (nvme->aqa & (NVME_ADMIN_DEPTH_MAX - 1)) + 1;
@@ -87,6 +88,7 @@ static void forget(struct nvme *nvme)
     }
     for (unsigned i = 0; i < nvme->workers_count; i++)
         nvme->workers[i].queues = 0;
+    nvme->shadow.given = false;
     nvme_admin_reset(nvme);
 }
 

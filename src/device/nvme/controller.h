@@ -63,6 +63,11 @@ struct nvme {
     // The doorbells as the driver wrote them: word 2 * y is submission queue y's tail, 2 * y + 1 completion queue y's head. A page.
     _Atomic uint32_t *doorbells;
 
+    // Doorbell Buffer Config (doorbells.c). Home loop.
+    struct nvme_shadow shadow;
+    unsigned sharing;                   // workers that have not obeyed; zero: share_command has ended
+    struct nvme_command *share_command;
+
     // Interrupts (pci.c).
     uint8_t *msix_table;
     uint32_t msix_cap;
@@ -109,6 +114,12 @@ int nvme_create_cq(struct nvme_command *command);
 int nvme_delete_cq(struct nvme_command *command);
 int nvme_create_sq(struct nvme_command *command);
 int nvme_delete_sq(struct nvme_command *command);
+
+// --- doorbells.c: home loop ---
+
+int nvme_doorbell_buffer(struct nvme_command *command);
+// Whether it can be done: not in remote memory, which is never looked at without being asked for.
+bool nvme_offers_shadow(const struct nvme *nvme);
 
 // --- admin.c: the controller was reset or shut down; commands that are held are not there any more. Home loop ---
 

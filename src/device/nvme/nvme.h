@@ -5,6 +5,8 @@
 #include <sidecard/block.h>
 #include <sidecard/pci.h>
 
+#include "loop/poller.h"
+
 enum {
     SDC_NVME_SERIAL_BYTES = 20,
     SDC_NVME_QUEUES_MAX = 256,  // I/O queue pairs
@@ -15,6 +17,8 @@ struct sdc_nvme_options {
     uint16_t queues;  // I/O queue pairs, 1 to 256
     uint32_t depth;   // most entries of an I/O queue, 2 to 65536
     uint16_t vectors; // of MSI-X, 1 to queues + 1
+    enum sdc_poll_mode poll; // of queues whose doorbells are in memory
+    uint64_t poll_max_ns;
     char serial[SDC_NVME_SERIAL_BYTES + 1];
     const char *backend; // what block is called: names of the namespace are made of it. Not kept
 };

@@ -98,20 +98,28 @@ static void post(struct nvme_cq *cq, struct nvme_command *command)
 
 static bool look_for_room(struct nvme_cq *cq)
 {
-    return sdc_nvme_cq_look(&cq->ring) > 0;
+    int room = sdc_nvme_cq_look(&cq->ring);
+
+    if (room < 0 && !cq->misled)
+        nvme_misled(cq->worker);
+    cq->misled = room < 0;
+    return room > 0;
 }
 
-// Whether there is room in cq. If not, we are kicked when there is.
-static bool has_room(struct nvme_cq *cq)
+bool nvme_has_room(struct nvme_cq *cq)
 {
-    if (sdc_nvme_cq_room(&cq->ring) > 0 || look_for_room(cq))
+    if (sdc_nvme_cq_room(&cq->ring) > 0)
         return true;
-    // Pair [starved] with the doorbell in pci.c: either we see what the driver has taken, or it sees that we wait for it.
-    atomic_store_explicit(&cq->starved, true, memory_order_seq_cst);
-    atomic_thread_fence(memory_order_seq_cst);
-    if (!look_for_room(cq))
-        return false;
+    if (!look_for_room(cq)) {
+        // Pair [starved] with the doorbell in pci.c: either we see what the driver has taken, or it sees that we wait for it.
+        atomic_store_explicit(&cq->starved, true, memory_order_seq_cst);
+        atomic_thread_fence(memory_order_seq_cst);
+        sdc_nvme_cq_rearm(&cq->ring);
+        if (!look_for_room(cq))
+            return false;
+    }
     atomic_store_explicit(&cq->starved, false, memory_order_relaxed);
+    sdc_nvme_cq_suppress(&cq->ring);
     return true;
 }
 
@@ -131,8 +139,11 @@ void nvme_finish(struct nvme_command *command)
     struct nvme_sq *sq = command->sq;
     struct nvme_cq *cq = sq->cq;
 
+    // Before the driver sees the first of this turn's.
+    if (nvme_bit_add(sq->worker->stirred, sq->id))
+        sdc_poller_stir(&sq->poller);
     give_memory_up(command);
-    if (cq->waiting || !cq->ring.awake || !has_room(cq))
+    if (cq->waiting || !cq->ring.awake || !nvme_has_room(cq))
         wait_for_room(cq, command);
     else
         post(cq, command);
@@ -163,7 +174,7 @@ void nvme_post_waiting(struct nvme_cq *cq)
     struct nvme_worker *worker = cq->worker;
 
     atomic_store_explicit(&cq->starved, false, memory_order_relaxed);
-    while (cq->waiting && cq->ring.awake && has_room(cq)) {
+    while (cq->waiting && cq->ring.awake && nvme_has_room(cq)) {
         struct nvme_command *command = cq->waiting;
         cq->waiting = command->next;
         command->sq->resting--;
@@ -266,23 +277,37 @@ static bool go_on(struct nvme_sq *sq)
     return sq->remote.fetching || sq->remote.starved;
 }
 
-// Takes what there is, up to a turn's share. True: come again.
-static bool take_some(struct nvme_sq *sq)
+// Takes what there is, up to a turn's share. How many, with *more: come again.
+static unsigned take_some(struct nvme_sq *sq, bool *more)
 {
-    if (!sq->ring.awake || go_on(sq) || sq->stopping || sdc_nvme_sq_look(&sq->ring) < 0)
-        return false;
-    for (unsigned budget = SDC_LIMIT_TURN; budget > 0; budget--) {
-        if (sq->cq->waiting || sq->remote.fetching || sq->remote.starved)
-            return false; // who ends that brings us here again
+    unsigned taken = 0;
+
+    while (nvme_may_take(sq) && taken < SDC_LIMIT_TURN) {
         int rc = take_one(sq);
-        if (rc == -ENOMEM)
-            return true;
-        if (rc < 0)
+        *more = rc == -ENOMEM;
+        if (rc < 0 && rc != -ENOMEM)
             nvme_fatal(sq->nvme, "a submission queue cannot be read");
         if (rc != 1)
-            return false;
+            return taken;
+        taken++;
     }
-    return true;
+    *more = taken == SDC_LIMIT_TURN;
+    return taken;
+}
+
+static void work(struct nvme_sq *sq)
+{
+    bool more = false;
+
+    if (!sq->ring.awake || go_on(sq) || !nvme_may_take(sq))
+        return; // what ends that brings us here again
+    if (nvme_available(sq) > 0 && take_some(sq, &more) > 0)
+        sdc_poller_worked(&sq->poller);
+    sdc_nvme_sq_suppress(&sq->ring);
+    if (more)
+        nvme_kick_sq(sq->worker, sq->id); // in the next turn, after others had theirs
+    else if (nvme_may_take(sq))
+        sdc_poller_rest(&sq->poller);
 }
 
 static void run_work(struct sdc_deferred *deferred)
@@ -293,8 +318,7 @@ static void run_work(struct sdc_deferred *deferred)
         return;
     for (int id = -1; (id = nvme_bit_next(worker->look, id + 1)) >= 0;) {
         nvme_bit_clear(worker->look, (unsigned)id);
-        if (take_some(&worker->nvme->sqs[id]))
-            nvme_kick_sq(worker, (uint16_t)id); // in the next turn, after others had theirs
+        work(&worker->nvme->sqs[id]);
     }
     nvme_submit_batch(worker);
 }
@@ -352,6 +376,7 @@ static void run_flush(struct sdc_deferred *deferred)
 {
     struct nvme_worker *worker = sdc_container(deferred, struct nvme_worker, flush);
 
+    memset(worker->stirred, 0, sizeof worker->stirred);
     nvme_worker_flush(worker);
     if (worker->draining > 0)
         nvme_look_at_drains(worker);

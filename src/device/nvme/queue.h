@@ -6,7 +6,7 @@
 
 #include "device/nvme/command.h"
 #include "device/nvme/nvme.h"
-#include "loop/loop.h"
+#include "loop/poller.h"
 #include "ring/nvme_cq.h"
 #include "ring/nvme_sq.h"
 #include "transport/common/map_use.h"
@@ -35,6 +35,12 @@ void nvme_order_send(struct nvme_order *order, struct nvme_worker *worker);
 // The worker's loop.
 void nvme_order_obeyed(struct nvme_order *order);
 
+// The driver's buffers for doorbells, a page each.
+struct nvme_shadow {
+    bool given;
+    uint64_t doorbells, events;
+};
+
 enum nvme_queue_state {
     NVME_QUEUE_NONE,
     NVME_QUEUE_CREATING, // an order is under way, for `command`
@@ -51,6 +57,7 @@ struct nvme_cq {
     uint32_t size;
     bool interrupts;
     uint16_t vector;
+    struct nvme_shadow shadow;
     // Home loop.
     _Atomic enum nvme_queue_state state; // intx_level reads it on any thread
     uint32_t users;                      // submission queues that complete to it; zero: it may be deleted
@@ -61,6 +68,7 @@ struct nvme_cq {
     atomic_bool starved;
     // The worker's loop.
     struct sdc_nvme_cq ring;
+    bool misled; // its doorbell makes no sense
     struct nvme_command *waiting, **waiting_end; // done, and no room for what they have to say
     struct sdc_remote_queue remote; // of the ring alone
     bool interrupt_due;             // when the driver can see all that was written to the ring
@@ -74,6 +82,7 @@ struct nvme_sq {
     struct nvme_cq *cq;
     uint64_t iova;
     uint32_t size;
+    struct nvme_shadow shadow;
     // Home loop.
     enum nvme_queue_state state;
     struct nvme_command *command;
@@ -82,6 +91,8 @@ struct nvme_sq {
     bool stopping; // takes no more; `order` is obeyed when nothing is in flight
     bool moving;   // its memory, or its completion queue's, goes away or moves: remap_order waits for what is in flight
     struct sdc_nvme_sq ring;
+    struct sdc_poller poller;
+    bool misled; // its doorbell makes no sense
     struct sdc_remote_queue remote;
     struct nvme_command *fetching;        // its handler misses something, and runs again when that is here
     struct nvme_command *oldest, *newest; // in flight
@@ -96,6 +107,11 @@ struct nvme_worker {
     uint32_t queues;               // completion queues that live here, or are about to; zero: it needs no map
     struct nvme_order stop_order;
     struct nvme_order remap_order;
+    struct nvme_order share_order;
+    struct nvme_shadow shadow;     // of share_order
+    // A doorbell was found that makes no sense, and the home loop is to hear of it: misled_post is on its way.
+    atomic_bool misled;
+    struct sdc_post misled_post;
     // Kicks, by queue: set by whoever kicks, taken by the worker before it looks.
     _Atomic uint64_t sq_kicks[NVME_KICK_WORDS];
     _Atomic uint64_t cq_kicks[NVME_KICK_WORDS];
@@ -110,6 +126,7 @@ struct nvme_worker {
     uint64_t sqs[NVME_KICK_WORDS];   // that run here, a bit for each id
     uint64_t cqs[NVME_KICK_WORDS];
     uint64_t look[NVME_KICK_WORDS];  // submission queues that may have something to take
+    uint64_t stirred[NVME_KICK_WORDS]; // submission queues that commands of have ended in this turn
     uint64_t fresh[NVME_KICK_WORDS]; // completion queues that something was posted to since their last interrupt
     struct nvme_ns_queue **namespaces; // by NSID - 1, NVME_NAMESPACES_MAX of them; NULL where there is none, or no I/O queue runs here
     struct nvme_ns_queue *batches; // those that have something to be submitted
@@ -154,12 +171,27 @@ void nvme_release(struct nvme_command *command);
 void nvme_free_commands(struct nvme_worker *worker);
 // The driver has taken something, or the queue's memory is back.
 void nvme_post_waiting(struct nvme_cq *cq);
+// Whether there is room in cq. If not, the worker is kicked when there is.
+bool nvme_has_room(struct nvme_cq *cq);
 // There may be something to take.
 void nvme_look(struct nvme_sq *sq);
 // Interrupts for all that was posted.
 void nvme_worker_flush(struct nvme_worker *worker);
 // Obeys the orders that wait for something which has come true.
 void nvme_look_at_drains(struct nvme_worker *worker);
+
+// poll.c. Whether the queue can take commands now; if not, what ends that brings it to look, or is its end.
+bool nvme_may_take(const struct nvme_sq *sq);
+// Entries that there are to take, or a negative errno.
+int nvme_available(struct nvme_sq *sq);
+// As the queue's memory and doorbell are now.
+void nvme_start_poller(struct nvme_sq *sq);
+
+// doorbells.c. Looks the queue's words in the driver's buffers up, if it has any.
+void nvme_share_sq(struct nvme_sq *sq);
+void nvme_share_cq(struct nvme_cq *cq);
+// A doorbell makes no sense.
+void nvme_misled(struct nvme_worker *worker);
 
 void nvme_sq_init_remote(struct nvme_sq *sq);
 void nvme_cq_init_remote(struct nvme_cq *cq);

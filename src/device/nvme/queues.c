@@ -84,6 +84,7 @@ int nvme_create_cq(struct nvme_command *command)
     cq->size = (nvme_dword(command, 10) >> CDW10_SIZE) + 1;
     cq->interrupts = (nvme_dword(command, 11) & CDW11_INTERRUPTS) != 0;
     cq->vector = vector;
+    cq->shadow = nvme->shadow;
     cq->users = 0;
     cq->shown = 0;
     cq->starved = false;
@@ -159,6 +160,7 @@ int nvme_create_sq(struct nvme_command *command)
     sq->worker = sq->cq->worker;
     sq->iova = sdc_get64(command->sqe + SDC_NVME_SQE_PRP1);
     sq->size = (nvme_dword(command, 10) >> CDW10_SIZE) + 1;
+    sq->shadow = nvme->shadow;
     sq->command = command;
     sq->cq->users++;
     nvme->doorbells[2 * id] = 0;

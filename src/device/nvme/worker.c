@@ -18,7 +18,8 @@ int nvme_cq_start(struct nvme_cq *cq)
     if (rc < 0)
         return rc;
     cq->waiting = NULL;
-    cq->interrupt_due = false;
+    cq->interrupt_due = cq->misled = false;
+    nvme_share_cq(cq);
     nvme_bit_set(cq->worker->cqs, cq->id);
     return 0;
 }
@@ -37,7 +38,9 @@ int nvme_sq_start(struct nvme_sq *sq)
     worker->io_queues += sq->id != 0;
     sq->oldest = sq->newest = sq->fetching = NULL;
     sq->in_flight = sq->resting = 0;
-    sq->stopping = sq->moving = false;
+    sq->stopping = sq->moving = sq->misled = false;
+    nvme_share_sq(sq);
+    nvme_start_poller(sq);
     nvme_bit_set(worker->sqs, sq->id);
     return 0;
 }
@@ -108,6 +111,7 @@ static void end_sq(struct nvme_sq *sq)
 {
     struct nvme_worker *worker = sq->worker;
 
+    sdc_poller_stop(&sq->poller);
     forget_waiting(sq->cq, sq);
     sdc_remote_forget_cache(&sq->remote);
     sdc_read_cache_clear(&sq->remote.cache);
@@ -217,6 +221,8 @@ static void remap_sq(struct nvme_sq *sq)
     sq->moving = false;
     sdc_remote_forget_cache(&sq->remote);
     sdc_nvme_sq_remap(&sq->ring, &memory);
+    nvme_share_sq(sq);
+    nvme_start_poller(sq);
     if (sq->ring.awake && sq->cq->ring.awake)
         sdc_remote_unpark(&sq->remote);
     nvme_look(sq);
@@ -236,6 +242,7 @@ static void remap(struct nvme_worker *worker)
             struct nvme_cq *cq = &nvme->cqs[id];
             struct sdc_memory memory = nvme_cq_view(cq);
             sdc_nvme_cq_remap(&cq->ring, &memory);
+            nvme_share_cq(cq);
         }
         for (int id = -1; (id = nvme_bit_next(worker->sqs, id + 1)) >= 0;)
             remap_sq(&nvme->sqs[id]);
