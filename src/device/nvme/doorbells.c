@@ -74,7 +74,8 @@ static void shared(struct nvme_order *order)
 
 static bool is_local(struct sdc_memory *memory, uint64_t iova)
 {
-    return sdc_memory_check(memory, iova, NVME_PAGE, SDC_ACCESS_READ) == 0 && sdc_memory_check(memory, iova, NVME_PAGE, SDC_ACCESS_WRITE) == 0;
+    return sdc_memory_check(memory, iova, NVME_PAGE, SDC_ACCESS_READ) == 0 &&
+           sdc_memory_check(memory, iova, NVME_PAGE, SDC_ACCESS_WRITE) == 0;
 }
 
 bool nvme_offers_shadow(const struct nvme *nvme)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Ways to wait for commands (loop/poller.h). Only doorbells that the driver writes to memory can be looked at instead of waited for: those of
-// Doorbell Buffer Config, and registers that are mapped.
+// Ways to wait for commands (loop/poller.h). Only doorbells that the driver writes to memory can be looked at instead of waited for: those
+// of Doorbell Buffer Config, and registers that are mapped.
 #include "base/check.h"
 #include "device/nvme/controller.h"
 
