@@ -81,7 +81,8 @@ struct sdc_pci_ops {
     // live as long as the client's session, a reset included, and are the same whenever the session asks. The device is not busy.
     // What a client does with its copy is its affair: any number of signals, at any time. May be NULL: none, like 0.
     uint32_t (*io_fds)(struct sdc_pci_device *device, uint32_t region, struct sdc_pci_io_fd *fds, uint32_t max);
-    // The client has gone, the device was reset and is not busy: closes what io_fds gave. NULL if io_fds is.
+    // The client has gone, the device was reset and is not busy: closes what io_fds gave, and what clients may map of BARs may be other
+    // memory from now on. NULL if io_fds is.
     void (*close_io_fds)(struct sdc_pci_device *device);
     // Going on in another process (the state record). state_needs NULL: this device cannot, and the others are NULL too.
     void (*state_needs)(struct sdc_pci_device *device, struct sdc_pci_state_needs *needs);
@@ -119,7 +120,7 @@ struct sdc_pci_host {
 struct sdc_pci_mappable {
     uint64_t offset;    // into the BAR; a multiple of 4096
     uint64_t size;      // bytes, likewise; 0: none of it may be mapped
-    int fd;             // the device's, open as long as it lives; of a memfd whose size is sealed, since the client gets it too
+    int fd;             // the device's, which may have another for the next client; of a memfd whose size is sealed
     uint64_t fd_offset; // in fd, of the BAR's first byte; a multiple of 4096
 };
 

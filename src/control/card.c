@@ -27,8 +27,14 @@ static int shape_virtio(struct sdc_card *card, struct sdc_virtio_device *device,
     int rc = card->shape == SDC_CARD_VHOST ? sdc_vhu_card_new(device, loops, loops_count, &card->vhost, err)
                                            : sdc_virtio_pci_new(device, loops, loops_count, &card->pci, err);
 
-    if (rc == 0)
-        sdc_virtio_core_poll(device->core, options->poll, poll_max_ns(options));
+    if (rc < 0)
+        return rc;
+    sdc_virtio_core_poll(device->core, options->poll, poll_max_ns(options));
+    if (options->poll != SDC_POLL_ALWAYS || card->shape != SDC_CARD_PCI)
+        return 0;
+    rc = sdc_virtio_pci_map_notifications(card->pci, err);
+    if (rc < 0)
+        card->pci->ops->destroy(card->pci);
     return rc;
 }
 
@@ -102,9 +108,10 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
         block->ops->close(block);
         return rc;
     }
-    snprintf(card->identity, sizeof card->identity, "virtio-blk, queues %u of %u entries, serial %s%s%s%s%s", blk.queues, blk.queue_size,
+    snprintf(card->identity, sizeof card->identity, "virtio-blk, queues %u of %u entries, serial %s%s%s%s%s%s", blk.queues, blk.queue_size,
              blk.serial, backend->options.read_only ? ", read-only" : "", options->write_cache ? "" : ", without a write cache",
-             options->packed ? "" : ", without packed rings", options->in_order ? ", in order" : "");
+             options->packed ? "" : ", without packed rings", options->in_order ? ", in order" : "",
+             options->poll == SDC_POLL_ALWAYS ? ", polled always" : ""); // which the driver relies on when it has mapped its registers
     device->withheld = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) | (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER);
     card->device = device;
     card->refresh = refresh_virtio_blk;

@@ -40,6 +40,19 @@ def test_the_disk_is_notified_as_asked_for(serve, workdir, notify, by, memory):
     assert job["device"]["notifications"] > 0
 
 
+@pytest.mark.parametrize("memory", ["shared", "private"])
+@pytest.mark.parametrize("packed", ["on", "off"])
+@pytest.mark.parametrize("event_idx", ["on", "off"])
+def test_a_disk_that_is_always_polled_is_notified_by_its_registers_as_memory(serve, workdir, packed, event_idx, memory):
+    """Such a notification wakes nobody: rings in private memory, which are not polled, need it all the same."""
+    server = serve("ram:16M", "--queues=2", "--poll=always")
+    job = bench(server, workdir, f"--memory={memory}", f"--packed={packed}", f"--event-idx={event_idx}")
+    assert job["device"]["notified_by"] == "mapped"
+    assert job["device"]["verified_blocks"] > 200
+    if memory == "private":
+        assert job["device"]["notifications"] > 0
+
+
 def test_what_the_server_does_not_offer_is_said(serve, workdir):
     server = serve("ram:16M")
     status, _, stderr = run_command("bench", server.path, "--notify=mapped", "--number_ios=1", log_dir=workdir.path)

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The three ways in which a queue waits (serve --poll), as its driver sees them: who has to be notified, who says so, who sleeps."""
 
+import fcntl
+import mmap
+import os
+import struct
 import time
 from pathlib import Path
 
 import pytest
 
-from pylib import blk, ring, vhost, virtio
+from pylib import blk, ring, vhost, virtio, wire
 from pylib.dma import DmaResponder
 from pylib.events import EventFd, wait_until
 from pylib.pci_guest import BASE
 from pylib.packed import AT_DESC, DISABLE, ENABLE
 from pylib.vhost import U64, Req, state
 from pylib.vm import USUAL_FEATURES, Guest
+from pylib.wire import Cmd
 
 TRANSPORTS = ["vfio-user", "vhost-user"]
 EVENT_IDX = USUAL_FEATURES | virtio.F_EVENT_IDX
@@ -148,8 +153,10 @@ def test_ring_that_breaks_while_it_is_looked_at_is_not_looked_at_again(boot, pac
     guest.assert_works()
 
 
-def test_ring_in_remote_memory_is_never_polled(serve, packed):
-    server = serve("ram:16M", "--poll=always")
+@pytest.mark.parametrize("mode", ["adaptive", "always"])
+def test_ring_in_remote_memory_is_never_polled(serve, packed, mode):
+    """Always: what is looked at is the register of its notifications."""
+    server = serve("ram:16M", f"--poll={mode}")
     guest = Guest(server.client())
     server.handed_out.append(guest)
     DmaResponder(guest.client, guest.space)
@@ -162,12 +169,91 @@ def test_ring_in_remote_memory_is_never_polled(serve, packed):
         assert not guest.client.serve_commands(lambda: False, 0.2)  # what it does before it sleeps
     finish(guest.submit(guest.prepare(blk.T_IN, 3, length=512)))
     request = unkicked(guest)
-    assert_idle(server)
+    if mode == "adaptive":
+        assert_idle(server)
     assert not guest.client.serve_commands(lambda: False, 0.1)
     assert guest.space.read(request.status_addr, 1)[0] == blk.NOT_SET
     guest.kick(posted=True)
     finish(request)
-    assert_idle(server)
+    if mode == "adaptive":
+        assert_idle(server)
+
+
+# --- notification registers as memory ------------------------------------------------------------------------------
+
+PAGE, BELLS = 4096, 0x3000
+READ_WRITE, MMAP, CAPS = 3, 4, 8
+
+
+def notify_page(client):
+    """What of BAR 4 may be mapped: (offset, size, memory), or None."""
+    reply = client.exchange(Cmd.GET_REGION_INFO, wire.region_info(wire.BAR4, argsz=200))
+    info = wire.parse_region_info(reply.payload)
+    if not info.flags & MMAP:
+        assert info.flags == READ_WRITE and not reply.fds
+        return None
+    assert info.flags == READ_WRITE | MMAP | CAPS and len(reply.fds) == 1
+    cap, _, following, areas, _, offset, size = struct.unpack_from("=HHIIIQQ", reply.payload, 32)
+    assert (cap, following, areas) == (1, 0, 1)
+    memory = mmap.mmap(reply.fds[0], size, offset=info.offset + offset)
+    assert fcntl.fcntl(reply.fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    os.close(reply.fds[0])
+    return offset, size, memory
+
+
+@pytest.mark.parametrize("mode", ["never", "adaptive"])
+def test_registers_whose_writes_would_be_missed_are_not_mappable(serve, mode):
+    client = serve("ram:16M", f"--poll={mode}").client()
+    assert notify_page(client) is None
+
+
+def test_page_of_notifications_is_all_that_may_be_mapped(serve):
+    server = serve("ram:16M", "--poll=always", "--queues=1024")
+    guest = server.guest(queues=2)
+    offset, size, page = notify_page(guest.client)
+    assert (offset, size) == (BELLS, PAGE)
+    for index in range(9):
+        if index != wire.BAR4:
+            assert wire.parse_region_info(guest.client.call(Cmd.GET_REGION_INFO, wire.region_info(index))).flags & MMAP == 0
+    # Whatever is written there, nothing happens but what would have happened anyway; and messages reach the same registers.
+    page[:] = os.urandom(PAGE)
+    guest.assert_works()
+    guest.kick(1)
+    assert not guest.broken
+    page.close()
+
+
+def test_next_client_gets_a_page_of_its_own(serve):
+    server = serve("ram:16M", "--poll=always")
+    first = server.guest()
+    _, _, page = notify_page(first.client)
+    page[:4] = b"mine"
+    first.close()
+    second = server.guest()
+    _, _, other = notify_page(second.client)
+    assert b"mine" not in other[:]
+    page[:4] = b"more"
+    assert b"more" not in other[:]
+    page.close()
+    other.close()
+
+
+def test_write_to_the_page_wakes_a_ring_that_is_not_polled(serve, packed):
+    server = serve("ram:16M", "--poll=always")
+    guest = Guest(server.client())
+    server.handed_out.append(guest)
+    _, _, page = notify_page(guest.client)
+    DmaResponder(guest.client, guest.space)
+    guest.start(remote=True, packed=packed)
+    for size in (2, 4, 2):
+        assert not guest.client.serve_commands(lambda: False, 0.1)
+        request = unkicked(guest)
+        assert not guest.client.serve_commands(lambda: False, 0.1)
+        page[:size] = bytes(size)
+        done = []
+        assert guest.client.serve_commands(lambda: done.extend(guest.queue.take()) or done, 5.0)
+        assert guest.result(request, done[0][1]).status == blk.S_OK
+    page.close()
 
 
 # --- adaptive and never -------------------------------------------------------------------------------------------

@@ -263,10 +263,22 @@ static bool may_take(const struct sdc_virtqueue *queue)
     return may_work(queue) && !queue->remote.fetching && !queue->remote.starved && !queue->crowded;
 }
 
+// Whether the driver has written to a register of its that is memory. Taken back before the ring is looked at: a write from now on is a
+// new one (pair [C] of the ring, with the exchange as the barrier).
+static bool has_rung(struct sdc_virtqueue *queue)
+{
+    return __atomic_load_n(queue->bell, __ATOMIC_RELAXED) != SDC_BELL_SILENT &&
+           __atomic_exchange_n(queue->bell, SDC_BELL_SILENT, __ATOMIC_SEQ_CST) != SDC_BELL_SILENT;
+}
+
 static bool look(struct sdc_poller *poller)
 {
     struct sdc_virtqueue *queue = sdc_container(poller, struct sdc_virtqueue, poller);
 
+    if (queue->ring.remote && has_rung(queue)) {
+        kicked(queue);
+        return true;
+    }
     if (!may_take(queue))
         return false;
     if (sdc_ring_look(&queue->ring)) {
@@ -300,10 +312,10 @@ static void rearm(struct sdc_poller *poller)
 
 static const struct sdc_poller_ops poller_ops = {.look = look, .suppress = suppress, .rearm = rearm};
 
-// As the ring's memory is now.
+// As the ring's memory is now. A remote ring is not polled, but its driver's register is, where a write to it wakes nobody.
 static void start_poller(struct sdc_virtqueue *queue)
 {
-    enum sdc_poll_mode mode = queue->ring.remote ? SDC_POLL_NEVER : queue->poll_mode;
+    enum sdc_poll_mode mode = queue->ring.remote && !queue->bell ? SDC_POLL_NEVER : queue->poll_mode;
 
     if (queue->poller.loop && queue->poller.mode == mode)
         return;
@@ -345,6 +357,8 @@ static void run_work(struct sdc_deferred *deferred)
     queue->look_again = false;
     if (more)
         sdc_virtqueue_kick(queue); // in the next turn, after others had theirs
+    else if (queue->ring.remote)
+        rearm(&queue->poller); // whether its driver's register is looked at or not
     else
         sdc_poller_rest(&queue->poller);
 }

@@ -32,6 +32,9 @@ enum {
     SDC_QUEUE_RECORD_LOG = 16,
 };
 
+// In a notification register that is memory: not written to since somebody looked. No driver writes that: it is no queue's number.
+#define SDC_BELL_SILENT UINT32_MAX
+
 struct sdc_virtqueue {
     // Fixed at creation.
     struct sdc_virtio_core *core;
@@ -42,6 +45,9 @@ struct sdc_virtqueue {
     uint64_t record_bytes;
     enum sdc_poll_mode poll_mode; // of a ring that is not remote
     uint64_t poll_max_ns;
+    // The driver's notification register where that is memory, or NULL; it changes between clients only, when no queue runs. Who looks
+    // at it puts SDC_BELL_SILENT there.
+    uint32_t *bell;
     void (*obeyed)(struct sdc_virtqueue *queue);                     // the queue's loop: an order is done
     void (*interrupt)(struct sdc_virtqueue *queue);                  // the queue's loop
     void (*broke)(struct sdc_virtqueue *queue, const char *reason); // the queue's loop: once until the next start

@@ -35,6 +35,7 @@ struct virtio_pci {
     struct sdc_virtio_core *core;
     struct virtio_pci_queue *queues;
     uint8_t *msix_table;
+    uint32_t *bells; // the notification registers as memory that clients may map, or NULL (notify_page.c)
     uint32_t vectors;
     uint32_t msix_cap;   // offset in configuration space
     uint32_t window_cap; // likewise, of the PCI configuration access capability
@@ -52,6 +53,10 @@ struct virtio_pci {
 uint64_t virtio_pci_common_read(struct virtio_pci *card, uint64_t offset, uint32_t size);
 void virtio_pci_common_write(struct virtio_pci *card, uint64_t offset, uint32_t size, uint64_t value);
 void virtio_pci_common_reset(struct virtio_pci *card);
+
+// Notification registers that clients may map (notify_page.c). The client has gone: the next gets others.
+void virtio_pci_renew_notify_page(struct virtio_pci *card);
+void virtio_pci_free_notify_page(struct virtio_pci *card);
 
 // The state record (state.c).
 void virtio_pci_state_needs(struct sdc_pci_device *device, struct sdc_pci_state_needs *needs);

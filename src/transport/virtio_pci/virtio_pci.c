@@ -185,6 +185,7 @@ static void card_close_io_fds(struct sdc_pci_device *device)
 
     for (uint16_t i = 0; i < core->device->queues_count; i++)
         sdc_virtio_core_set_kick_fd(core, i, -1);
+    virtio_pci_renew_notify_page(card_of(device));
 }
 
 static int access_virtio(struct virtio_pci *card, struct sdc_pci_access *access)
@@ -361,6 +362,7 @@ static void card_destroy(struct sdc_pci_device *device)
 {
     struct virtio_pci *card = card_of(device);
 
+    virtio_pci_free_notify_page(card);
     sdc_virtio_core_free(card->core);
     free(card->queues);
     free(card->msix_table);
