@@ -22,6 +22,13 @@ PATIENCE = 10.0
 LIST_ENTRIES = PAGE // 8
 
 
+def expect(done, *statuses):
+    """Fails unless the completion has one of these statuses; gives it."""
+    names = ", ".join(f"{status:#05x}" for status in statuses)
+    assert done.status in statuses, f"{done}; expected: {names}"
+    return done
+
+
 class Submissions:
     """A submission queue in guest memory."""
 

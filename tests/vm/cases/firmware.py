@@ -17,6 +17,8 @@ class BootLoaderCase(Case):
     """Firmware and GRUB from the same disk. The machine is given neither a kernel nor an initramfs."""
 
     platform = ""
+    device = "virtio-blk"
+    queues = 1
 
     def firmware_arguments(self):
         """QEMU's words for the firmware."""
@@ -26,7 +28,7 @@ class BootLoaderCase(Case):
         """A copy of the boot disk, and the machine switched on."""
         self.image = self.work / "disk.img"
         self.world.boot_disk.copy_to(self.image)
-        self.server.start(Disk(self.image))
+        self.server.start(Disk(self.image, device=self.device, queues=self.queues))
         self.start_machine(self.firmware_arguments(), boot=True)
 
     @test
@@ -64,8 +66,8 @@ class FirmwareCase(BootLoaderCase):
     @test
     def linux_takes_the_disk_over_from_the_firmware(self):
         """Its own driver resets the device and reads all of it."""
-        expect_equal("the disk's size", self.guest.number("blockdev --getsize64 /dev/vda"), DISK_SIZE)
-        got = self.guest.run("dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum", seconds=90)
+        expect_equal("the disk's size", self.guest.number("blockdev --getsize64 $disk"), DISK_SIZE)
+        got = self.guest.run("dd if=$disk bs=1M iflag=direct 2>/dev/null | sha256sum", seconds=90)
         expect_equal("the disk's checksum", got.split()[0], checksum(self.image))
 
     @test

@@ -21,6 +21,7 @@ class LinuxCase(Case):
     packed = True               # the kind of ring
     without = {"RO"}            # features of FEATURES that must not be there
     may = set()                 # features of FEATURES that may be there or not
+    interrupt_name = "virtio0"
 
     def make_disk(self):
         """The disk of the case; subclasses change what is special about it."""
@@ -36,38 +37,38 @@ class LinuxCase(Case):
         self.boot_linux()
 
     def queue_limit(self, name):
-        """A line of the guest's /sys/block/vda/queue."""
-        return self.guest.run(f"cat /sys/block/vda/queue/{name}")
+        """A line of the queue's limits in the guest."""
+        return self.guest.run(f"cat $block/queue/{name}")
 
     def features(self):
         """Names of the features that were negotiated, of those in FEATURES."""
-        bits = self.guest.run("cat /sys/block/vda/device/features")
+        bits = self.guest.run("cat $block/device/features")
         return {name for name, bit in FEATURES.items() if bits[bit] == "1"}
 
     def flushes(self):
         """How many flush requests the guest has finished (field 16 of the kernel's Documentation/block/stat.rst)."""
-        return self.guest.number("awk '{ print $16 }' /sys/block/vda/stat")
+        return self.guest.number("awk '{ print $16 }' $block/stat")
 
     def interrupts(self):
         """How often each of the disk's interrupts came, by the driver's names for them."""
-        lines = self.guest.run("grep virtio0 /proc/interrupts").splitlines()
+        lines = self.guest.run(f"grep {self.interrupt_name} /proc/interrupts").splitlines()
         return {line.split()[-1]: sum(int(word) for word in line.split()[1:1 + self.cpus]) for line in lines}
 
     @test
     def the_guest_sees_the_disk_and_its_size(self):
         """The block device."""
-        expect_equal("the disk's size", self.guest.number("blockdev --getsize64 /dev/vda"), self.size)
+        expect_equal("the disk's size", self.guest.number("blockdev --getsize64 $disk"), self.size)
 
     @test
     def the_guest_reads_what_the_host_wrote(self):
         """Read path, direct and large."""
-        got = self.guest.run("dd if=/dev/vda bs=1M count=16 iflag=direct 2>/dev/null | sha256sum")
+        got = self.guest.run("dd if=$disk bs=1M count=16 iflag=direct 2>/dev/null | sha256sum")
         expect_equal("the checksum of the first 16 MiB", got.split()[0], checksum(self.image, 0, 16 * MIB))
 
     @test
     def the_guest_uses_each_queue_that_is_offered(self):
         """Multi-queue; the guests have as many processors as queues, or more."""
-        expect_equal("the number of queues", self.guest.number("ls /sys/block/vda/mq | wc -l"), self.queues)
+        expect_equal("the number of queues", self.guest.number("ls $block/mq | wc -l"), self.queues)
 
     @test
     def the_features_are_negotiated(self):
@@ -122,7 +123,7 @@ class LinuxOneQueue(WritableCase):
     @test
     def the_serial_number_is_read(self):
         """GET_ID."""
-        expect_equal("the serial number", self.guest.run("cat /sys/block/vda/serial"), "SIDECARD-VM-0001")
+        expect_equal("the serial number", self.guest.run("cat $block/serial"), "SIDECARD-VM-0001")
 
     @test
     def the_limits_make_sense(self):
@@ -167,17 +168,17 @@ class LinuxOneQueue(WritableCase):
         self.server.resize(self.machine, new_size)
         status, text = self.guest.try_run(f"""
             for i in $(seq 100); do
-                [ "$(cat /sys/block/vda/size)" = {new_size // 512} ] && exit 0
+                [ "$(cat $block/size)" = {new_size // 512} ] && exit 0
                 usleep 100000
             done
-            cat /sys/block/vda/size
+            cat $block/size
             exit 1
             """, seconds=40)
         expect(status == 0, f"10 s after the resize to {new_size // 512} sectors the guest sees {text.strip()}")
         after = self.interrupts()["virtio0-config"]
         expect(after > before, f"{after} configuration interrupts after the resize, {before} before it")
         free_before = self.guest.number("df -k /mnt | awk 'NR == 2 { print $4 }'")
-        self.guest.run("/usr/sbin/resize2fs /dev/vda")
+        self.guest.run("/usr/sbin/resize2fs $disk")
         free_after = self.guest.number("df -k /mnt | awk 'NR == 2 { print $4 }'")
         expect(free_after - free_before > 100 * 1024,
                f"{free_after} KiB free after resize2fs, {free_before} KiB before it")
@@ -281,13 +282,13 @@ class LinuxReadOnly(LinuxCase):
     @test
     def the_guest_knows_that_it_is_read_only(self):
         """VIRTIO_BLK_F_RO."""
-        expect_equal("/sys/block/vda/ro", self.guest.run("cat /sys/block/vda/ro"), "1")
+        expect_equal("the kernel's word for it", self.guest.run("cat $block/ro"), "1")
 
     @test
     def writing_fails_and_changes_nothing(self):
         """The guest's kernel refuses."""
         before = checksum(self.image)
-        status, text = self.guest.try_run("dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct")
+        status, text = self.guest.try_run("dd if=/dev/zero of=$disk bs=4k count=1 oflag=direct")
         expect(status != 0, f"writing succeeded: {text}")
         self.guest.power_off()
         expect_equal("the image's checksum", checksum(self.image), before)
@@ -369,7 +370,7 @@ class LinuxPrivateMemory(WritableCase):
         """The firmware and the kernel come up again on the same session."""
         self.guest.run("umount /mnt")
         self.guest.reboot()
-        self.guest.run("mkdir -p /mnt && mount /dev/vda /mnt")
+        self.guest.run("mkdir -p /mnt && mount $disk /mnt")
         workloads.check_files(self.guest, "/mnt/data", self.sums)
 
     @test

@@ -24,7 +24,7 @@ class Restarts(WritableCase):
     def look_again(self):
         """After a restart of any kind: the disk is there, the files are as they were, and it can be written."""
         self.server.check_alive()
-        self.guest.run("mount -t ext4 /dev/vda /mnt")
+        self.guest.run("mount -t ext4 $disk /mnt")
         workloads.check_files(self.guest, "/mnt/data", self.sums)
         workloads.fio_files(self.guest, "/mnt", 4)
         self.guest.run("rm /mnt/file.*")

@@ -58,7 +58,7 @@ class VhostUserConnects(OverVhostUser, WritableCase):
         self.guest.run("umount /mnt")
         self.machine.kill()
         self.boot_linux()
-        self.guest.run("mkdir -p /mnt && mount /dev/vda /mnt")
+        self.guest.run("mkdir -p /mnt && mount $disk /mnt")
         workloads.check_files(self.guest, "/mnt/data", self.sums)
 
     @test

@@ -13,7 +13,7 @@ def fio_raw(guest, size_mib, block_sizes="512-128k", jobs=1):
     verified. With as many jobs as processors each processor, and so each queue, has one."""
     share = size_mib // jobs
     guest.run(f"""
-        fio --name=raw --filename=/dev/vda --ioengine=libaio --direct=1 --thread --iodepth=16 --rw=randwrite \\
+        fio --name=raw --filename=$disk --ioengine=libaio --direct=1 --thread --iodepth=16 --rw=randwrite \\
             --bsrange={block_sizes} --numjobs={jobs} --size={share}m --offset_increment={share}m \\
             --cpus_allowed=0-{jobs - 1} --cpus_allowed_policy=split --verify=crc32c --verify_fatal=1 --group_reporting
         """, seconds=240)
@@ -27,11 +27,23 @@ def fio_files(guest, folder, size_mib):
         """, seconds=240)
 
 
+def fio_depths(guest, folder, smallest):
+    """Several depths and block sizes, each written and verified in a file of its own."""
+    jobs = [(1, smallest), (4, 4096), (64, smallest), (32, 65536), (8, 1 << 20)]
+    words = " ".join(f"--name=depth{depth}-{size} --iodepth={depth} --bs={size} --size={max(size * 16, 1 << 20)} --stonewall"
+                     for depth, size in jobs)
+    guest.run(f"""
+        fio --directory={folder} --ioengine=libaio --direct=1 --thread --rw=randwrite --verify=crc32c --verify_fatal=1 \
+            --group_reporting {words}
+        rm {folder}/depth*
+        """, seconds=240)
+
+
 def make_ext4(guest, words=""):
     """An ext4 file system on the whole disk, mounted at /mnt."""
     guest.run(f"""
-        /usr/sbin/mkfs.ext4 -q -F {words} /dev/vda
-        mount -t ext4 /dev/vda /mnt
+        /usr/sbin/mkfs.ext4 -q -F {words} $disk
+        mount -t ext4 $disk /mnt
         """)
 
 
@@ -64,7 +76,7 @@ def check_discard_of_all(guest, image):
     """The whole disk discarded: the image takes (nearly) nothing on the host any more."""
     before = allocated(image)
     expect(before >= 16 * MIB, f"the image takes {before} bytes before the discard: the test would show nothing")
-    guest.run("/usr/sbin/blkdiscard -f /dev/vda")
+    guest.run("/usr/sbin/blkdiscard -f $disk")
     after = allocated(image)
     expect(after <= MIB, f"the image takes {after} bytes on the host after the discard, {before} before")
 
@@ -85,15 +97,15 @@ def check_trim(guest, image):
 
 def check_zeroes(guest, image, unmap):
     """A range in the middle of data zeroed by one request: zeroes there, the data around it as before."""
-    guest.run("dd if=/dev/urandom of=/dev/vda bs=1M count=24 oflag=direct 2>/dev/null")
+    guest.run("dd if=/dev/urandom of=$disk bs=1M count=24 oflag=direct 2>/dev/null")
     before = allocated(image)
-    around = "(dd if=/dev/vda bs=1M count=8; dd if=/dev/vda bs=1M skip=16 count=8) 2>/dev/null | sha256sum"
+    around = "(dd if=$disk bs=1M count=8; dd if=$disk bs=1M skip=16 count=8) 2>/dev/null | sha256sum"
     sums = guest.run(around)
     zero = "/usr/bin/fallocate -p" if unmap else "/usr/sbin/blkdiscard -f -z"
     guest.run(f"""
-        {zero} -o $((8 << 20)) -l $((8 << 20)) /dev/vda
+        {zero} -o $((8 << 20)) -l $((8 << 20)) $disk
         echo 3 >/proc/sys/vm/drop_caches
-        dd if=/dev/vda bs=1M skip=8 count=8 iflag=direct 2>/dev/null | cmp -n $((8 << 20)) - /dev/zero
+        dd if=$disk bs=1M skip=8 count=8 iflag=direct 2>/dev/null | cmp -n $((8 << 20)) - /dev/zero
         """)
     expect_equal("the checksum of the data around the zeroes", guest.run(around), sums)
     if unmap:

@@ -67,9 +67,9 @@ class Case:
                                shared=self.shared, board=self.board)
         self.machines.append(self.machine)
 
-    def boot_linux(self):
-        """Starts a QEMU that runs the guest kernel at once, and waits until the guest is up."""
-        self.start_machine(self._linux_arguments())
+    def boot_linux(self, *more):
+        """Starts a QEMU that runs the guest kernel at once, and waits until the guest is up. more: further words for QEMU."""
+        self.start_machine([*self._linux_arguments(), *more])
         self.attach_guest()
 
     def boot_linux_for(self, seconds):
@@ -81,7 +81,7 @@ class Case:
 
     def attach_guest(self):
         """Waits for a Linux guest in the running machine."""
-        self.guest = Guest(self.machine, self.tree.logs / f"{self.name}.steps")
+        self.guest = Guest(self.machine, self.tree.logs / f"{self.name}.steps", self.server.disk.node())
         self.guest.wait_for_boot()
 
     def _linux_arguments(self):

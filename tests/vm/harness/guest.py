@@ -15,8 +15,10 @@ DONE = re.compile(rb"\n@@done (\d+)\n")
 class Guest:
     """Talks to the agent in a machine's guest. The machine belongs to the caller."""
 
-    def __init__(self, machine, transcript):
+    def __init__(self, machine, transcript, disk):
+        """disk: the kernel's name for the case's disk; scripts have its node as $disk, its folder in /sys as $block."""
         self.machine = machine
+        self._names = f"disk=/dev/{disk} block=/sys/block/{disk}\n"
         self._transcript = transcript
         self._input = b""
 
@@ -28,7 +30,7 @@ class Guest:
     def try_run(self, script, seconds=60):
         """Runs a script by the guest's busybox sh -eu; returns (exit status, output); raises Lost."""
         self._log("".join(f"$ {line}\n" for line in script.strip().splitlines()))
-        self.machine.write_control(script.strip().encode() + b"\n@@end\n")
+        self.machine.write_control((self._names + script.strip()).encode() + b"\n@@end\n")
         begun = time.monotonic()
         output, match = self._read_until(DONE, seconds)
         text = output.decode(errors="replace")

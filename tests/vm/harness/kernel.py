@@ -4,7 +4,7 @@
 vmlinux         the kernel taken out of the bzImage: QEMU starts it by its PVH entry, and no unpacking takes seconds
 vmlinuz         the bzImage, which a boot loader wants
 small.cpio      busybox, the block driver, the agent (tests/vm/guest/init): enough for a guest that a boot loader starts
-initramfs.cpio  the same, and fio, e2fsprogs and util-linux with their libraries
+initramfs.cpio  the same, and fio, e2fsprogs, util-linux and nvme-cli with their libraries
 """
 
 import hashlib
@@ -23,7 +23,7 @@ MODULES = ["virtio_pci", "virtio_blk"]
 
 # From several packages; what a case needs in the guest and busybox lacks or does too simply.
 PROGRAMS = ["usr/bin/fio", "usr/sbin/mke2fs", "usr/sbin/e2fsck", "usr/sbin/resize2fs", "usr/sbin/blkdiscard",
-            "usr/sbin/fstrim", "usr/bin/fallocate"]
+            "usr/sbin/fstrim", "usr/bin/fallocate", "usr/sbin/nvme"]
 
 
 class GuestFiles:

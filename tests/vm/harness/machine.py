@@ -12,7 +12,8 @@ from harness.errors import Failure, Lost
 
 # What a guest's kernel prints when something went wrong under it.
 COMPLAINTS = re.compile(r"I/O error|Kernel panic|BUG: |Oops|Call Trace|blocked for more than|rcu: INFO|soft lockup"
-                        r"|EXT4-fs error|EXT4-fs warning|virtio_blk .*(fail|error)|nobody cared|Unable to handle")
+                        r"|EXT4-fs error|EXT4-fs warning|virtio_blk .*(fail|error)|nobody cared"
+                        r"|nvme.*(timeout|[Ff]ail|[Ee]rror|controller is down|Removing|invalid)|Unable to handle")
 PANIC = "Kernel panic"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What stands behind the guest's disk: sidecard, or QEMU's own virtio-blk-pci as a reference.
+"""What stands behind the guest's disk: sidecard, or QEMU's own virtio-blk-pci or nvme as a reference.
 
 Both take the same `Disk` and give QEMU the words for the device. The reference tells a fault of the tests from a fault
 of sidecard: a test that fails with both is wrong, or asks for something that no disk does.
@@ -35,6 +35,7 @@ class Disk:
     """A disk as the guest shall see it."""
 
     image: object
+    device: str = "virtio-blk"
     queues: int = 1
     block_size: int = 512
     serial: str = "SIDECARD-VM-0001"
@@ -47,6 +48,11 @@ class Disk:
     transport: str = "vfio-user"
     connect: bool = False    # over vhost-user: QEMU listens
     reconnect_ms: int = 0    # over vhost-user: QEMU tries so often to find a back end again that has gone
+    options: tuple = ()      # of the server alone
+
+    def node(self):
+        """The Linux guest's name for it."""
+        return "nvme0n1" if self.device == "nvme" else "vda"
 
     def size(self):
         """Bytes."""
@@ -70,7 +76,7 @@ class Sidecard:
         self.disk = disk
         options = self._options(disk)
         ready, ready_end = os.pipe()
-        command = [self._binary, "serve", f"{disk.transport}:{self.socket}", "virtio-blk", str(disk.image), *options,
+        command = [self._binary, "serve", f"{disk.transport}:{self.socket}", disk.device, str(disk.image), *options,
                    f"--ready-fd={ready_end}"]
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -84,8 +90,10 @@ class Sidecard:
     @staticmethod
     def _options(disk):
         options = [f"--queues={disk.queues}", f"--block-size={disk.block_size}", f"--serial={disk.serial}",
-                   f"--queue-size={disk.queue_size}", f"--write-cache={'on' if disk.write_cache else 'off'}",
-                   f"--threads={disk.threads}", f"--packed={'on' if disk.packed else 'off'}"]
+                   f"--threads={disk.threads}", *disk.options]
+        if disk.device == "virtio-blk":
+            options += [f"--queue-size={disk.queue_size}", f"--write-cache={'on' if disk.write_cache else 'off'}",
+                        f"--packed={'on' if disk.packed else 'off'}"]
         options += ["--read-only"] if disk.read_only else []
         options += ["--direct"] if disk.direct else []
         options += ["--connect"] if disk.connect else []
@@ -233,8 +241,26 @@ class Kept(Sidecard):
             log.write(self._keeper.stderr())
 
 
+def reference_arguments(disk, node="disk", boot=False):
+    """QEMU's words for its own device with this disk."""
+    on_off = {True: "on", False: "off"}
+    cache = {"direct": disk.direct}
+    file = {"driver": "file", "filename": str(disk.image), "node-name": f"{node}-file", "discard": "unmap",
+            "read-only": disk.read_only, "cache": cache}
+    raw = {"driver": "raw", "file": f"{node}-file", "node-name": node, "discard": "unmap", "read-only": disk.read_only, "cache": cache}
+    blocks = {"drive": node, "serial": disk.serial, "logical_block_size": disk.block_size, "physical_block_size": disk.block_size}
+    if disk.device == "nvme":
+        device = {"driver": "nvme", **blocks, "max_ioqpairs": disk.queues, "mdts": 8, "discard_granularity": 4096}
+    else:
+        device = {"driver": "virtio-blk-pci", **blocks, "num-queues": disk.queues, "queue-size": disk.queue_size,
+                  "write-cache": on_off[disk.write_cache], "disable-legacy": "on", "iommu_platform": True, "packed": disk.packed}
+    if boot:
+        device["bootindex"] = 0
+    return ["-blockdev", json.dumps(file), "-blockdev", json.dumps(raw), "-device", json.dumps(device)]
+
+
 class Reference:
-    """QEMU's own virtio-blk-pci, in QEMU's process: there is nothing to start and nothing to end."""
+    """QEMU's own virtio-blk-pci or nvme, in QEMU's process: there is nothing to start and nothing to end."""
 
     is_reference = True
 
@@ -247,19 +273,7 @@ class Reference:
 
     def device_arguments(self, boot=False):
         """QEMU's words for the disk."""
-        disk = self.disk
-        on_off = {True: "on", False: "off"}
-        file = {"driver": "file", "filename": str(disk.image), "node-name": "file", "discard": "unmap",
-                "read-only": disk.read_only, "cache": {"direct": disk.direct}}
-        raw = {"driver": "raw", "file": "file", "node-name": "disk", "discard": "unmap", "read-only": disk.read_only,
-               "cache": {"direct": disk.direct}}
-        device = {"driver": "virtio-blk-pci", "drive": "disk", "num-queues": disk.queues, "serial": disk.serial,
-                  "logical_block_size": disk.block_size, "physical_block_size": disk.block_size,
-                  "queue-size": disk.queue_size, "write-cache": on_off[disk.write_cache],
-                  "disable-legacy": "on", "iommu_platform": True, "packed": disk.packed}
-        if boot:
-            device["bootindex"] = 0
-        return ["-blockdev", json.dumps(file), "-blockdev", json.dumps(raw), "-device", json.dumps(device)]
+        return reference_arguments(self.disk, boot=boot)
 
     def resize(self, machine, size):
         """Lets QEMU change the image's size."""
