@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// matrix-body SOCKET RING QUEUES: what a disk of 16 MiB with 512-byte blocks must do, whatever is between it and us. Prints a line for
-// each check with what came out, so that lines can be compared from cell to cell; a line that ends in "data" is about what is read
-// back, which a null disk does not know. RING is split or packed, or either with -in-order behind it. Exit status 1: a check could not
-// be made, or came out wrong.
+// matrix-body SOCKET DEVICE WAY QUEUES BLOCK: what a disk of 16 MiB with blocks of so many bytes must do, whatever is between it and us.
+// Prints a line for each check with what came out, so that lines can be compared from cell to cell; a line that ends in "data" is about
+// what is read back, which a null disk does not know. WAY is the kind of ring, of virtio-blk: split or packed, or either with -in-order
+// behind it; of nvme: prp or sgl, or prp-registers (no shadow doorbells) or prp-private (memory that is not shared). Exit status 1: a
+// check could not be made, or came out wrong.
 #include "base/check.h"
 #include "driver/blk.h"
+#include "driver/disk_find.h"
 #include "driver/vhost_user.h"
-#include "driver/virtio_pci.h"
 
 #include <sidecard/virtio.h>
 
@@ -30,9 +31,10 @@ enum { DEVICE_BLK = 2, TIMEOUT_MS = 20000, DEPTH = 32, BLOCK = 4096 };
 struct cell {
     const char *socket;
     bool vhost_user;
-    bool packed;
-    bool in_order;
+    bool nvme;
+    const char *way;
     uint16_t queues;
+    uint32_t block; // bytes
     struct sdc_driver_disk *disk;
     struct sdc_client_memory data;
     bool wrong;
@@ -65,30 +67,46 @@ static void expect_data(bool right, const char *what)
 
 // --- opening ---
 
-static void open_disk(struct cell *cell)
+static bool is_packed(const struct cell *cell)
 {
-    struct sdc_driver_transport *transport;
+    return strncmp(cell->way, "packed", 6) == 0;
+}
+
+static int find_disk(struct cell *cell, struct sdc_error *err)
+{
+    uint64_t without = is_packed(cell) ? 0 : SDC_VIRTIO_F_RING_PACKED;
+    struct sdc_driver_disk_wishes wishes = {.without_features = without,
+                                            .private_memory = strstr(cell->way, "private"),
+                                            .nvme = {.sgl = strcmp(cell->way, "sgl") == 0}};
     struct sdc_vfio_client *vfio;
     struct sdc_vhost_client *vhost;
-    struct sdc_error err = {0};
-    struct sdc_driver_disk_options options = {.queues = cell->queues, .queue_size = 256, .depth = DEPTH, .request_max = 1 << 20};
+    struct sdc_driver_transport *transport;
     int ret;
 
-    if (cell->vhost_user) {
-        ret = sdc_vhost_client_open(cell->socket, NULL, &vhost, &err);
-        if (ret == 0)
-            ret = sdc_driver_vhost_user_open(vhost, DEVICE_BLK, &transport, &err);
-    } else {
-        ret = sdc_vfio_client_open(cell->socket, NULL, &vfio, &err);
-        if (ret == 0)
-            ret = sdc_driver_virtio_pci_open(vfio, &transport, &err);
+    if (strstr(cell->way, "registers"))
+        wishes.nvme.shadows = SDC_DRIVER_NVME_SHADOWS_OFF;
+    if (!cell->vhost_user) {
+        ret = sdc_vfio_client_open(cell->socket, NULL, &vfio, err);
+        return ret < 0 ? ret : sdc_driver_disk_find(vfio, &wishes, &cell->disk, err);
     }
+    ret = sdc_vhost_client_open(cell->socket, NULL, &vhost, err);
     if (ret == 0)
-        ret = sdc_driver_blk_open(transport, cell->packed ? 0 : SDC_VIRTIO_F_RING_PACKED, &cell->disk, &err);
+        ret = sdc_driver_vhost_user_open(vhost, DEVICE_BLK, &transport, err);
+    return ret < 0 ? ret : sdc_driver_blk_open(transport, without, &cell->disk, err);
+}
+
+static void open_disk(struct cell *cell)
+{
+    struct sdc_error err = {0};
+    struct sdc_driver_disk_options options = {.queues = cell->queues, .queue_size = 256, .depth = DEPTH, .request_max = 1 << 20};
+    options.private_memory = strstr(cell->way, "private");
+    int ret = find_disk(cell, &err);
+
     if (ret == 0)
         ret = sdc_driver_disk_start(cell->disk, &options, &err);
     if (ret == 0)
-        ret = sdc_client_memory_new(&cell->data, DATA_IOVA, DATA_SIZE, &err);
+        ret = options.private_memory ? sdc_client_memory_new_private(&cell->data, DATA_IOVA, DATA_SIZE, &err)
+                                     : sdc_client_memory_new(&cell->data, DATA_IOVA, DATA_SIZE, &err);
     if (ret == 0)
         ret = sdc_driver_disk_map(cell->disk, &cell->data, &err);
     if (ret < 0)
@@ -109,7 +127,7 @@ static int request(struct cell *cell, uint16_t queue, enum sdc_driver_disk_op op
     struct sdc_error err = {0};
     int ret = sdc_driver_disk_do(sdc_driver_disk_queue(cell->disk, queue), &one, TIMEOUT_MS, &err);
 
-    if (ret != one.result && ret < 0 && ret != -EIO && ret != -ENOTSUP)
+    if (ret != one.result && ret < 0 && ret != -EIO && ret != -ENOTSUP && ret != -EILSEQ)
         die("a request", "%s (%d)", err.text, ret);
     return ret;
 }
@@ -138,26 +156,44 @@ enum { OUT = 0, IN = 4 << 20 }; // where in our memory
 
 // --- checks ---
 
+static void check_virtio(struct cell *cell, const struct sdc_driver_disk_info *info)
+{
+    printf("segments: %" PRIu32 ", of %" PRIu32 " bytes\n", info->virtio.seg_max, info->virtio.size_max);
+    printf("features: %#" PRIx64 "\n", info->virtio.features & ~(OF_THE_TRANSPORT | OF_THE_RING));
+    expect(cell, info->virtio.packed == is_packed(cell) && info->virtio.in_order == (strstr(cell->way, "-in-order") != NULL),
+           "the kind of ring is the one that was asked for");
+}
+
+static void check_nvme(struct cell *cell, const struct sdc_driver_disk_info *info)
+{
+    printf("most of a request: %" PRIu64 "\n", info->request_max);
+    printf("compare: %d\n", info->compare);
+    printf("version, namespace: %#" PRIx32 ", %" PRIu32 "\n", info->nvme.version, info->nvme.nsid);
+    expect(cell, !info->nvme.shadows || strchr(cell->way, '-') == NULL, "no shadow doorbells where they are not to be");
+}
+
 static void check_info(struct cell *cell)
 {
     const struct sdc_driver_disk_info *info = sdc_driver_disk_info(cell->disk);
 
+    expect(cell, strcmp(info->device, cell->nvme ? "nvme" : "virtio-blk") == 0, "the kind of device");
     printf("size: %" PRIu64 "\n", info->size);
-    printf("block size: %" PRIu32 "\n", info->block_size);
-    printf("segments: %" PRIu32 ", of %" PRIu32 " bytes\n", info->virtio.seg_max, info->virtio.size_max);
+    expect(cell, info->block_size == cell->block, "the block size");
     printf("read-only, flush, discard, write zeroes, unmap: %d %d %d %d %d\n", info->read_only, info->flush, info->discard,
            info->write_zeroes, info->unmap);
     printf("most at once: discard %" PRIu64 ", write zeroes %" PRIu64 "\n", info->discard_max, info->write_zeroes_max);
-    printf("features: %#" PRIx64 "\n", info->virtio.features & ~(OF_THE_TRANSPORT | OF_THE_RING));
-    expect(cell, info->virtio.packed == cell->packed && info->virtio.in_order == cell->in_order,
-           "the kind of ring is the one that was asked for");
     expect(cell, info->queues >= cell->queues, "there are as many queues");
+    if (cell->nvme)
+        check_nvme(cell, info);
+    else
+        check_virtio(cell, info);
 }
 
 static void check_sizes(struct cell *cell)
 {
-    static const uint64_t sizes[] = {512, 4096, 64 << 10, 1 << 20};
-    static const uint64_t offsets[] = {0, 512, 5 * 4096 + 512, DISK - (1 << 20)};
+    const uint64_t block = cell->block;
+    const uint64_t sizes[] = {block, 4096, 64 << 10, 1 << 20};
+    const uint64_t offsets[] = {0, block, 5 * 4096 + block, DISK - (1 << 20)};
     char what[80];
 
     for (size_t i = 0; i < SDC_COUNT(sizes); i++) {
@@ -174,24 +210,61 @@ static void check_sizes(struct cell *cell)
     }
 }
 
-static void check_bounds(struct cell *cell)
+// A page of memory, and where data begins in it.
+static void check_places(struct cell *cell)
 {
-    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, DISK - 512, 512, IN) == 0, "the last block is read");
-    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, DISK, 512, IN) == -EIO, "a read behind the end fails");
-    expect(cell, request(cell, 0, SDC_DRIVER_DISK_WRITE, DISK - 512, 1024, OUT) == -EIO, "a write across the end fails");
-    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, UINT64_C(1) << 62, 512, IN) == -EIO, "a read far away fails");
-    expect(cell, request(cell, 0, SDC_DRIVER_DISK_DISCARD, DISK, 4096, 0) == -EIO, "a discard behind the end fails");
-    expect(cell, request(cell, 0, SDC_DRIVER_DISK_WRITE_ZEROES, DISK - 4096, 8192, 0) == -EIO, "zeroes across the end fail");
-    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, 0, 512, IN) == 0, "the disk goes on after that");
+    static const uint64_t places[] = {4, 512, 2048, 4092};
+    const uint64_t size = 68 << 10;
+    char what[80];
+
+    for (size_t i = 0; i < SDC_COUNT(places); i++) {
+        fill(cell, OUT + places[i], size, (uint8_t)(40 + i));
+        memset(cell->data.base + IN, 0xee, size + 4096);
+        snprintf(what, sizeof what, "data at byte %" PRIu64 " of a page", places[i]);
+        expect(cell,
+               request(cell, 0, SDC_DRIVER_DISK_WRITE, 0, size, OUT + places[i]) == 0 &&
+                   request(cell, 0, SDC_DRIVER_DISK_READ, 0, size, IN + 4096 - places[i]) == 0,
+               what);
+        expect_data(same(cell, OUT + places[i], IN + 4096 - places[i], size), what);
+        expect(cell, cell->data.base[IN + 4096 - places[i] - 1] == 0xee, "the byte before is left alone");
+    }
 }
 
-static void check_flush_and_id(struct cell *cell)
+static void check_bounds(struct cell *cell)
 {
-    expect(cell, request(cell, 0, SDC_DRIVER_DISK_FLUSH, 0, 0, 0) == 0, "flush");
+    const uint64_t block = cell->block;
+
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, DISK - block, block, IN) == 0, "the last block is read");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, DISK, block, IN) == -EIO, "a read behind the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_WRITE, DISK - block, 2 * block, OUT) == -EIO, "a write across the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, UINT64_C(1) << 62, block, IN) == -EIO, "a read far away fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_DISCARD, DISK, 4096, 0) == -EIO, "a discard behind the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_WRITE_ZEROES, DISK - 4096, 8192, 0) == -EIO, "zeroes across the end fail");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, 0, block, IN) == 0, "the disk goes on after that");
+}
+
+static void check_id(struct cell *cell)
+{
+    if (cell->nvme) {
+        expect(cell, strcmp(sdc_driver_disk_info(cell->disk)->nvme.serial, "MATRIX") == 0, "the serial number");
+        return;
+    }
     memset(cell->data.base + IN, 0xee, 32);
     expect(cell, request(cell, 0, SDC_DRIVER_DISK_GET_ID, 0, 20, IN) == 0, "get id");
     expect(cell, strcmp((char *)cell->data.base + IN, "MATRIX") == 0, "the serial number");
     expect(cell, cell->data.base[IN + 20] == 0xee, "no byte behind the serial number is written");
+}
+
+// NVMe's alone.
+static void check_compare(struct cell *cell)
+{
+    if (!cell->nvme)
+        return;
+    fill(cell, OUT, 4 * BLOCK, 55);
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_WRITE, BLOCK, 4 * BLOCK, OUT) == 0, "a write to compare with");
+    expect_data(request(cell, 0, SDC_DRIVER_DISK_COMPARE, BLOCK, 4 * BLOCK, OUT) == 0, "what is the same compares");
+    cell->data.base[OUT + 4 * BLOCK - 1] ^= 1;
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_COMPARE, BLOCK, 4 * BLOCK, OUT) == -EILSEQ, "what is not does not");
 }
 
 static void check_zeroes(struct cell *cell)
@@ -282,21 +355,25 @@ int main(int argc, char **argv)
     static const char scheme[] = "vhost-user:";
     struct cell cell = {.data = {.fd = -1}};
 
-    if (argc != 4) {
-        fprintf(stderr, "usage: matrix-body [vhost-user:]SOCKET RING QUEUES\n");
+    if (argc != 6) {
+        fprintf(stderr, "usage: matrix-body [vhost-user:]SOCKET DEVICE WAY QUEUES BLOCK\n");
         return 2;
     }
     cell.vhost_user = strncmp(argv[1], scheme, sizeof scheme - 1) == 0;
     cell.socket = cell.vhost_user ? argv[1] + sizeof scheme - 1 : argv[1];
-    cell.packed = strncmp(argv[2], "packed", 6) == 0;
-    cell.in_order = strstr(argv[2], "-in-order") != NULL;
-    cell.queues = (uint16_t)atoi(argv[3]);
+    cell.nvme = strcmp(argv[2], "nvme") == 0;
+    cell.way = argv[3];
+    cell.queues = (uint16_t)atoi(argv[4]);
+    cell.block = (uint32_t)atoi(argv[5]);
     open_disk(&cell);
     check_info(&cell);
     check_sizes(&cell);
+    check_places(&cell);
     check_bounds(&cell);
-    check_flush_and_id(&cell);
+    expect(&cell, request(&cell, 0, SDC_DRIVER_DISK_FLUSH, 0, 0, 0) == 0, "flush");
+    check_id(&cell);
     check_zeroes(&cell);
+    check_compare(&cell);
     check_many(&cell);
     check_coming_again(&cell);
     close_disk(&cell);

@@ -10,21 +10,28 @@ from .served import TOP, CommandError, Served, scratch_file
 
 MIB = 1 << 20
 
-# (name, backend, options of serve, options of bench); FILE becomes a file of 64 MiB.
+# (name, device, backend, options of serve, options of bench); FILE becomes a file of 64 MiB.
 LOADS = [
-    ("ram, two queues on two threads, by interrupt", "ram:64M", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
-    ("ram, two queues on two threads, polling", "ram:64M", ["--threads=2", "--queues=2"],
+    ("ram, two queues on two threads, by interrupt", "virtio-blk", "ram:64M", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
+    ("ram, two queues on two threads, polling", "virtio-blk", "ram:64M", ["--threads=2", "--queues=2"],
      ["--numjobs=2", "--poll"]),
-    ("ram, four queues on two threads, no event index", "ram:64M", ["--threads=2", "--queues=4"],
+    ("ram, four queues on two threads, no event index", "virtio-blk", "ram:64M", ["--threads=2", "--queues=4"],
      ["--numjobs=4", "--event-idx=off"]),
-    ("file, two queues on two threads", "FILE", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
-    ("file without the page cache, two queues on two threads", "FILE",
+    ("file, two queues on two threads", "virtio-blk", "FILE", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
+    ("file without the page cache, two queues on two threads", "virtio-blk", "FILE",
      ["--threads=2", "--queues=2", "--direct"], ["--numjobs=2"]),
-    ("file over epoll, two queues on two threads", "FILE", ["--threads=2", "--queues=2", "--loop=epoll"], ["--numjobs=2"]),
-    ("file without the page cache over epoll, packed ring", "FILE", ["--direct", "--loop=epoll"], ["--packed=on"]),
-    ("file without a write cache, one queue", "FILE", ["--write-cache=off"], ["--bs=64k", "--iodepth=4"]),
-    ("every kind of ring, two queues on two threads", "FILE", ["--threads=2", "--queues=2", "--in-order=on"],
+    ("file over epoll, two queues on two threads", "virtio-blk", "FILE", ["--threads=2", "--queues=2", "--loop=epoll"], ["--numjobs=2"]),
+    ("file without the page cache over epoll, packed ring", "virtio-blk", "FILE", ["--direct", "--loop=epoll"], ["--packed=on"]),
+    ("file without a write cache, one queue", "virtio-blk", "FILE", ["--write-cache=off"], ["--bs=64k", "--iodepth=4"]),
+    ("every kind of ring, two queues on two threads", "virtio-blk", "FILE", ["--threads=2", "--queues=2", "--in-order=on"],
      ["--numjobs=2", "--size=4M"]),
+    ("nvme, two queues on two threads, by interrupt", "nvme", "ram:64M", ["--threads=2", "--queues=2"], ["--numjobs=2"]),
+    ("nvme, four queues on two threads, polling, SGLs", "nvme", "ram:64M", ["--threads=2", "--queues=4"],
+     ["--numjobs=4", "--poll", "--sgl"]),
+    ("nvme, two queues on two threads, no shadow doorbells", "nvme", "FILE", ["--threads=2", "--queues=2"],
+     ["--numjobs=2", "--shadow-doorbells=off"]),
+    ("nvme, two queues on two threads, memory that is not shared", "nvme", "ram:64M", ["--threads=2", "--queues=2"],
+     ["--numjobs=2", "--memory=private", "--size=4M"]),
 ]
 # Every kind of ring: its format, the order of requests, and how one side says what it wants to be told of.
 RINGS = [(packed, in_order, event_idx) for packed in ("off", "on") for in_order in ("off", "on")
@@ -48,16 +55,16 @@ def verified_bench(served, *options, seconds):
     return job["device"]
 
 
-def verified_load(binary, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
+def verified_load(binary, device, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
     """One load twice, by two clients one after the other; raises CommandError."""
-    with Served(binary, backend, *serve_options, wrapper=wrapper, env=env) as served:
+    with Served(binary, backend, *serve_options, device=device, wrapper=wrapper, env=env) as served:
         for _ in range(2):
             verified_bench(served, "--size=48M", *bench_options, seconds=seconds)
 
 
-def ring_matrix(binary, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
+def ring_matrix(binary, device, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
     """A shorter load over each kind of ring, by one client after the other."""
-    with Served(binary, backend, *serve_options, wrapper=wrapper, env=env) as served:
+    with Served(binary, backend, *serve_options, device=device, wrapper=wrapper, env=env) as served:
         for packed, in_order, event_idx in RINGS:
             device = verified_bench(served, f"--packed={packed}", f"--in-order={in_order}", f"--event-idx={event_idx}",
                                     *bench_options, seconds=max(1, seconds // len(RINGS)))
@@ -71,7 +78,7 @@ def run_all(part, log, binary, seconds, wrapper=(), sanitizer_env=None):
     # /tmp may be a tmpfs, which knows no O_DIRECT.
     folder = Path(tempfile.mkdtemp(prefix="loads-", dir=part.log.parent))
     try:
-        for number, (name, backend, serve_options, bench_options) in enumerate(LOADS):
+        for number, (name, device, backend, serve_options, bench_options) in enumerate(LOADS):
             reports = folder / f"report{number}"
             env = sanitizer_env(reports) if sanitizer_env else None
             if backend == "FILE":
@@ -80,7 +87,7 @@ def run_all(part, log, binary, seconds, wrapper=(), sanitizer_env=None):
             log.flush()
             try:
                 load = ring_matrix if "--in-order=on" in serve_options else verified_load
-                load(binary, backend, serve_options, bench_options, seconds, wrapper, env)
+                load(binary, device, backend, serve_options, bench_options, seconds, wrapper, env)
                 texts = [path.read_text(errors="replace") for path in folder.glob(reports.name + "*")]
                 if any(texts):
                     raise CommandError("the sanitizer has something to report:\n" + "\n".join(texts))

@@ -262,7 +262,7 @@ def all_parts():
         Part("asan", "attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("asan-unit", "unit tests and the walk under ASan and UBSan", "asan", run_asan_unit),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
-        Part("matrix", "the same of every transport, ring, backend, number of queues and loop", "tests", run_matrix),
+        Part("matrix", "the same of every transport, device, ring, backend, number of queues and loop", "tests", run_matrix),
         Part("kills", "a vhost-user back end killed 20 times under verified load", "product", run_kills),
         Part("fuzz", "the fuzz corpus again", None, run_fuzz),
         Part("clang", "no warning from clang either", "clang", run_clang),

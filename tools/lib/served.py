@@ -18,16 +18,17 @@ class CommandError(Exception):
 
 
 class Served:
-    """One server of a virtio-blk card in a folder of its own; `wrapper` is put before the command (setarch)."""
+    """One server of a card in a folder of its own; `wrapper` is put before the command (setarch)."""
 
-    def __init__(self, binary, backend, *options, transport="vfio-user", wrapper=(), env=None, start_timeout=20):
+    def __init__(self, binary, backend, *options, transport="vfio-user", device="virtio-blk", wrapper=(), env=None,
+                 start_timeout=20):
         self.binary = str(binary)
         self.wrapper = list(wrapper)
         self.env = dict(os.environ, **(env or {}))
         self.folder = Path(tempfile.mkdtemp(prefix="sdc-"))
         self.socket = self.folder / "disk.sock"
         self.stderr = self.folder / "serve.stderr"
-        self.command = [*self.wrapper, self.binary, "serve", f"{transport}:{self.socket}", "virtio-blk", str(backend),
+        self.command = [*self.wrapper, self.binary, "serve", f"{transport}:{self.socket}", device, str(backend),
                         *options]
         self.start_timeout = start_timeout
         self.process = None
