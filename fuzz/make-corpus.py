@@ -351,6 +351,61 @@ def virtio_blk():
     return seeds
 
 
+# --- nvme_walk: regions, then lists and commands ---
+
+def place(page, offset=None, near_end=False):
+    """An address: in a page, or 16 bytes before its end."""
+    return u8(page | (32 if offset is not None else 0) | (64 if near_end else 0)) + (b"" if offset is None else u16(offset))
+
+
+def entries(at, *pages):
+    return u8(0) + at + u8(len(pages) - 1) + b"".join(pages)
+
+
+def descriptor(kind, at, length):
+    """Data, a bit bucket, a segment, or a last segment; of segments the length is in descriptors."""
+    return u8(kind) + at + (u8(length) if kind & 2 else u16(length))
+
+
+def descriptors(at, *them):
+    return u8(1) + at + u8(len(them) - 1) + b"".join(them)
+
+
+def walk_prp(size, first, second, writes=False):
+    wide = size > 65536
+    return u8(2) + u8((2 if writes else 0) | (4 if wide else 0)) + (u32 if wide else u16)(size - 1) + first + second
+
+
+def walk_sgl(size, first, writes=False):
+    return u8(2) + u8(1 | (2 if writes else 0)) + u16(size - 1) + first
+
+
+def nvme_walk():
+    data, bucket, segment, last = 0, 1, 2, 3
+    whole, pieces, remote, mixed = u8(0), u8(1), u8(3) + u8(0xff), u8(7) + u8(0x55)
+    listed = entries(place(12), *[place(page) for page in (3, 5, 4, 9)])
+    chained = entries(place(12, near_end=True), place(3), place(13)) + entries(place(13), place(5), place(7), place(8))
+    block = descriptor(data, place(5, 3), 512)
+    two = descriptors(place(12), descriptor(data, place(5), 500), descriptor(data, place(3, 1), 12))
+    buckets = descriptors(place(12), descriptor(data, place(5), 100), descriptor(bucket, place(0), 300), descriptor(data, place(3), 112))
+    three = (descriptors(place(12), descriptor(data, place(5), 500), descriptor(segment, place(13), 1)) +
+             descriptors(place(13), descriptor(last, place(14), 1)) + descriptors(place(14), descriptor(data, place(1), 12)))
+    good = [walk_prp(512, place(2), place(0)), walk_prp(8192, place(2), place(3), True), listed, walk_prp(5 * 4096, place(2), place(12)),
+            chained, walk_prp(5 * 4096, place(2, 512), place(12, near_end=True), True), walk_sgl(512, block), two,
+            walk_sgl(512, descriptor(last, place(12), 2), True), three, walk_sgl(512, descriptor(segment, place(12), 2)),
+            buckets, walk_sgl(512, descriptor(last, place(12), 3), True), walk_sgl(212, descriptor(last, place(12), 3))]
+    far, itself = u8(0xff) + u64(1 << 40), entries(place(12), *[place(12)] * 32)
+    bad = [walk_prp(512, place(2, 1), place(0)), walk_prp(8192, place(2), place(3, 4)), walk_prp(16384, place(2), place(12, 4)),
+           walk_prp(16384, place(2), far), itself, walk_prp(1 << 20, place(12), place(12)), walk_prp(512, far, far),
+           walk_sgl(511, block), walk_sgl(513, block), walk_sgl(512, descriptor(last, place(12), 0)),
+           walk_sgl(512, descriptor(last, far, 2)), descriptors(place(12), descriptor(segment, place(12), 1)),
+           walk_sgl(512, descriptor(segment, place(12), 1)),
+           walk_sgl(512, u8(4) + place(5) + u16(512) + u8(0x01)), walk_sgl(512, u8(10) + place(12) + u32(0xfffffff0))]
+    return {f"{kind}-{name}": regions + b"".join(what)
+            for name, regions in (("whole", whole), ("pieces", pieces), ("remote", remote), ("mixed", mixed))
+            for kind, what in (("good", good), ("bad", bad))}
+
+
 # --- session: operations ---
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, RESET = 1, 2, 3, 4, 5, 7, 8, 9, 10, 13
@@ -801,7 +856,7 @@ def state():
 
 def main():
     total = 0
-    for make in (version, options, config, registers, pci_config, chain, virtio_blk, session, inflight, client, vhost, state):
+    for make in (version, options, config, registers, pci_config, chain, virtio_blk, nvme_walk, session, inflight, client, vhost, state):
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
