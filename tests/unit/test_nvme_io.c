@@ -190,6 +190,7 @@ static void what_is_wrong_is_refused(void **state)
         {"more than 1 MiB to write", {.opcode = W, .nsid = 1, .dw12 = 0xffff}, INVALID_FIELD},
         {"more than 1 MiB to compare", {.opcode = C, .nsid = 1, .dw12 = 2048}, INVALID_FIELD},
         {"more than 1 MiB in large blocks", {.opcode = R, .nsid = 2, .dw12 = 256}, INVALID_FIELD},
+        {"more than 32 MiB of zeroes", {.opcode = Z, .nsid = 2, .dw12 = 8192}, INVALID_FIELD},
         {"a first block that no disk has", {.opcode = R, .nsid = 1, .slba = UINT64_MAX}, RANGE},
         {"one that wraps to 0", {.opcode = W, .nsid = 1, .slba = UINT64_C(1) << 55}, RANGE},
         {"blocks around the end", {.opcode = R, .nsid = 1, .slba = (UINT64_C(1) << 55) - 1, .dw12 = 1}, RANGE},
@@ -239,6 +240,7 @@ static void commands_become_requests(void **state)
         {"flush", {.opcode = F, .nsid = 1, .slba = 99, .dw12 = 99}, SDC_BLOCK_FLUSH, 0, 0, 0},
         {"flush of one that is read-only", {.opcode = F, .nsid = 256}, SDC_BLOCK_FLUSH, 0, 0, 0},
         {"zeroes", {.opcode = Z, .nsid = 1, .slba = 3, .dw12 = 0xffff}, SDC_BLOCK_WRITE_ZEROES, 0, 3 * 512, 65536 * 512},
+        {"32 MiB of zeroes", {.opcode = Z, .nsid = 2, .dw12 = 8191}, SDC_BLOCK_WRITE_ZEROES, 0, 0, 32 << 20},
         {"durable zeroes", {.opcode = Z, .nsid = 1, .dw12 = SDC_NVME_RW_FUA}, SDC_BLOCK_WRITE_ZEROES, SDC_BLOCK_FUA, 0, 512},
         {"zeroes that need no place", {.opcode = Z, .nsid = 2, .dw12 = SDC_NVME_RW_DEAC}, SDC_BLOCK_WRITE_ZEROES, SDC_BLOCK_UNMAP, 0, 4096},
     };

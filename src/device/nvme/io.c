@@ -14,7 +14,10 @@ enum step {
     STEP_FLUSH_ALL, // the next namespace is flushed, from NEXT_NSID on
 };
 
-enum { DNR = SDC_NVME_SC_DNR };
+enum {
+    DNR = SDC_NVME_SC_DNR,
+    ZEROES_MAX = NVME_PAGE << NVME_ZEROES_LIMIT, // bytes of a Write Zeroes command
+};
 
 // --- batches ---
 
@@ -223,6 +226,8 @@ static int run_write_zeroes(struct nvme_command *command)
     int rc = take_range(command);
     uint32_t unmap = nvme_dword(command, 12) & SDC_NVME_RW_DEAC ? SDC_BLOCK_UNMAP : 0;
 
+    if (command->block.size > ZEROES_MAX)
+        return SDC_NVME_SC_INVALID_FIELD | DNR;
     if (rc != 0)
         return rc;
     command->data.spans = NULL;
