@@ -31,6 +31,9 @@
 #define SDC_LIMIT_QUEUE_SPANS 65536 // spans of a queue's requests in flight (16 bytes each); more wait
 #define SDC_LIMIT_TURN 256         // requests that a queue takes before others have their turn
 
+// NVMe
+#define SDC_LIMIT_NAMESPACES 256 // of a controller
+
 // waiting
 #define SDC_LIMIT_POLL_US 50        // that an adaptive queue looks before it sleeps, at most, unless the user says otherwise
 #define SDC_LIMIT_POLL_MAX_US 10000 // what the user may say

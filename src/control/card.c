@@ -5,7 +5,6 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "base/parse.h"
-#include "device/nvme/nvme.h"
 #include "device/virtio_blk/virtio_blk.h"
 #include "transport/common/virtio_core.h"
 #include "transport/virtio_pci/virtio_pci.h"
@@ -15,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t poll_max_ns(const struct sdc_card_options *options)
+uint64_t sdc_card_poll_max_ns(const struct sdc_card_options *options)
 {
     return (options->poll_max_us > 0 ? options->poll_max_us : SDC_LIMIT_POLL_US) * UINT64_C(1000);
 }
@@ -29,7 +28,7 @@ static int shape_virtio(struct sdc_card *card, struct sdc_virtio_device *device,
 
     if (rc < 0)
         return rc;
-    sdc_virtio_core_poll(device->core, options->poll, poll_max_ns(options));
+    sdc_virtio_core_poll(device->core, options->poll, sdc_card_poll_max_ns(options));
     if (options->poll != SDC_POLL_ALWAYS || card->shape != SDC_CARD_PCI)
         return 0;
     rc = sdc_virtio_pci_map_notifications(card->pci, err);
@@ -42,11 +41,10 @@ static int shape_virtio(struct sdc_card *card, struct sdc_virtio_device *device,
 
 // --- serial numbers ---
 
-enum { SERIAL_BYTES = 20 };
-_Static_assert((int)SERIAL_BYTES == SDC_VIRTIO_BLK_ID_BYTES && (int)SERIAL_BYTES == SDC_NVME_SERIAL_BYTES, "every device's");
+_Static_assert((int)SDC_CARD_SERIAL_BYTES == SDC_VIRTIO_BLK_ID_BYTES, "every device's");
 
 // A serial number that stays the same when the card is served again: made of the backend's name.
-static void name_serial(char serial[SERIAL_BYTES + 1], const char *backend)
+static void name_serial(char serial[SDC_CARD_SERIAL_BYTES + 1], const char *backend)
 {
     uint64_t hash = sdc_hash_text(SDC_HASH_BASIS, backend);
 
@@ -56,10 +54,10 @@ static void name_serial(char serial[SERIAL_BYTES + 1], const char *backend)
     serial[18] = '\0';
 }
 
-static void take_serial(const struct sdc_card_options *options, char serial[SERIAL_BYTES + 1])
+void sdc_card_serial(const struct sdc_card_options *options, char serial[SDC_CARD_SERIAL_BYTES + 1])
 {
     if (options->serial)
-        snprintf(serial, SERIAL_BYTES + 1, "%s", options->serial);
+        snprintf(serial, SDC_CARD_SERIAL_BYTES + 1, "%s", options->serial);
     else
         name_serial(serial, options->backends[0].name);
 }
@@ -99,7 +97,7 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
     struct sdc_virtio_device *device;
     struct sdc_block *block;
 
-    take_serial(options, blk.serial);
+    sdc_card_serial(options, blk.serial);
     int rc = sdc_block_open(backend->name, &backend->options, &block, err);
     if (rc < 0)
         return rc;
@@ -118,65 +116,24 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
     return shape_virtio(card, device, options, loops, loops_count, err);
 }
 
-// --- nvme ---
-
-static void refresh_nvme(struct sdc_card *card)
-{
-    sdc_nvme_refresh(card->pci);
-}
-
-static const struct sdc_option nvme_rows[] = {
-    {"queues", SDC_OPTION_NUMBER, CARD(queues), 1, SDC_NVME_QUEUES_MAX, "4", NULL},
-    {"queue-size", SDC_OPTION_NUMBER, CARD(queue_size), 2, SDC_LIMIT_QUEUE_SIZE, "256", NULL},
-    {"serial", SDC_OPTION_TEXT, CARD(serial), 0, SDC_NVME_SERIAL_BYTES, "DISK1", NULL},
-};
-
-static const struct sdc_options nvme_options = {nvme_rows, SDC_COUNT(nvme_rows)};
-
-static int make_nvme(struct sdc_card *card, const struct sdc_card_options *options, struct sdc_loop *const *loops, unsigned loops_count,
-                     struct sdc_error *err)
-{
-    const struct sdc_card_backend *backend = &options->backends[0];
-    struct sdc_nvme_options nvme = {
-        .queues = options->queues ? options->queues : 8,
-        .depth = options->queue_size ? options->queue_size : 1024,
-        .poll = options->poll,
-        .poll_max_ns = poll_max_ns(options),
-    };
-    struct sdc_block *block;
-
-    if (card->shape != SDC_CARD_PCI)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "nvme is not a virtio device, so vhost-user cannot serve it; type the socket's "
-                             "path without vhost-user:");
-    nvme.vectors = (uint16_t)(nvme.queues + 1);
-    nvme.backend = backend->name;
-    take_serial(options, nvme.serial);
-    int rc = sdc_block_open(backend->name, &backend->options, &block, err);
-    if (rc < 0)
-        return rc;
-    rc = sdc_nvme_new(block, &nvme, loops, loops_count, &card->pci, err);
-    if (rc < 0) {
-        block->ops->close(block);
-        return rc;
-    }
-    snprintf(card->identity, sizeof card->identity, "nvme, queues %u of %u entries, serial %s", nvme.queues, nvme.depth, nvme.serial);
-    card->refresh = refresh_nvme;
-    return 0;
-}
-
 // --- the registry ---
 
-static const struct sdc_card_type types[] = {
-    {"nvme", &nvme_options, "it is an option of nvme", 1, make_nvme},
-    {"virtio-blk", &virtio_blk_options, "it is an option of virtio-blk", 1, make_virtio_blk},
+static const struct sdc_card_type virtio_blk = {
+    .name = "virtio-blk",
+    .options = &virtio_blk_options,
+    .options_why = "it is an option of virtio-blk",
+    .backends_max = 1,
+    .make = make_virtio_blk,
 };
+
+static const struct sdc_card_type *const types[] = {&sdc_card_nvme, &virtio_blk};
 
 const char *const *sdc_card_names(void)
 {
     static const char *names[SDC_COUNT(types) + 1];
 
     for (size_t i = 0; i < SDC_COUNT(types); i++)
-        names[i] = types[i].name;
+        names[i] = types[i]->name;
     return names;
 }
 
@@ -192,8 +149,8 @@ static int unknown(const char *device, struct sdc_error *err)
 const struct sdc_card_type *sdc_card_type(const char *device)
 {
     for (size_t i = 0; i < SDC_COUNT(types); i++) {
-        if (strcmp(device, types[i].name) == 0)
-            return &types[i];
+        if (strcmp(device, types[i]->name) == 0)
+            return types[i];
     }
     return NULL;
 }
@@ -229,5 +186,7 @@ void sdc_card_free(struct sdc_card *card)
         sdc_vhu_card_free(card->vhost);
     else
         card->pci->ops->destroy(card->pci);
+    if (card->forget)
+        card->forget(card);
     free(card);
 }

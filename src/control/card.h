@@ -12,6 +12,7 @@
 // What stands behind a card, or behind one namespace of it.
 struct sdc_card_backend {
     const char *name; // as on the command line
+    uint32_t nsid;    // of the namespace; 0: its place in the list
     struct sdc_block_open_options options;
 };
 
@@ -26,7 +27,10 @@ struct sdc_card_options {
     enum sdc_poll_mode poll; // how its queues wait
     uint32_t poll_max_us;    // adaptive: the longest window; 0: the default
     bool in_order;      // the driver is offered to get requests back in the order in which it made them
+    uint16_t vectors;   // of MSI-X, default one for each queue
     const char *serial; // default: made from the backend's name
+    const char *model;  // default: the device's
+    const char *nqn;    // default: made from the serial number
     const struct sdc_card_backend *backends;
     unsigned backends_count; // 1 to what the device takes
 };
@@ -46,6 +50,8 @@ struct sdc_card {
     // Home loop: looks at what stands behind the card again.
     void (*refresh)(struct sdc_card *card);
     void *device;
+    // Frees what make keeps at `device`, after the card itself. May be NULL.
+    void (*forget)(struct sdc_card *card);
     char identity[256]; // what must be the same for another process to go on with the card
 };
 
@@ -59,6 +65,15 @@ struct sdc_card_type {
     int (*make)(struct sdc_card *card, const struct sdc_card_options *options, struct sdc_loop *const *loops, unsigned loops_count,
                 struct sdc_error *err);
 };
+
+// Those that are in files of their own.
+extern const struct sdc_card_type sdc_card_nvme;
+
+enum { SDC_CARD_SERIAL_BYTES = 20 };
+// The longest that an adaptive queue polls.
+uint64_t sdc_card_poll_max_ns(const struct sdc_card_options *options);
+// The serial number that was given, or one made of the first backend's name, which is the same when the card is served again.
+void sdc_card_serial(const struct sdc_card_options *options, char serial[SDC_CARD_SERIAL_BYTES + 1]);
 
 // The names of the devices, ended by NULL.
 const char *const *sdc_card_names(void);

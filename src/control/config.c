@@ -175,6 +175,11 @@ static const struct sdc_option backend_rows[] = {
 };
 static const struct sdc_options backend_name = {backend_rows, SDC_COUNT(backend_rows)};
 
+static const struct sdc_option namespace_rows[] = {
+    {"nsid", SDC_OPTION_NUMBER, SDC_OPTION_AT(struct sdc_card_backend, nsid), 1, SDC_LIMIT_NAMESPACES, "1", NULL},
+};
+static const struct sdc_options namespace_keys = {namespace_rows, SDC_COUNT(namespace_rows)};
+
 static int need_backend(const struct sdc_card_backend *backend, const struct place *place, struct sdc_error *err)
 {
     if (backend->name)
@@ -189,7 +194,8 @@ static int read_namespaces(const json_t *card, struct sdc_card_backend *backends
 
     for (size_t i = 0; i < count && rc == 0; i++) {
         struct place in = inside(place, "namespaces", i);
-        const struct sdc_option_group groups[] = {{&backend_name, &backends[i], NULL}, {&sdc_backend_options, &backends[i], NULL}};
+        const struct sdc_option_group groups[] = {
+            {&backend_name, &backends[i], NULL}, {&namespace_keys, &backends[i], NULL}, {&sdc_backend_options, &backends[i], NULL}};
         rc = read_object(json_array_get(json_object_get(card, "namespaces"), i), NULL, groups, SDC_COUNT(groups), &in, err);
         if (rc == 0)
             rc = need_backend(&backends[i], &in, err);

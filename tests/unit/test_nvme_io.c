@@ -75,6 +75,7 @@ static void open_worker(void)
     memset(&t, 0, sizeof t);
     guest_open(&t.guest, false);
     three_open(&t.three);
+    atomic_store(&t.nvme.admin.features.write_cache, true);
     t.use = (struct sdc_map_use){.map = t.guest.map, .in_flight = 1};
     t.worker = (struct nvme_worker){.nvme = &t.nvme, .use = &t.use, .memory = t.guest.view, .namespaces = t.by_nsid};
     t.sq = (struct nvme_sq){.nvme = &t.nvme, .id = 1, .worker = &t.worker};
@@ -270,7 +271,7 @@ static void without_a_cache_every_write_is_durable(void **state)
 {
     (void)state;
     open_worker();
-    atomic_store(&t.nvme.write_through, true);
+    atomic_store(&t.nvme.admin.features.write_cache, false);
     run(0, &(struct fields){.opcode = W, .nsid = 1, .prp1 = DATA});
     run(1, &(struct fields){.opcode = Z, .nsid = 1});
     assert_int_equal(t.sent[0]->flags, SDC_BLOCK_FUA);

@@ -23,8 +23,9 @@ static struct nvme_logs_of of;
 static uint8_t page[NVME_LOG_BYTES];
 static uint32_t size;
 
-static void say_effects(uint8_t *effects)
+static void say_effects(const struct nvme_identity *of_whom, uint8_t *effects)
 {
+    assert_ptr_equal(of_whom, &identity);
     sdc_put32(effects + 4 * 6, 1);
 }
 

@@ -85,3 +85,5 @@ void nvme_complete(struct nvme_command *command, uint16_t status, uint32_t dw0);
 
 int nvme_admin_run(struct nvme_command *command); // admin.c, home loop
 int nvme_io_run(struct nvme_command *command);    // io.c
+// The entry of an I/O command in Commands Supported and Effects; 0: there is no such command.
+uint32_t nvme_io_effects(uint8_t opcode);

@@ -2,7 +2,7 @@
 // The controller, as its home loop knows it: what the files of this folder share.
 #pragma once
 
-#include "device/nvme/identify.h"
+#include "device/nvme/admin.h"
 #include "device/nvme/namespaces.h"
 
 enum {
@@ -52,9 +52,6 @@ struct nvme {
     struct sdc_map *map;     // a reference
     struct sdc_deferred step;
 
-    // Every write is durable before it completes: the driver has turned the write cache off. The home loop writes.
-    atomic_bool write_through;
-
     // Queues: workers belong to their loops. The home loop's tables have an entry for each id, options.queues + 1 of them.
     struct nvme_worker *workers;
     unsigned workers_count;
@@ -76,6 +73,9 @@ struct nvme {
 
     // Namespaces (namespaces.c). Home loop.
     struct nvme_namespaces namespaces;
+
+    // What admin commands are about (admin.c). Home loop, but what says otherwise.
+    struct nvme_admin admin;
 };
 
 static inline struct nvme *nvme_of(struct sdc_pci_device *device)
@@ -120,11 +120,3 @@ int nvme_delete_sq(struct nvme_command *command);
 int nvme_doorbell_buffer(struct nvme_command *command);
 // Whether it can be done: not in remote memory, which is never looked at without being asked for.
 bool nvme_offers_shadow(const struct nvme *nvme);
-
-// --- admin.c: the controller was reset or shut down; commands that are held are not there any more. Home loop ---
-
-void nvme_admin_reset(struct nvme *nvme);
-
-// --- events.c: home loop; a doorbell was written wrongly (enum sdc_nvme_event ERROR: SDC_NVME_EVENT_BAD_DOORBELL, ...) ---
-
-void nvme_event_doorbell(struct nvme *nvme, uint8_t information);

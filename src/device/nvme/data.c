@@ -72,6 +72,8 @@ int nvme_data_copy_out(struct nvme_command *command, const void *bytes, size_t s
     return rc;
 }
 
+#include <errno.h>
+
 int nvme_data_copy_in(struct nvme_command *command, void *bytes, size_t size)
 {
     int rc = nvme_data_map(command, size, SDC_ACCESS_READ);

@@ -27,11 +27,7 @@ enum {
 #define TIMESTAMP_MASK ((UINT64_C(1) << 48) - 1) // milliseconds
 #define NS_PER_MS UINT64_C(1000000)
 
-// Bits of an entry in the log of effects.
 enum {
-    EFFECT_SUPPORTED = 1 << 0,
-    EFFECT_NS_SCOPE = 1 << 20,
-    EFFECT_CONTROLLER_SCOPE = 1 << 21,
     CAPABLE_NS = 2,     // Get Features' answer for capabilities
     CAPABLE_CHANGE = 4,
 };
@@ -352,7 +348,7 @@ uint32_t nvme_feature_effects(uint8_t id)
 {
     const struct feature_row *row = find(id);
 
-    return !row ? 0 : EFFECT_SUPPORTED | (row->of_namespace ? EFFECT_NS_SCOPE : EFFECT_CONTROLLER_SCOPE);
+    return !row ? 0 : NVME_EFFECT_SUPPORTED | (row->of_namespace ? NVME_EFFECT_NS_SCOPE : NVME_EFFECT_CONTROLLER_SCOPE);
 }
 
 void nvme_features_reset(const struct nvme_features_of *of)

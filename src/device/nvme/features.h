@@ -17,6 +17,14 @@ enum {
     NVME_SELECT_CAPABILITIES = 3,
 };
 
+// Bits of an entry in the logs of what is supported, commands (base 5.16.1.6) and features (5.16.1.17).
+enum {
+    NVME_EFFECT_SUPPORTED = 1 << 0,
+    NVME_EFFECT_CONTENT = 1 << 1, // of blocks
+    NVME_EFFECT_NS_SCOPE = 1 << 20,
+    NVME_EFFECT_CONTROLLER_SCOPE = 1 << 21,
+};
+
 // Values as the commands have them, in CDW11 or DW0. The home loop writes; what is atomic is read by queues' loops as they run.
 struct nvme_features {
     _Atomic uint32_t arbitration;

@@ -45,6 +45,8 @@ struct nvme_identify_request {
     uint16_t controller;
 };
 
+// The subsystem's name where the user gave none: a UUID made of the serial number (base 4.7).
+void nvme_name_subsystem(char nqn[NVME_NQN + 1], const char *serial);
 // Fills page. An enum sdc_nvme_status; page counts for nothing unless it is 0.
 int nvme_identify_build(const struct nvme_identity *identity, const struct nvme_namespaces *namespaces,
                         const struct nvme_identify_request *request, uint8_t page[SDC_NVME_IDENTIFY_BYTES]);

@@ -150,9 +150,9 @@ void nvme_io_done(void *context, struct sdc_block_request **requests, unsigned c
 
 static uint32_t write_flags(const struct nvme_command *command)
 {
-    bool through = atomic_load_explicit(&command->sq->nvme->write_through, memory_order_relaxed);
+    bool cached = atomic_load_explicit(&command->sq->nvme->admin.features.write_cache, memory_order_relaxed);
 
-    return through || nvme_dword(command, 12) & SDC_NVME_RW_FUA ? SDC_BLOCK_FUA : 0;
+    return !cached || nvme_dword(command, 12) & SDC_NVME_RW_FUA ? SDC_BLOCK_FUA : 0;
 }
 
 // The bytes of the disk that the command names, to its block request. Whether they are all there the backend sees, which alone knows it at
@@ -293,4 +293,11 @@ int nvme_io_run(struct nvme_command *command)
         return SDC_NVME_SC_INVALID_FIELD | DNR;
     int rc = find_namespace(command, row);
     return rc ? rc : row->run(command);
+}
+
+uint32_t nvme_io_effects(uint8_t opcode)
+{
+    if (opcode >= SDC_COUNT(rows) || !rows[opcode].run)
+        return 0;
+    return NVME_EFFECT_SUPPORTED | NVME_EFFECT_NS_SCOPE | (rows[opcode].writes ? NVME_EFFECT_CONTENT : 0);
 }

@@ -164,7 +164,7 @@ static void changed_namespaces(const struct nvme_logs_of *of, uint8_t *page)
 
 static void effects(const struct nvme_logs_of *of, uint8_t *page)
 {
-    of->effects(page);
+    of->effects(of->identity, page);
 }
 
 static void features(const struct nvme_logs_of *of, uint8_t *page)

@@ -6,14 +6,13 @@
 #include "device/nvme/identify.h"
 
 #include <pthread.h>
-#include <stdalign.h>
 
 enum { NVME_LOG_BYTES = 4096 }; // of the longest page
 
 // What one loop has done for the driver. Only that loop counts; any thread reads.
 struct nvme_counters {
-    alignas(64) _Atomic uint64_t read_commands; // Read and Compare
-    _Atomic uint64_t write_commands;            // Write
+    _Atomic uint64_t read_commands;  // Read and Compare
+    _Atomic uint64_t write_commands; // Write
     _Atomic uint64_t read_bytes, written_bytes; // of those that succeeded
     _Atomic uint64_t media_errors;              // commands that ended with a status of type 2
     _Atomic uint64_t busy_ns;                   // with I/O commands in flight
@@ -61,7 +60,7 @@ struct nvme_logs_of {
     const struct nvme_counters *const *counters; // of each loop
     unsigned counters_count;
     uint64_t now_ns;
-    void (*effects)(uint8_t page[NVME_LOG_BYTES]); // Commands Supported and Effects
+    void (*effects)(const struct nvme_identity *identity, uint8_t page[NVME_LOG_BYTES]); // Commands Supported and Effects
 };
 
 // The words of the command (base 5.16).

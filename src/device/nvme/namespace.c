@@ -3,6 +3,9 @@
 
 #include "base/bytes.h"
 #include "base/hash.h"
+#include "device/nvme/identify.h"
+
+#include <stdio.h>
 
 // Sixteen bytes made of the controller's serial number, the NSID and the backend's name; `kind` tells those apart that are made of
 // the same.
@@ -16,6 +19,24 @@ static void make_name(uint8_t name[16], const char *kind, uint32_t nsid, const c
     }
 }
 
+// A UUID of version 8 (RFC 9562), which says that its bits are ours.
+static void make_uuid(uint8_t uuid[16], const char *kind, uint32_t nsid, const char *backend, const char *serial)
+{
+    make_name(uuid, kind, nsid, backend, serial);
+    uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x80);
+    uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
+}
+
+void nvme_name_subsystem(char nqn[NVME_NQN + 1], const char *serial)
+{
+    uint8_t uuid[16];
+
+    make_uuid(uuid, "subsystem", 0, "", serial);
+    int at = snprintf(nqn, NVME_NQN + 1, "nqn.2014-08.org.nvmexpress:uuid:");
+    for (unsigned i = 0; i < sizeof uuid; i++)
+        at += snprintf(nqn + at, (size_t)(NVME_NQN + 1 - at), i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", uuid[i]);
+}
+
 void nvme_namespace_describe(struct nvme_namespace *namespace, uint32_t nsid, struct sdc_block *block, const char *backend,
                              const char *serial)
 {
@@ -25,11 +46,9 @@ void nvme_namespace_describe(struct nvme_namespace *namespace, uint32_t nsid, st
     block->ops->info(block, &namespace->info);
     while ((UINT32_C(1) << namespace->shift) < namespace->info.block_size)
         namespace->shift++;
-    // Nobody gave this project numbers of its own, so that all say that they are made locally: a UUID of version 8 (RFC 9562), and in the
-    // others the bit for that, in the first octet of where a company's number would stand (base 4.5).
-    make_name(namespace->uuid, "uuid", nsid, backend, serial);
-    namespace->uuid[6] = (uint8_t)((namespace->uuid[6] & 0x0f) | 0x80);
-    namespace->uuid[8] = (uint8_t)((namespace->uuid[8] & 0x3f) | 0x80);
+    make_uuid(namespace->uuid, "uuid", nsid, backend, serial);
+    // Nobody gave this project a number of its own: the bit says that these are made locally, in the first octet of where a company's
+    // number would stand (base 4.5).
     make_name(namespace->nguid, "nguid", nsid, backend, serial);
     namespace->nguid[8] = (uint8_t)((namespace->nguid[8] & 0xfc) | 0x02);
     make_name(name, "eui64", nsid, backend, serial);

@@ -2,12 +2,14 @@
 // What a namespace is: a block backend with an id and names.
 #pragma once
 
+#include "base/limits.h"
+
 #include <sidecard/block.h>
 #include <sidecard/error.h>
 
 #include <stdbool.h>
 
-enum { NVME_NAMESPACES_MAX = 256 }; // NSIDs go from 1 to it (NN)
+enum { NVME_NAMESPACES_MAX = SDC_LIMIT_NAMESPACES }; // NSIDs go from 1 to it (NN)
 
 // One namespace. All but error_recovery stays as it is from the time that loops see it, but for the backend's size, which info gives at any
 // time.

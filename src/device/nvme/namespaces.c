@@ -60,8 +60,13 @@ void nvme_namespaces_cancel(struct nvme_worker *worker)
 
 // --- at home ---
 
-int nvme_namespace_new(struct nvme *nvme, uint32_t nsid, struct sdc_block *block, const char *backend, struct sdc_error *err)
+int sdc_nvme_namespace_new(struct sdc_pci_device *device, uint32_t nsid, struct sdc_block *block, const char *backend,
+                           struct sdc_error *err)
 {
+    struct nvme *nvme = nvme_of(device);
+
+    if (nvme->namespaces.by_id[nsid])
+        return sdc_error_set(err, -EEXIST, SDC_FAULT_USER, "namespace %" PRIu32 " is there already", nsid);
     struct nvme_namespace *ns = calloc(1, sizeof *ns);
     if (!ns)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a namespace");

@@ -22,8 +22,6 @@ struct nvme_ns_queue {
 // The first I/O queue is about to run on the worker's loop; the last has ended. 0 or a negative errno.
 int nvme_namespaces_open(struct nvme_worker *worker);
 void nvme_namespaces_close(struct nvme_worker *worker);
-// Home loop, before any worker runs: makes namespace nsid, which takes block over when it succeeds.
-int nvme_namespace_new(struct nvme *nvme, uint32_t nsid, struct sdc_block *block, const char *backend, struct sdc_error *err);
 void nvme_namespaces_free(struct nvme *nvme);
 // Ends what has not begun and may take long.
 void nvme_namespaces_cancel(struct nvme_worker *worker);

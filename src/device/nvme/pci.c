@@ -212,6 +212,7 @@ static void card_destroy(struct sdc_pci_device *device)
     struct nvme *nvme = nvme_of(device);
 
     sdc_loop_undefer(nvme->home, &nvme->step);
+    nvme_admin_close(nvme);
     nvme_namespaces_free(nvme);
     sdc_map_unref(nvme->map);
     free_parts(nvme);
@@ -282,8 +283,8 @@ static int open_parts(struct nvme *nvme, struct sdc_loop *const *loops, unsigned
     return 0;
 }
 
-int sdc_nvme_new(struct sdc_block *block, const struct sdc_nvme_options *options, struct sdc_loop *const *loops, unsigned loops_count,
-                 struct sdc_pci_device **pci, struct sdc_error *err)
+int sdc_nvme_new(const struct sdc_nvme_options *options, struct sdc_loop *const *loops, unsigned loops_count, struct sdc_pci_device **pci,
+                 struct sdc_error *err)
 {
     struct nvme *nvme = calloc(1, sizeof *nvme);
     if (!nvme)
@@ -293,14 +294,11 @@ int sdc_nvme_new(struct sdc_block *block, const struct sdc_nvme_options *options
     nvme->options = *options;
     nvme->pci.ops = &card_ops;
     int rc = open_parts(nvme, loops, loops_count);
-    if (rc < 0)
-        sdc_error_set(err, rc, SDC_FAULT_HOST, "no memory for an NVMe controller with %u queues", options->queues);
-    if (rc == 0)
-        rc = nvme_namespace_new(nvme, 1, block, options->backend, err);
     if (rc < 0) {
         free_parts(nvme);
-        return rc;
+        return sdc_error_set(err, rc, SDC_FAULT_HOST, "no memory for an NVMe controller with %u queues", options->queues);
     }
+    nvme_admin_open(nvme);
     build_config(nvme);
     *pci = &nvme->pci;
     return 0;

@@ -143,6 +143,7 @@ void nvme_finish(struct nvme_command *command)
     if (nvme_bit_add(sq->worker->stirred, sq->id))
         sdc_poller_stir(&sq->poller);
     give_memory_up(command);
+    nvme_account(command, command->status);
     if (cq->waiting || !cq->ring.awake || !nvme_has_room(cq))
         wait_for_room(cq, command);
     else

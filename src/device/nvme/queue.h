@@ -5,6 +5,7 @@
 #pragma once
 
 #include "device/nvme/command.h"
+#include "device/nvme/logs.h"
 #include "device/nvme/nvme.h"
 #include "loop/poller.h"
 #include "ring/nvme_cq.h"
@@ -117,7 +118,8 @@ struct nvme_worker {
     _Atomic uint64_t cq_kicks[NVME_KICK_WORDS];
     atomic_bool kicked; // kick_post is on its way
     struct sdc_post kick_post;
-    // The worker's loop.
+    // The worker's loop; anybody reads counters.
+    struct nvme_counters counters;
     struct sdc_map_use *use;   // NULL: no queue runs here
     struct sdc_memory memory;  // a view of it, for the handlers
     struct nvme_command *free; // commands

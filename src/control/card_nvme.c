@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// NVMe controllers as cards: their options, and namespaces that come and go with the configuration.
+#include "base/check.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "control/card.h"
+#include "device/nvme/nvme.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { QUEUES = 8, DEPTH = 1024 }; // where nothing is said
+
+// A namespace as it was asked for.
+struct asked {
+    char *name; // of its backend; NULL: there is none
+    struct sdc_block_open_options options;
+};
+
+struct nvme_card {
+    struct asked namespaces[SDC_NVME_NAMESPACES_MAX + 1]; // by NSID
+};
+
+// --- namespaces ---
+
+static int add(struct sdc_card *card, uint32_t nsid, const struct sdc_card_backend *backend, struct sdc_error *err)
+{
+    struct asked *asked = &((struct nvme_card *)card->device)->namespaces[nsid];
+    struct sdc_block *block;
+    char *name = strdup(backend->name);
+
+    if (!name)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a namespace");
+    int rc = sdc_block_open(backend->name, &backend->options, &block, err);
+    if (rc == 0) {
+        rc = sdc_nvme_namespace_new(card->pci, nsid, block, backend->name, err);
+        if (rc < 0)
+            block->ops->close(block);
+    }
+    if (rc < 0) {
+        free(name);
+        return rc;
+    }
+    *asked = (struct asked){.name = name, .options = backend->options};
+    return 0;
+}
+
+// Which backend is to have which NSID: the one that was said, or its place in the list. -EINVAL: two want the same.
+static int place(const struct sdc_card_options *options, const struct sdc_card_backend *places[SDC_NVME_NAMESPACES_MAX + 1],
+                 struct sdc_error *err)
+{
+    for (unsigned i = 0; i < options->backends_count; i++) {
+        const struct sdc_card_backend *backend = &options->backends[i];
+        uint32_t nsid = backend->nsid ? backend->nsid : i + 1;
+        if (places[nsid])
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "namespace %" PRIu32 " is given twice, with %s and with %s; write an "
+                                 "\"nsid\" of its own for each", nsid, places[nsid]->name, backend->name);
+        places[nsid] = backend;
+    }
+    return 0;
+}
+
+static void refresh(struct sdc_card *card)
+{
+    sdc_nvme_refresh(card->pci);
+}
+
+// --- making one ---
+
+#define CARD(member) SDC_OPTION_AT(struct sdc_card_options, member)
+
+static const struct sdc_option rows[] = {
+    {"queues", SDC_OPTION_NUMBER, CARD(queues), 1, SDC_NVME_QUEUES_MAX, "4", NULL},
+    {"queue-size", SDC_OPTION_NUMBER, CARD(queue_size), 2, SDC_LIMIT_QUEUE_SIZE, "256", NULL},
+    {"vectors", SDC_OPTION_NUMBER, CARD(vectors), 1, SDC_NVME_QUEUES_MAX + 1, "2", NULL},
+    {"write-cache", SDC_OPTION_BOOL, CARD(write_cache), 0, 0, "off", NULL},
+    {"serial", SDC_OPTION_TEXT, CARD(serial), 0, SDC_NVME_SERIAL_BYTES, "DISK1", NULL},
+    {"model", SDC_OPTION_TEXT, CARD(model), 0, SDC_NVME_MODEL_BYTES, "\"fast disk\"", NULL},
+    {"nqn", SDC_OPTION_TEXT, CARD(nqn), 0, SDC_NVME_NQN_BYTES, "nqn.2026-11.org.example:disk1", NULL},
+};
+
+static const struct sdc_options options_of_nvme = {rows, SDC_COUNT(rows)};
+
+// What Identify shows is ASCII (base 1.4.2).
+static int check_text(const char *option, const char *text, struct sdc_error *err)
+{
+    for (const char *at = text; at && *at; at++) {
+        if (*at < ' ' || *at > '~')
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s: only ASCII characters that can be printed may be in it", option);
+    }
+    return 0;
+}
+
+static int check(const struct sdc_card *card, const struct sdc_card_options *options, const struct sdc_nvme_options *nvme,
+                 struct sdc_error *err)
+{
+    if (card->shape != SDC_CARD_PCI)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "nvme is not a virtio device, so vhost-user cannot serve it; type the socket's "
+                             "path without vhost-user:");
+    if (options->vectors > nvme->queues + 1)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--vectors=%u: %u queues and the admin queue can use %u; type for example "
+                             "--vectors=%u", options->vectors, nvme->queues, nvme->queues + 1, nvme->queues + 1);
+    if (options->nqn && strncmp(options->nqn, "nqn.", 4) != 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--nqn=%s: names of NVM subsystems begin with nqn.; type for example "
+                             "--nqn=nqn.2026-11.org.example:disk1", options->nqn);
+    int rc = check_text("serial", options->serial, err);
+    if (rc == 0)
+        rc = check_text("model", options->model, err);
+    return rc ? rc : check_text("nqn", options->nqn, err);
+}
+
+static void forget(struct sdc_card *card)
+{
+    struct nvme_card *nvme = card->device;
+
+    for (uint32_t nsid = 1; nsid <= SDC_NVME_NAMESPACES_MAX; nsid++)
+        free(nvme->namespaces[nsid].name);
+    free(nvme);
+}
+
+static int make(struct sdc_card *card, const struct sdc_card_options *options, struct sdc_loop *const *loops, unsigned loops_count,
+                struct sdc_error *err)
+{
+    const struct sdc_card_backend *places[SDC_NVME_NAMESPACES_MAX + 1] = {0};
+    struct sdc_nvme_options nvme = {
+        .queues = options->queues ? options->queues : QUEUES,
+        .depth = options->queue_size ? options->queue_size : DEPTH,
+        .write_cache = options->write_cache,
+        .poll = options->poll,
+        .poll_max_ns = sdc_card_poll_max_ns(options),
+    };
+    int rc = check(card, options, &nvme, err);
+
+    if (rc == 0)
+        rc = place(options, places, err);
+    if (rc < 0)
+        return rc;
+    nvme.vectors = options->vectors ? options->vectors : (uint16_t)(nvme.queues + 1);
+    sdc_card_serial(options, nvme.serial);
+    snprintf(nvme.model, sizeof nvme.model, "%s", options->model ? options->model : "");
+    snprintf(nvme.nqn, sizeof nvme.nqn, "%s", options->nqn ? options->nqn : "");
+    card->device = calloc(1, sizeof(struct nvme_card));
+    if (!card->device)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");
+    rc = sdc_nvme_new(&nvme, loops, loops_count, &card->pci, err);
+    if (rc < 0) {
+        forget(card);
+        return rc;
+    }
+    for (uint32_t nsid = 1; rc == 0 && nsid <= SDC_NVME_NAMESPACES_MAX; nsid++) {
+        if (places[nsid])
+            rc = add(card, nsid, places[nsid], err);
+    }
+    if (rc < 0) {
+        card->pci->ops->destroy(card->pci);
+        forget(card);
+        return rc;
+    }
+    snprintf(card->identity, sizeof card->identity, "nvme, queues %u of %u entries, vectors %u, serial %s, model %s", nvme.queues,
+             nvme.depth, nvme.vectors, nvme.serial, nvme.model);
+    card->refresh = refresh;
+    card->forget = forget;
+    return 0;
+}
+
+const struct sdc_card_type sdc_card_nvme = {
+    .name = "nvme",
+    .options = &options_of_nvme,
+    .options_why = "it is an option of nvme",
+    .backends_max = SDC_NVME_NAMESPACES_MAX,
+    .make = make,
+};
