@@ -59,6 +59,7 @@ struct nvme {
     struct nvme_sq *sqs;
     // The doorbells as the driver wrote them: word 2 * y is submission queue y's tail, 2 * y + 1 completion queue y's head. A page.
     _Atomic uint32_t *doorbells;
+    void *mapped_doorbells; // the same if clients may map it, else NULL
 
     // Doorbell Buffer Config (doorbells.c). Home loop.
     struct nvme_shadow shadow;

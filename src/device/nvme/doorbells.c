@@ -38,10 +38,10 @@ void nvme_share_cq(struct nvme_cq *cq)
     share(&cq->ring.doorbell, &cq->ring.memory, &cq->shadow, 2U * cq->id + 1);
     if (fresh)
         sdc_nvme_doorbell_seed(&cq->ring.doorbell);
-    if (cq->waiting)
-        sdc_nvme_cq_rearm(&cq->ring);
-    else
-        sdc_nvme_cq_suppress(&cq->ring);
+    if (!cq->waiting)
+        nvme_listen(cq);
+    else if (nvme_has_room(cq))
+        nvme_post_waiting(cq);
 }
 
 static void run_share(struct nvme_order *order)

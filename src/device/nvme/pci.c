@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "device/nvme/controller.h"
+#include "transport/common/mapped_page.h"
 #include "transport/common/msix.h"
 #include "transport/common/pci_config.h"
 
@@ -10,7 +11,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { CLASS_NVME = 0x010802, DOORBELLS_BYTES = 4096 };
+enum { CLASS_NVME = 0x010802 };
 
 // --- interrupts ---
 
@@ -59,17 +60,28 @@ static void ring_sq(struct nvme *nvme, uint16_t id, uint32_t tail)
     nvme_kick_sq(sq->worker, id);
 }
 
-static void ring_cq(struct nvme *nvme, uint16_t id, uint32_t head)
+// Whether the driver can have taken what a head of `head` says. Where it keeps its doorbells in memory it tells the register only of a few,
+// and the queue looks by itself.
+static bool head_is_possible(struct nvme *nvme, uint16_t id, uint32_t head)
 {
-    struct nvme_cq *cq = &nvme->cqs[id];
+    const struct nvme_cq *cq = &nvme->cqs[id];
     uint32_t before = nvme->doorbells[2 * id + 1];
     uint32_t posted = (cq->shown + cq->size - before) % cq->size;
 
-    if (head >= cq->size || (head + cq->size - before) % cq->size > posted) {
+    if (head >= cq->size || (nvme->shadow.given && id != 0))
+        return head < cq->size;
+    return (head + cq->size - before) % cq->size <= posted;
+}
+
+static void ring_cq(struct nvme *nvme, uint16_t id, uint32_t head)
+{
+    struct nvme_cq *cq = &nvme->cqs[id];
+
+    if (!head_is_possible(nvme, id, head)) {
         nvme_event_doorbell(nvme, SDC_NVME_EVENT_BAD_DOORBELL_VALUE);
         return;
     }
-    // Pair [starved] with has_room in queue.c.
+    // Pair [starved] with nvme_has_room in queue.c.
     atomic_store_explicit(&nvme->doorbells[2 * id + 1], head, memory_order_seq_cst);
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&cq->starved, memory_order_seq_cst))
@@ -195,6 +207,56 @@ static bool card_busy(struct sdc_pci_device *device)
     return nvme->resetting || nvme->remapping > 0;
 }
 
+// --- where doorbells are ---
+
+// With --poll=always each client has a page of its own, which it may map.
+static int doorbells_open(struct nvme *nvme)
+{
+    void *page;
+
+    if (nvme->options.poll == SDC_POLL_ALWAYS &&
+        sdc_mapped_page_new(&nvme->pci.bars[NVME_BAR].mappable, "sidecard-nvme", SDC_NVME_DOORBELLS, &page) == 0) {
+        nvme->doorbells = nvme->mapped_doorbells = page;
+        return 0;
+    }
+    page = aligned_alloc(SDC_MAPPED_PAGE, SDC_MAPPED_PAGE);
+    if (!page)
+        return -ENOMEM;
+    memset(page, 0, SDC_MAPPED_PAGE);
+    nvme->doorbells = page;
+    return 0;
+}
+
+static void close_doorbells(struct nvme *nvme)
+{
+    if (nvme->mapped_doorbells)
+        sdc_mapped_page_free(&nvme->pci.bars[NVME_BAR].mappable, &nvme->mapped_doorbells);
+    else
+        free((void *)nvme->doorbells);
+    nvme->doorbells = NULL;
+}
+
+// A doorbell says a number, which an eventfd cannot.
+static uint32_t card_io_fds(struct sdc_pci_device *device, uint32_t region, struct sdc_pci_io_fd *fds, uint32_t max)
+{
+    (void)device, (void)region, (void)fds, (void)max;
+    return 0;
+}
+
+// The client has gone, and with it what it has mapped. The page stays as it is if there is no memory for another.
+static void card_close_io_fds(struct sdc_pci_device *device)
+{
+    struct nvme *nvme = nvme_of(device);
+    struct sdc_pci_mappable mappable;
+    void *page;
+
+    if (!nvme->mapped_doorbells || sdc_mapped_page_new(&mappable, "sidecard-nvme", SDC_NVME_DOORBELLS, &page) < 0)
+        return;
+    close_doorbells(nvme);
+    nvme->doorbells = nvme->mapped_doorbells = page;
+    nvme->pci.bars[NVME_BAR].mappable = mappable;
+}
+
 static void free_parts(struct nvme *nvme)
 {
     for (unsigned i = 0; nvme->workers && i < nvme->workers_count; i++)
@@ -202,7 +264,7 @@ static void free_parts(struct nvme *nvme)
     free(nvme->workers);
     free(nvme->cqs);
     free(nvme->sqs);
-    free((void *)nvme->doorbells);
+    close_doorbells(nvme);
     free(nvme->msix_table);
     free(nvme);
 }
@@ -227,6 +289,8 @@ static const struct sdc_pci_ops card_ops = {
     .config_written = card_config_written,
     .config_read = card_config_read,
     .intx_level = card_intx_level,
+    .io_fds = card_io_fds,
+    .close_io_fds = card_close_io_fds,
     .destroy = card_destroy,
 };
 
@@ -246,7 +310,8 @@ static void build_config(struct nvme *nvme)
 
     while (table < (uint64_t)nvme->options.vectors * SDC_MSIX_ENTRY)
         table *= 2;
-    pci->bars[NVME_BAR] = (struct sdc_pci_bar){.size = NVME_BAR_SIZE, .is_64bit = true};
+    pci->bars[NVME_BAR].size = NVME_BAR_SIZE;
+    pci->bars[NVME_BAR].is_64bit = true;
     pci->bars[NVME_TABLE_BAR] = (struct sdc_pci_bar){.size = table};
     pci->bars[NVME_PBA_BAR] = (struct sdc_pci_bar){.size = NVME_PAGE};
     pci->irq_counts[SDC_PCI_INTX] = 1;
@@ -267,11 +332,9 @@ static int open_parts(struct nvme *nvme, struct sdc_loop *const *loops, unsigned
     nvme->workers = calloc(loops_count, sizeof *nvme->workers);
     nvme->cqs = calloc(ids, sizeof *nvme->cqs);
     nvme->sqs = calloc(ids, sizeof *nvme->sqs);
-    nvme->doorbells = aligned_alloc(NVME_PAGE, DOORBELLS_BYTES);
     nvme->msix_table = calloc(nvme->options.vectors, SDC_MSIX_ENTRY);
-    if (!nvme->workers || !nvme->cqs || !nvme->sqs || !nvme->doorbells || !nvme->msix_table)
+    if (!nvme->workers || !nvme->cqs || !nvme->sqs || !nvme->msix_table || doorbells_open(nvme) < 0)
         return -ENOMEM;
-    memset((void *)nvme->doorbells, 0, DOORBELLS_BYTES);
     for (; nvme->workers_count < loops_count; nvme->workers_count++) {
         if (nvme_worker_open(&nvme->workers[nvme->workers_count], nvme, loops[nvme->workers_count]) < 0)
             return -ENOMEM;

@@ -60,7 +60,7 @@ void nvme_start_poller(struct nvme_sq *sq)
 {
     static const struct sdc_poller_ops ops = {.look = look, .suppress = suppress, .rearm = rearm};
     const struct nvme *nvme = sq->nvme;
-    bool polled = !sq->ring.area.remote && (nvme->pci.bars[NVME_BAR].mappable.size > 0 || sq->ring.doorbell.shadowed);
+    bool polled = nvme->mapped_doorbells || (sq->ring.doorbell.shadowed && !sq->ring.area.remote);
     enum sdc_poll_mode mode = polled ? nvme->options.poll : SDC_POLL_NEVER;
 
     if (sq->poller.loop && sq->poller.mode == mode)

@@ -106,6 +106,27 @@ static bool look_for_room(struct nvme_cq *cq)
     return room > 0;
 }
 
+// How the driver is to tell of what it takes while there is room: not at all, but where the level of INTx depends on it.
+void nvme_listen(struct nvme_cq *cq)
+{
+    struct nvme *nvme = cq->nvme;
+    bool level = cq->interrupts && cq->ring.doorbell.shadowed && !nvme->msix_enabled;
+    uint32_t head;
+
+    atomic_store_explicit(&cq->starved, level, memory_order_seq_cst);
+    if (!level) {
+        sdc_nvme_cq_suppress(&cq->ring);
+        return;
+    }
+    // The register shows what has been seen. At most until the driver has taken all that was posted.
+    do {
+        head = cq->ring.head;
+        atomic_store_explicit(&nvme->doorbells[2 * cq->id + 1], head, memory_order_seq_cst);
+        sdc_nvme_cq_rearm(&cq->ring);
+        look_for_room(cq);
+    } while (cq->ring.head != head);
+}
+
 bool nvme_has_room(struct nvme_cq *cq)
 {
     if (sdc_nvme_cq_room(&cq->ring) > 0)
@@ -118,8 +139,7 @@ bool nvme_has_room(struct nvme_cq *cq)
         if (!look_for_room(cq))
             return false;
     }
-    atomic_store_explicit(&cq->starved, false, memory_order_relaxed);
-    sdc_nvme_cq_suppress(&cq->ring);
+    nvme_listen(cq);
     return true;
 }
 
@@ -174,7 +194,8 @@ void nvme_post_waiting(struct nvme_cq *cq)
 {
     struct nvme_worker *worker = cq->worker;
 
-    atomic_store_explicit(&cq->starved, false, memory_order_relaxed);
+    look_for_room(cq);
+    nvme_listen(cq);
     while (cq->waiting && cq->ring.awake && nvme_has_room(cq)) {
         struct nvme_command *command = cq->waiting;
         cq->waiting = command->next;

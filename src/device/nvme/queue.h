@@ -175,6 +175,8 @@ void nvme_free_commands(struct nvme_worker *worker);
 void nvme_post_waiting(struct nvme_cq *cq);
 // Whether there is room in cq. If not, the worker is kicked when there is.
 bool nvme_has_room(struct nvme_cq *cq);
+// Tells the driver whether to write the register for what it takes.
+void nvme_listen(struct nvme_cq *cq);
 // There may be something to take.
 void nvme_look(struct nvme_sq *sq);
 // Interrupts for all that was posted.
