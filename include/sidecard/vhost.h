@@ -105,12 +105,32 @@ SDC_PUBLIC int sdc_vhost_client_map(struct sdc_vhost_client *client, const struc
 SDC_PUBLIC int sdc_vhost_client_unmap(struct sdc_vhost_client *client, uint64_t guest_address, uint64_t size,
                                       struct sdc_error *err);
 
+// --- translations ---
+
+// When VIRTIO_F_ACCESS_PLATFORM was accepted the device is behind an IOMMU: the driver's addresses, those of vrings too, are
+// translated, and guest addresses mean nothing. The back end asks for a translation when it needs one, and is answered from these
+// entries, a page of 4096 bytes at a time, by whoever waits for a reply on this connection or calls sdc_vhost_client_process. What is in
+// no entry is denied.
+struct sdc_vhost_client_entry {
+    uint64_t iova;         // as the driver says; a multiple of 4096
+    uint64_t user_address; // in memory that was mapped
+    uint64_t size;         // bytes, a multiple of 4096
+    uint32_t access;       // what the device may do: 1 to read, 2 to write, or both
+};
+// -EEXIST: it overlaps another.
+SDC_PUBLIC int sdc_vhost_client_translate(struct sdc_vhost_client *client, const struct sdc_vhost_client_entry *entry,
+                                          struct sdc_error *err);
+// Exactly an entry. When it returns 0, the back end does not use it any more. -ENOENT.
+SDC_PUBLIC int sdc_vhost_client_untranslate(struct sdc_vhost_client *client, uint64_t iova, uint64_t size, struct sdc_error *err);
+// The back end forgets what it knows of [iova, iova + size); entries stay, and it asks for them again. Both 0: everything.
+SDC_PUBLIC int sdc_vhost_client_invalidate(struct sdc_vhost_client *client, uint64_t iova, uint64_t size, struct sdc_error *err);
+
 // --- virtqueues ---
 
 struct sdc_vhost_client_vring {
     uint16_t index;
     uint16_t size;   // entries
-    uint64_t desc;   // user addresses of the three areas (virtio 1.2, 2.6)
+    uint64_t desc;   // user addresses of the three areas (virtio 1.2, 2.6); behind an IOMMU the driver's
     uint64_t driver;
     uint64_t device;
     uint32_t base;   // where it goes on: as sdc_vhost_client_vring_stop returned it, 0 for a new split ring

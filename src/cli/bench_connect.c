@@ -48,6 +48,11 @@ static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_d
     int ret = sdc_vhost_client_open(options->socket, &connect, &client, err);
     if (ret == 0)
         ret = sdc_driver_vhost_user_open(client, DEVICE_BLK, &transport, err);
+    if (ret < 0)
+        return ret;
+    ret = sdc_driver_vhost_user_iommu(transport, options->iommu, err);
+    if (ret < 0)
+        transport->ops->close(transport);
     return ret < 0 ? ret : sdc_driver_blk_open(transport, without(options), disk, err);
 }
 

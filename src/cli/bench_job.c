@@ -18,6 +18,7 @@
 enum {
     SLICE_MS = 500, // how long a sleep may last before the job looks around
     SPINS = 4096,   // looks before a polling job gives the processor away once
+    SPINS_ASKED = 64, // the same where the device asks for what it needs to go on
     TAKE_MAX = 64,
 };
 
@@ -326,11 +327,14 @@ static inline void relax(void)
 
 static int spin(struct sdc_bench_job *job, unsigned *spins)
 {
+    bool asked = job->shared->options->iommu != SDC_DRIVER_IOMMU_OFF;
     relax();
-    if (++*spins % SPINS != 0)
+    if (++*spins % (asked ? SPINS_ASKED : SPINS) != 0)
         return 0;
     // With fewer processors than polling threads the device needs this one.
     sched_yield();
+    if (asked)
+        return look_around(job);
     if (sdc_clock_ns() - job->last_done_ns < SLICE_MS * UINT64_C(1000000) || *spins % (SPINS * 1024) != 0)
         return 0;
     return look_around(job);

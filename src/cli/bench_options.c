@@ -51,6 +51,7 @@ const char sdc_bench_usage[] =
     "  --namespace=N         of an NVMe controller (its first)\n"
     "  --sgl                 tell an NVMe controller where data is by SGLs, not by PRPs\n"
     "  --shadow-doorbells=auto|on|off  use those of an NVMe controller (auto: if it has them)\n"
+    "  --iommu=on|off|flush  over vhost-user, translate the device's addresses; flush: and void all now and then (off)\n"
     "  --twin-socket=on|off  let the server ask for private memory on a socket of its own (off)\n"
     "\n"
     "  --json                results in the form of fio's JSON\n"
@@ -97,6 +98,23 @@ static int parse_memory(const struct sdc_option *option, const char *text, void 
     (void)option;
     if (which >= 0)
         *(bool *)value = which == 1;
+    return which < 0 ? which : 0;
+}
+
+static const char *const iommu_names[] = {
+    [SDC_DRIVER_IOMMU_OFF] = "off", [SDC_DRIVER_IOMMU_ON] = "on", [SDC_DRIVER_IOMMU_FLUSH] = "flush"};
+
+const char *sdc_bench_iommu_name(enum sdc_driver_iommu iommu)
+{
+    return iommu_names[iommu];
+}
+
+static int parse_iommu(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
+{
+    int which = sdc_option_pick(text, iommu_names, SDC_COUNT(iommu_names), err);
+    (void)option;
+    if (which >= 0)
+        *(enum sdc_driver_iommu *)value = (enum sdc_driver_iommu)which;
     return which < 0 ? which : 0;
 }
 
@@ -199,6 +217,7 @@ static const struct sdc_option rows[] = {
     {"namespace", SDC_OPTION_NUMBER, AT(namespace), 1, UINT32_MAX - 1, "2", NULL},
     {"sgl", SDC_OPTION_FLAG, AT(sgl), 0, 0, NULL, NULL},
     {"shadow-doorbells", SDC_OPTION_CALL, AT(shadows), 0, 0, "off", parse_shadows},
+    {"iommu", SDC_OPTION_CALL, AT(iommu), 0, 0, "on", parse_iommu},
     {"twin-socket", SDC_OPTION_BOOL, AT(twin_socket), 0, 0, "on", NULL},
     {"eta", SDC_OPTION_CALL, AT(quiet), 0, 0, "never", parse_eta},
     {"help", SDC_OPTION_FLAG, AT(help), 0, 0, NULL, NULL},
@@ -263,6 +282,9 @@ static int check_socket(struct sdc_bench_options *options, const char *socket, s
     if (options->vhost_user && (options->private_memory || options->twin_socket))
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s: over vhost-user all memory is shared; leave it out",
                              options->private_memory ? "memory=private" : "twin-socket=on");
+    if (!options->vhost_user && options->iommu != SDC_DRIVER_IOMMU_OFF)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--iommu: only a vhost-user back end asks for translations; type vhost-user:%s",
+                             socket);
     if (options->vhost_user && options->notify != SDC_DRIVER_NOTIFY_AUTO && options->notify != SDC_DRIVER_NOTIFY_MESSAGE)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--notify=%s: over vhost-user it is an eventfd, or type --notify=message",

@@ -4,6 +4,7 @@
 
 #include "driver/doorbell.h"
 #include "driver/nvme.h"
+#include "driver/vhost_user.h"
 
 #include <sidecard/error.h>
 
@@ -43,6 +44,7 @@ struct sdc_bench_options {
     bool indirect;
     bool private_memory; // no fds: data moves by messages
     bool twin_socket;
+    enum sdc_driver_iommu iommu;
     enum sdc_driver_notify notify;
     uint64_t namespace; // of an NVMe controller; 0: its first
     bool sgl;
@@ -51,6 +53,7 @@ struct sdc_bench_options {
 };
 
 extern const char sdc_bench_usage[];
+const char *sdc_bench_iommu_name(enum sdc_driver_iommu iommu); // as typed
 
 // Fills options from argv[1..argc). argv's strings are the options' from then on. -EINVAL, with *err filled.
 int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *options, struct sdc_error *err);

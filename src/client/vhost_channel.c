@@ -156,6 +156,15 @@ static int broken(struct sdc_vhost_client *client, const struct sdc_vhost_messag
     return sdc_vhost_fail(client, &why, err);
 }
 
+// While a question waits for the reply that is due, the channel is left alone. Which of the two has something.
+static uint32_t wait_for_input(struct sdc_vhost_client *client, int timeout_ms)
+{
+    if (!client->missed_pending)
+        return sdc_waiter_wait(client->waiter, timeout_ms);
+    sdc_wait_fd(client->fd, SDC_WAIT_INPUT, timeout_ms);
+    return UINT32_C(1) << TAG_SOCKET;
+}
+
 int sdc_vhost_receive(struct sdc_vhost_client *client, uint32_t request, struct sdc_vhost_message *reply,
                       struct sdc_error *err)
 {
@@ -167,7 +176,7 @@ int sdc_vhost_receive(struct sdc_vhost_client *client, uint32_t request, struct 
         int ret = receive_some(client->fd, reply, &got);
         if (ret == 0) {
             int left = time_left(deadline_ns);
-            uint32_t ready = left < 0 ? 0 : sdc_waiter_wait(client->waiter, left);
+            uint32_t ready = left < 0 ? 0 : wait_for_input(client, left);
             if (left < 0)
                 ret = left;
             else if (ready & UINT32_C(1) << TAG_CHANNEL && sdc_vhost_serve_channel(client, err) < 0)
@@ -215,6 +224,28 @@ static uint64_t serve(struct sdc_vhost_client *client, const struct sdc_vhost_me
     return 0;
 }
 
+int sdc_vhost_answer(struct sdc_vhost_client *client, const struct sdc_vhost_message *request, uint64_t result, struct sdc_error *err)
+{
+    struct sdc_vhost_message answer;
+
+    if (!(request->header.flags & SDC_VHOST_NEED_REPLY) || client->channel_fd < 0)
+        return 0;
+    sdc_vhost_fill(&answer, request->header.request, &result, sizeof result);
+    answer.header.flags |= SDC_VHOST_REPLY;
+    int ret = send_all(client->channel_fd, &answer, sdc_clock_ns() + client->timeout_ms * MS_NS);
+    return ret < 0 ? lost(client, ret, "take an answer", err) : 0;
+}
+
+static bool is_miss(const struct sdc_vhost_message *message)
+{
+    struct sdc_vhost_iotlb iotlb;
+
+    if (message->header.request != SDC_VHOST_BACKEND_IOTLB_MSG || message->header.size != sizeof iotlb)
+        return false;
+    memcpy(&iotlb, message->payload, sizeof iotlb);
+    return iotlb.type == SDC_VHOST_IOTLB_MISS;
+}
+
 // A back end sends a request on its channel whole, and waits for the answer before the next: the rest of one that has begun is
 // there at once. One that asks without end is answered in part, so that it does not keep us here.
 int sdc_vhost_serve_channel(struct sdc_vhost_client *client, struct sdc_error *err)
@@ -223,7 +254,7 @@ int sdc_vhost_serve_channel(struct sdc_vhost_client *client, struct sdc_error *e
     struct sdc_vhost_message message = {0};
     size_t got = 0;
 
-    for (unsigned served = 0; client->channel_fd >= 0 && served < SERVED_MOST;) {
+    for (unsigned served = 0; client->channel_fd >= 0 && !client->missed_pending && served < SERVED_MOST;) {
         int ret = receive_some(client->channel_fd, &message, &got);
         if (ret == 0 && got > 0 && time_left(deadline_ns) > 0) {
             sdc_wait_fd(client->channel_fd, SDC_WAIT_INPUT, time_left(deadline_ns));
@@ -238,15 +269,11 @@ int sdc_vhost_serve_channel(struct sdc_vhost_client *client, struct sdc_error *e
         }
         if (ret != 1)
             return broken(client, &message, "a request on the back end's channel", err);
-        uint64_t result = serve(client, &message);
-        if (message.header.flags & SDC_VHOST_NEED_REPLY) {
-            message.header.flags = SDC_VHOST_VERSION | SDC_VHOST_REPLY;
-            message.header.size = sizeof result;
-            memcpy(message.payload, &result, sizeof result);
-            ret = send_all(client->channel_fd, &message, deadline_ns);
-            if (ret < 0)
-                return lost(client, ret, "take an answer", err);
-        }
+        client->missed_pending = is_miss(&message);
+        if (client->missed_pending)
+            client->missed = message;
+        else if ((ret = sdc_vhost_answer(client, &message, serve(client, &message), err)) < 0)
+            return ret;
         message = (struct sdc_vhost_message){0};
         got = 0;
         served++;

@@ -78,6 +78,8 @@ static int exchange(struct sdc_vhost_client *client, struct sdc_vhost_message *m
         ret = sdc_vhost_receive(client, message->header.request, &reply, err);
     if (ret == 0)
         *message = reply;
+    if (client->missed_pending)
+        sdc_vhost_answer_missed(client, NULL); // a failure of it is the next one's
     return ret;
 }
 
@@ -240,6 +242,7 @@ static int adopt(struct sdc_vhost_client *client, int fd, struct sdc_error *err)
     sdc_fd_close(&client->channel_fd);
     client->fd = fd;
     client->failure = (struct sdc_error){0};
+    client->missed_pending = false;
     int ret = sdc_waiter_add(client->waiter, fd, SDC_WAIT_INPUT, false, TAG_SOCKET);
     pthread_mutex_unlock(&client->lock);
     return ret == 0 ? 0 : sdc_error_set(err, ret, SDC_FAULT_HOST, "%s: cannot wait for the socket: %s", client->name, strerror(-ret));
@@ -347,6 +350,7 @@ void sdc_vhost_client_close(struct sdc_vhost_client *client)
     free(client->path);
     free(client->regions);
     free(client->region_fds);
+    free(client->entries);
     pthread_mutex_destroy(&client->lock);
     free(client);
 }
@@ -378,6 +382,8 @@ int sdc_vhost_client_process(struct sdc_vhost_client *client, struct sdc_error *
     int ret = sdc_vhost_look(client, err);
     if (ret == 0)
         ret = sdc_vhost_serve_channel(client, err);
+    if (ret == 0)
+        ret = sdc_vhost_answer_missed(client, err);
     pthread_mutex_unlock(&client->lock);
     return ret;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A vhost-user connection from the inside: what its parts (channel, client, memory, vrings) share. Nobody else
+// A vhost-user connection from the inside: what its parts (channel, client, iotlb, memory, vrings) share. Nobody else
 // includes this.
 //
 // Replies have no ids, they come in the order of the requests: one lock is held from a request to its reply.
@@ -41,6 +41,10 @@ struct sdc_vhost_client {
     struct sdc_vhost_region *regions; // that the back end has been shown
     int *region_fds;                  // ours
     unsigned regions_count;
+    struct sdc_vhost_client_entry *entries; // translations, sorted by iova
+    unsigned entries_count;
+    struct sdc_vhost_message missed; // a question for one of them, that was not answered yet
+    bool missed_pending;
 };
 
 // --- channel.c: messages, under lock ---
@@ -57,8 +61,10 @@ int sdc_vhost_fail(struct sdc_vhost_client *client, const struct sdc_error *why,
 int sdc_vhost_failed(const struct sdc_vhost_client *client, struct sdc_error *err);
 // Whether the back end is still there: 0, or the connection's failure.
 int sdc_vhost_look(struct sdc_vhost_client *client, struct sdc_error *err);
-// Answers what the back end has asked on its channel.
+// Answers what the back end has asked on its channel, up to the first question for a translation, which is kept in missed.
 int sdc_vhost_serve_channel(struct sdc_vhost_client *client, struct sdc_error *err);
+// The answer to a request on the channel, if it wants one.
+int sdc_vhost_answer(struct sdc_vhost_client *client, const struct sdc_vhost_message *request, uint64_t result, struct sdc_error *err);
 void sdc_vhost_close_fds(struct sdc_vhost_message *message);
 
 // --- vhost_client.c: requests; they take the lock ---
@@ -71,6 +77,8 @@ int sdc_vhost_tell(struct sdc_vhost_client *client, struct sdc_vhost_message *me
 // Sends a request and waits for its reply, whose payload has `size` bytes; *message becomes the reply.
 int sdc_vhost_ask(struct sdc_vhost_client *client, struct sdc_vhost_message *message, uint32_t size,
                   struct sdc_error *err);
+// vhost_iotlb.c: answers the question in missed, and those that come meanwhile. No reply is due. 0, or the connection's failure.
+int sdc_vhost_answer_missed(struct sdc_vhost_client *client, struct sdc_error *err);
 // vhost_memory.c: shows a new back end what the one before was shown.
 int sdc_vhost_show_memory(struct sdc_vhost_client *client, struct sdc_error *err);
 const char *sdc_vhost_request_name(uint32_t request);

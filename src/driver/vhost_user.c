@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // virtio over vhost-user. The front end is the transport of a VMM: it keeps the device status where the back end has
-// none, and shows vrings when the driver says DRIVER_OK. Memory is named by where it is mapped here.
+// none, and shows vrings when the driver says DRIVER_OK. Memory is named by where it is mapped here; behind an IOMMU by the driver's
+// addresses, which are translated to that.
 #include "driver/vhost_user.h"
 
 #include "base/bytes.h"
@@ -13,6 +14,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +23,11 @@ enum {
     QUEUES_MAX = 256,      // vhost-user names a vring by 8 bits where it has fds
     QUEUE_SIZE_MAX = 1024, // a back end does not say; this is what QEMU's front end goes to
     USED_INDEX = 2,        // in a split ring's device area (virtio 1.2, 2.7.8)
+    FLUSH_EVERY = 64,      // notifications
 };
+
+// Behind an IOMMU nobody is to use the guest's addresses, which lie elsewhere.
+#define NO_ADDRESS (UINT64_C(1) << 50)
 
 // Bits that are the protocol's, or promise what this transport does not do.
 #define NOT_THE_DRIVERS (SDC_VHOST_F_PROTOCOL_FEATURES | SDC_VHOST_F_LOG_ALL | SDC_VIRTIO_F_ACCESS_PLATFORM | \
@@ -43,6 +49,8 @@ struct vhost_user {
     const struct sdc_client_memory *memories[MEMORIES_MAX];
     unsigned memories_count;
     struct sdc_vhost_client_inflight inflight; // fd -1: none
+    enum sdc_driver_iommu iommu;
+    atomic_uint notified; // so often; to flush translations
     struct queue queues[QUEUES_MAX];
 };
 
@@ -69,11 +77,17 @@ static int map(struct sdc_driver_transport *transport, const struct sdc_client_m
     struct sdc_vhost_client_region region = {
         .guest_address = memory->iova, .user_address = (uintptr_t)memory->base, .size = memory->size, .fd = memory->fd};
 
+    if (device->iommu != SDC_DRIVER_IOMMU_OFF)
+        region.guest_address += NO_ADDRESS;
     if (memory->fd < 0)
         return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "memory that is not shared: vhost-user reaches none");
     if (device->memories_count == MEMORIES_MAX)
         return sdc_error_set(err, -ENOSPC, SDC_FAULT_USER, "more than %d pieces of memory", MEMORIES_MAX);
     int ret = sdc_vhost_client_map(device->client, &region, err);
+    struct sdc_vhost_client_entry entry = {.iova = memory->iova, .user_address = region.user_address, .size = memory->size,
+                                           .access = SDC_VHOST_ACCESS_READ | SDC_VHOST_ACCESS_WRITE};
+    if (ret == 0 && device->iommu != SDC_DRIVER_IOMMU_OFF)
+        ret = sdc_vhost_client_translate(device->client, &entry, err);
     if (ret == 0)
         device->memories[device->memories_count++] = memory;
     return ret;
@@ -94,8 +108,13 @@ static uint8_t *host_of(const struct vhost_user *device, uint64_t iova)
 
 static int get_features(struct sdc_driver_transport *transport, uint64_t *offered, struct sdc_error *err)
 {
+    struct vhost_user *device = of(transport);
+    uint64_t features = sdc_vhost_client_session(device->client)->features;
+
     (void)err;
-    *offered = sdc_vhost_client_session(of(transport)->client)->features & ~NOT_THE_DRIVERS;
+    *offered = features & ~NOT_THE_DRIVERS;
+    if (device->iommu != SDC_DRIVER_IOMMU_OFF)
+        *offered |= features & SDC_VIRTIO_F_ACCESS_PLATFORM;
     return 0;
 }
 
@@ -124,15 +143,21 @@ static uint32_t base_of(const struct vhost_user *device, const struct sdc_driver
     return used ? le16toh(__atomic_load_n((const uint16_t *)(const void *)(used + USED_INDEX), __ATOMIC_ACQUIRE)) : 0;
 }
 
+// By which the back end knows what lies at iova.
+static uint64_t name_of(const struct vhost_user *device, uint64_t iova)
+{
+    return device->iommu != SDC_DRIVER_IOMMU_OFF ? iova : (uintptr_t)host_of(device, iova);
+}
+
 static int start_queue(struct vhost_user *device, struct queue *queue, struct sdc_error *err)
 {
     const struct sdc_driver_queue_place *place = &queue->place;
     struct sdc_vhost_client_vring vring = {
         .index = place->index,
         .size = place->size,
-        .desc = (uintptr_t)host_of(device, place->desc),
-        .driver = (uintptr_t)host_of(device, place->driver),
-        .device = (uintptr_t)host_of(device, place->device),
+        .desc = name_of(device, place->desc),
+        .driver = name_of(device, place->driver),
+        .device = name_of(device, place->device),
         .base = base_of(device, place),
         .kick_fd = queue->kick_fd,
         .call_fd = place->call_fd,
@@ -294,8 +319,13 @@ static int queue_resetting(struct sdc_driver_transport *transport, uint16_t inde
 
 static int notify(struct sdc_driver_transport *transport, uint16_t index, uint16_t position, struct sdc_error *err)
 {
+    struct vhost_user *device = of(transport);
+    int ret = 0;
+
     (void)position;
-    return kick(of(transport), index, err);
+    if (device->iommu == SDC_DRIVER_IOMMU_FLUSH && atomic_fetch_add(&device->notified, 1) % FLUSH_EVERY == FLUSH_EVERY - 1)
+        ret = sdc_vhost_client_invalidate(device->client, 0, 0, err);
+    return ret < 0 && ret != -ECONNRESET ? ret : kick(device, index, err);
 }
 
 // --- the connection ---
@@ -374,5 +404,18 @@ int sdc_driver_vhost_user_open(struct sdc_vhost_client *client, uint16_t kind, s
     for (unsigned i = 0; i < QUEUES_MAX; i++)
         device->queues[i].kick_fd = -1;
     *transport = &device->transport;
+    return 0;
+}
+
+int sdc_driver_vhost_user_iommu(struct sdc_driver_transport *transport, enum sdc_driver_iommu iommu, struct sdc_error *err)
+{
+    struct vhost_user *device = of(transport);
+
+    if (iommu != SDC_DRIVER_IOMMU_OFF && (!(sdc_vhost_client_session(device->client)->features & SDC_VIRTIO_F_ACCESS_PLATFORM) ||
+                                          !has(device, SDC_VHOST_PROTOCOL_F_BACKEND_REQ)))
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER,
+                             "the back end cannot be behind an IOMMU: it does not offer VIRTIO_F_ACCESS_PLATFORM and "
+                             "VHOST_USER_PROTOCOL_F_BACKEND_REQ");
+    device->iommu = iommu;
     return 0;
 }

@@ -68,3 +68,21 @@ def test_what_was_written_with_one_kind_of_memory_is_read_with_the_other(serve, 
     job = bench(server, workdir, f"--memory={reader}", *options[1])
     assert job["write"]["total_ios"] == 0
     assert job["device"]["verified_blocks"] == 32
+
+
+@pytest.mark.parametrize("packed", ["off", "on"])
+@pytest.mark.parametrize("waits", ["--interrupt", "--poll"])
+@pytest.mark.parametrize("iommu", ["on", "flush"])
+def test_data_comes_back_from_behind_an_iommu(serve, workdir, iommu, waits, packed):
+    server = serve("ram:16M", "--queues=2", "--threads=2", transport="vhost-user")
+    status, results, stderr = run_command(
+        "bench", f"vhost-user:{server.path}", "--rw=randrw", "--bs=16k", "--verify", "--size=8m", "--iodepth=16", "--numjobs=2", "--json",
+        f"--iommu={iommu}", f"--packed={packed}", waits, log_dir=workdir.path, timeout=120)
+    assert status == 0, stderr
+    job = json.loads(results)["jobs"][0]
+    assert job["device"]["verified_blocks"] > 100 and job["job options"]["iommu"] == iommu
+
+
+def test_there_is_no_iommu_over_vfio_user(serve, workdir):
+    status, _, stderr = run_command("bench", serve().path, "--iommu=on", log_dir=workdir.path)
+    assert status == 2 and "only a vhost-user back end" in stderr

@@ -99,7 +99,10 @@ def test_conformance_a_buffer_is_asked_for_page_by_page_with_the_access_that_it_
 
 def test_conformance_entries_that_nobody_asked_for_are_used(iommu):
     window = iommu.space.windows[0]
+    assert iommu.next_miss(5) is not None  # the vring asks as soon as it is there
     assert iommu.update(window.iova, window.size) == 0
+    iommu.acknowledge()
+    del iommu.misses[:]
     for _ in range(3):
         iommu.assert_works()
     assert not iommu.misses
@@ -285,7 +288,6 @@ def test_d06_an_invalidation_waits_for_no_answer_of_the_front_ends(iommu):
 
 def test_d08_a_new_table_of_memory_voids_all_translations(iommu):
     iommu.assert_works()
-    iommu.space.windows[0].memory  # the same file again
     for _ in range(3):
         del iommu.misses[:]
         iommu.set_table()

@@ -92,6 +92,8 @@ static int find_disk(struct cell *cell, struct sdc_error *err)
     ret = sdc_vhost_client_open(cell->socket, NULL, &vhost, err);
     if (ret == 0)
         ret = sdc_driver_vhost_user_open(vhost, DEVICE_BLK, &transport, err);
+    if (ret == 0 && strstr(cell->way, "iommu"))
+        ret = sdc_driver_vhost_user_iommu(transport, SDC_DRIVER_IOMMU_FLUSH, err);
     return ret < 0 ? ret : sdc_driver_blk_open(transport, without, &cell->disk, err);
 }
 

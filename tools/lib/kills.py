@@ -20,6 +20,7 @@ LOADS = [
     ("split rings without event indices, two queues, epoll", ["--queues=2", "--loop=epoll"],
      ["--numjobs=2", "--packed=off", "--event-idx=off"]),
     ("packed rings, larger requests, direct I/O", ["--direct"], ["--bs=32k"]),
+    ("behind an IOMMU, two queues on two threads", ["--queues=2", "--threads=2"], ["--numjobs=2", "--iommu=flush"]),
 ]
 
 
