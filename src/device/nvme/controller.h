@@ -102,10 +102,14 @@ static inline bool nvme_failed(struct nvme *nvme)
     return (atomic_load_explicit(&nvme->csts, memory_order_relaxed) & SDC_NVME_CSTS_CFS) != 0;
 }
 
-// --- pci.c ---
+// --- interrupts.c ---
 
-// Any thread: something was posted to cq, which interrupts.
+// The worker's loop: cq begins, and ends.
+void nvme_interrupt_start(struct nvme_cq *cq);
+void nvme_interrupt_end(struct nvme_cq *cq);
+// The worker's loop: something was posted to cq, which interrupts, now or soon.
 void nvme_interrupt(struct nvme_cq *cq);
+void nvme_interrupt_now(struct nvme_cq *cq);
 // Any thread: whether INTx is asserted.
 bool nvme_intx_level(struct nvme *nvme);
 

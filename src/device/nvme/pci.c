@@ -13,37 +13,9 @@
 
 enum { CLASS_NVME = 0x010802 };
 
-// --- interrupts ---
-
-// Completion queues whose entries the driver has not all taken assert INTx, unless INTMS masks vector 0, the only one there is then.
-bool nvme_intx_level(struct nvme *nvme)
-{
-    bool level = false;
-
-    if (nvme->msix_enabled || nvme->intx_disabled || nvme->intms & 1)
-        return false;
-    for (unsigned i = 0; !level && i <= nvme->options.queues; i++) {
-        const struct nvme_cq *cq = &nvme->cqs[i];
-        level = cq->state == NVME_QUEUE_LIVE && cq->interrupts && cq->shown != nvme->doorbells[2 * i + 1];
-    }
-    return level;
-}
-
 static bool card_intx_level(struct sdc_pci_device *device)
 {
     return nvme_intx_level(nvme_of(device));
-}
-
-void nvme_interrupt(struct nvme_cq *cq)
-{
-    struct nvme *nvme = cq->nvme;
-
-    if (!cq->interrupts)
-        return;
-    if (nvme->msix_enabled)
-        sdc_pci_interrupt(&nvme->pci, SDC_PCI_MSIX, cq->vector);
-    else if (!nvme->intx_disabled && !(nvme->intms & 1))
-        sdc_pci_interrupt(&nvme->pci, SDC_PCI_INTX, 0);
 }
 
 // --- doorbells ---

@@ -92,6 +92,7 @@ static void post(struct nvme_cq *cq, struct nvme_command *command)
     atomic_store_explicit(&cq->shown, (cq->ring.tail + 1) % cq->ring.size, memory_order_seq_cst);
     if (sdc_nvme_cq_post(&cq->ring, &completion) < 0)
         nvme_fatal(worker->nvme, "a completion queue cannot be written");
+    cq->untold++;
     nvme_bit_set(worker->fresh, cq->id);
     nvme_release(command);
 }
@@ -385,12 +386,8 @@ static void run_kick(struct sdc_post *post)
 void nvme_worker_flush(struct nvme_worker *worker)
 {
     for (int id = -1; (id = nvme_bit_next(worker->fresh, id + 1)) >= 0;) {
-        struct nvme_cq *cq = &worker->nvme->cqs[id];
         nvme_bit_clear(worker->fresh, (unsigned)id);
-        if (cq->remote.ring_writes > 0)
-            cq->interrupt_due = true;
-        else
-            nvme_interrupt(cq);
+        nvme_interrupt(&worker->nvme->cqs[id]);
     }
 }
 

@@ -72,6 +72,8 @@ struct nvme_cq {
     bool misled; // its doorbell makes no sense
     struct nvme_command *waiting, **waiting_end; // done, and no room for what they have to say
     struct sdc_remote_queue remote; // of the ring alone
+    struct sdc_timer coalescing;    // of its interrupts
+    uint32_t untold;                // entries that were posted since the last interrupt
     bool interrupt_due;             // when the driver can see all that was written to the ring
 };
 

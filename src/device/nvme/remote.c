@@ -116,8 +116,7 @@ static void cq_written(struct sdc_remote_queue *remote, int result)
         nvme_fatal(cq->nvme, "a completion queue cannot be written");
     if (remote->ring_writes > 0 || !cq->interrupt_due)
         return;
-    cq->interrupt_due = false;
-    nvme_interrupt(cq);
+    nvme_interrupt_now(cq);
 }
 
 void nvme_cq_init_remote(struct nvme_cq *cq)

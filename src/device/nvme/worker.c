@@ -18,7 +18,8 @@ int nvme_cq_start(struct nvme_cq *cq)
     if (rc < 0)
         return rc;
     cq->waiting = NULL;
-    cq->interrupt_due = cq->misled = false;
+    cq->misled = false;
+    nvme_interrupt_start(cq);
     nvme_share_cq(cq);
     nvme_bit_set(cq->worker->cqs, cq->id);
     return 0;
@@ -83,6 +84,7 @@ void nvme_run_delete_cq(struct nvme_order *order)
     struct nvme_worker *worker = order->worker;
 
     sdc_remote_abandon(&cq->remote);
+    nvme_interrupt_end(cq);
     nvme_bit_clear(worker->cqs, cq->id);
     nvme_bit_clear(worker->fresh, cq->id);
     if (nvme_bit_next(worker->cqs, 0) < 0) {
@@ -164,8 +166,10 @@ static void stop(struct nvme_worker *worker)
     worker->stopping = false;
     for (int id = -1; (id = nvme_bit_next(worker->sqs, id + 1)) >= 0;)
         end_sq(&nvme->sqs[id]);
-    for (int id = -1; (id = nvme_bit_next(worker->cqs, id + 1)) >= 0;)
+    for (int id = -1; (id = nvme_bit_next(worker->cqs, id + 1)) >= 0;) {
         sdc_remote_abandon(&nvme->cqs[id].remote);
+        nvme_interrupt_end(&nvme->cqs[id]);
+    }
     memset(worker->cqs, 0, sizeof worker->cqs);
     memset(worker->fresh, 0, sizeof worker->fresh);
     sdc_loop_undefer(worker->loop, &worker->work);
