@@ -13,7 +13,6 @@ enum {
     COMMANDS = 64,
     QUESTIONS = 256,
     MESSAGE_MAX = 64 * 1024,
-    BAR = 4,
     HEAD = sizeof(struct sdc_vfu_dma_access),
 };
 
@@ -36,8 +35,6 @@ static struct vfu_session *session;
 static bool connected, agreed, ended, dma_asked;
 
 static const struct sdc_vfu_options options = {.name = "sim"};
-
-extern struct sdc_pci_device *sim_card;
 
 // --- commands ---
 
@@ -123,10 +120,10 @@ static void take_question(const struct sdc_vfu_header *header, const uint8_t *pa
         return;
     }
     // A used ring of which a part is missing would tell the driver anything.
-    bool sacred = write && sim_driver_ring_touches(access.address, access.count);
+    bool sacred = write && sim_driver->rings_touch(access.address, access.count);
     if (!sacred && sim_chance(plan.refusals, 256)) {
         question->error = EIO;
-        sim_driver_refused();
+        sim_driver->refused();
         return;
     }
     question->data = malloc(access.count);
@@ -218,7 +215,7 @@ void sim_client_read(void)
 void sim_register_write(uint64_t offset, unsigned size, uint64_t value)
 {
     uint8_t bytes[sizeof(struct sdc_vfu_region_access) + 8];
-    struct sdc_vfu_region_access access = {.offset = offset, .region = BAR, .count = size};
+    struct sdc_vfu_region_access access = {.offset = offset, .region = sim_driver->bar, .count = size};
 
     memcpy(bytes, &access, sizeof access);
     memcpy(bytes + sizeof access, &value, size);
@@ -229,7 +226,7 @@ void sim_register_write(uint64_t offset, unsigned size, uint64_t value)
 void sim_post_write(uint64_t offset, unsigned size, uint64_t value)
 {
     uint8_t bytes[sizeof(struct sdc_vfu_region_access) + 8];
-    struct sdc_vfu_region_access access = {.offset = offset, .region = BAR, .count = size};
+    struct sdc_vfu_region_access access = {.offset = offset, .region = sim_driver->bar, .count = size};
 
     memcpy(bytes, &access, sizeof access);
     memcpy(bytes + sizeof access, &value, size);
@@ -238,7 +235,7 @@ void sim_post_write(uint64_t offset, unsigned size, uint64_t value)
 
 uint64_t sim_register_read(uint64_t offset, unsigned size)
 {
-    struct sdc_vfu_region_access access = {.offset = offset, .region = BAR, .count = size};
+    struct sdc_vfu_region_access access = {.offset = offset, .region = sim_driver->bar, .count = size};
     uint64_t value = 0;
     struct sim_command *command = sim_send(SDC_VFU_REGION_READ, &access, sizeof access, NULL, 0);
 
@@ -332,7 +329,7 @@ static void drop_questions(void)
 void sim_client_close(void)
 {
     EVENT("client: leaves");
-    sim_driver_leave();
+    sim_driver->leave();
     connected = agreed = false;
     drop_questions();
     sim_socket_close();
@@ -343,7 +340,7 @@ void sim_client_close(void)
     if (sim_fds_open() > 0)
         sim_fail("%u fds are open when the session has ended", sim_fds_open());
     sim_guest_forget();
-    sim_driver_lost();
+    sim_driver->lost();
 }
 
 void sim_client_abort(void)
@@ -365,5 +362,5 @@ bool sim_client_agreed(void)
 void sim_irq(uint32_t vector)
 {
     if (connected)
-        sim_driver_irq(vector);
+        sim_driver->irq(vector);
 }

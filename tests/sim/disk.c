@@ -356,7 +356,7 @@ void sim_disk_resize(void)
 
     size = sim_chance(1, 3) ? sizeof bytes : (uint64_t)sim_pick(SIM_SECTORS / 2, SIM_SECTORS) * SIM_SECTOR / 4096 * 4096;
     EVENT("disk: %llu bytes now", size);
-    sim_driver_resized((size < before ? size : before) / SIM_SECTOR);
+    sim_driver->resized((size < before ? size : before) / SIM_SECTOR);
 }
 
 unsigned sim_disk_requests(void)

@@ -6,6 +6,8 @@
 #include <sidecard/virtio.h>
 
 #include "device/virtio_blk/virtio_blk.h"
+#include "transport/common/virtio_core.h"
+#include "transport/virtio_pci/virtio_pci.h"
 
 #include <errno.h>
 #include <string.h>
@@ -73,37 +75,18 @@ static uint64_t oldest(void)
     for (unsigned q = 0; q < plan.queues; q++) {
         for (unsigned i = 0; i < SIM_RING_MAX && !queues[q].malformed; i++) {
             const struct request *request = &queues[q].requests[i];
-            if (request->busy && request->type == 0 && !request->chain.broken && request->invoked < first)
-                first = request->invoked;
+            if (request->io.busy && request->type == 0 && !request->chain.broken && request->io.invoked < first)
+                first = request->io.invoked;
         }
     }
     return first;
 }
 
-static bool is_like(const struct request *request, unsigned op, uint64_t sector, uint32_t sectors)
+enum { IOS = SIM_QUEUES * SIM_RING_MAX };
+
+static struct sim_io *io(unsigned index)
 {
-    static const uint32_t types[] = {0, 1, 4, 11, 13};
-    bool hit = op == 2;
-
-    for (unsigned r = 0; r < request->ranges_count; r++)
-        hit |= request->ranges[r].sector == sector && request->ranges[r].sectors == sectors;
-    return request->busy && request->type == types[op] && hit;
-}
-
-unsigned requests_like(unsigned op, uint64_t sector, uint32_t sectors, bool doubt)
-{
-    unsigned count = 0;
-
-    for (unsigned q = 0; q < plan.queues; q++) {
-        for (unsigned i = 0; i < SIM_RING_MAX; i++) {
-            struct request *request = &queues[q].requests[i];
-            if (!is_like(request, op, sector, sectors))
-                continue;
-            request->may_fail |= doubt;
-            count++;
-        }
-    }
-    return count;
+    return index < plan.queues * SIM_RING_MAX ? &queues[index / SIM_RING_MAX].requests[index % SIM_RING_MAX].io : NULL;
 }
 
 static void choose_break(struct queue *queue, struct sim_chain *chain)
@@ -119,14 +102,14 @@ static void choose_break(struct queue *queue, struct sim_chain *chain)
     chain->broken = kind;
     queue->malformed = true;
     for (unsigned i = 0; i < SIM_RING_MAX; i++)
-        queue->requests[i].may_be_old = true;
+        queue->requests[i].io.may_be_old = true;
     EVENT("driver: a malformed chain, kind %llu, packed %llu, in a table %llu", kind, queue->ring.packed, table);
 }
 
 static struct request *free_request(struct queue *queue)
 {
     for (unsigned i = 0; i < SIM_RING_MAX; i++) {
-        if (!queue->requests[i].busy)
+        if (!queue->requests[i].io.busy)
             return &queue->requests[i];
     }
     return NULL;
@@ -138,7 +121,7 @@ static bool submit_one(struct queue *queue)
 
     if (!request || !request_make(request, &queue->ring, &view, queue->ring.free))
         return false;
-    request->queue = (unsigned)(queue - queues);
+    request->io.queue = (unsigned)(queue - queues);
     if (sim_chance(plan.malformed, 256))
         choose_break(queue, &request->chain);
     if (request->chain.broken)
@@ -217,14 +200,14 @@ static bool may_submit(const struct queue *queue)
     return !stopped && !queue->malformed && queue->ring.free > 0 && (queue->burst > 0 || queue->ring.in_flight == 0);
 }
 
-bool sim_driver_can_run(unsigned index)
+static bool can_run(unsigned index)
 {
     const struct queue *queue = &queues[index];
 
     return queue->live && (queue->irq || queue->kick_due || may_submit(queue) || (!queue->sleeping && queue->ring.in_flight > 0));
 }
 
-void sim_driver_run(unsigned index)
+static void run_queue(unsigned index)
 {
     struct queue *queue = &queues[index];
 
@@ -267,7 +250,7 @@ static bool is_alone(uint32_t vector)
     return users == 1;
 }
 
-void sim_driver_irq(uint32_t vector)
+static void take_irq(uint32_t vector)
 {
     EVENT("interrupt of vector %llu", vector);
     if (silent)
@@ -285,12 +268,12 @@ void sim_driver_irq(uint32_t vector)
     }
 }
 
-void sim_driver_refused(void)
+static void refused(void)
 {
     for (unsigned q = 0; q < plan.queues; q++) {
         queues[q].may_break = true;
         for (unsigned i = 0; i < SIM_RING_MAX; i++)
-            queues[q].requests[i].may_fail = true;
+            queues[q].requests[i].io.may_fail = true;
     }
 }
 
@@ -303,7 +286,7 @@ static bool ring_touches(const struct queue *queue, uint64_t iova, uint64_t size
                            (iova < ring->device + ring->device_size && ring->device < iova + size));
 }
 
-bool sim_driver_ring_touches(uint64_t iova, uint64_t size)
+static bool rings_touch(uint64_t iova, uint64_t size)
 {
     for (unsigned q = 0; q < plan.queues; q++) {
         if (ring_touches(&queues[q], iova, size))
@@ -312,28 +295,28 @@ bool sim_driver_ring_touches(uint64_t iova, uint64_t size)
     return false;
 }
 
-void sim_driver_moved(uint64_t iova, uint64_t size)
+static void moved(uint64_t iova, uint64_t size)
 {
     for (unsigned q = 0; q < plan.queues; q++) {
         // What was written to the ring by message may not have been sent in time.
         queues[q].may_break |= plan.remote > 0 && ring_touches(&queues[q], iova, size);
         for (unsigned i = 0; i < SIM_RING_MAX; i++) {
             struct request *request = &queues[q].requests[i];
-            if (!request->busy)
+            if (!request->io.busy)
                 continue;
-            request->may_fail |= request_touches(request, iova, size);
+            request->io.may_fail |= request_touches(request, iova, size);
             queues[q].may_break |= request_table_touches(request, iova, size);
         }
     }
 }
 
-void sim_driver_resized(uint64_t low)
+static void resized(uint64_t low)
 {
     for (unsigned q = 0; q < plan.queues; q++) {
         for (unsigned i = 0; i < SIM_RING_MAX; i++) {
             struct request *request = &queues[q].requests[i];
-            for (unsigned r = 0; r < request->ranges_count; r++)
-                request->may_fail |= request->ranges[r].sector + request->ranges[r].sectors > low;
+            for (unsigned r = 0; r < request->io.ranges_count; r++)
+                request->io.may_fail |= request->io.ranges[r].sector + request->io.ranges[r].sectors > low;
         }
     }
 }
@@ -421,14 +404,14 @@ static void close_queue(struct queue *queue)
         return;
     queue->open = false;
     for (unsigned i = 0; i < SIM_RING_MAX; i++) {
-        if (queue->requests[i].busy)
+        if (queue->requests[i].io.busy)
             request_drop(&queue->requests[i], ++now);
-        queue->requests[i].busy = false;
+        queue->requests[i].io.busy = false;
     }
     sim_ring_close(&queue->ring);
 }
 
-void sim_driver_lost(void)
+static void lost(void)
 {
     for (unsigned q = 0; q < plan.queues; q++)
         close_queue(&queues[q]);
@@ -452,7 +435,7 @@ static void unmask_all(void)
     }
 }
 
-void sim_driver_start(void)
+static void start(void)
 {
     EVENT("driver: starts");
     sim_guest_map_all(); // a ring that is nowhere cannot start
@@ -474,7 +457,7 @@ void sim_driver_start(void)
 
 // --- resets ---
 
-void sim_driver_leave(void)
+static void leave(void)
 {
     for (unsigned q = 0; q < plan.queues; q++)
         queues[q].live = false;
@@ -494,7 +477,7 @@ static void was_reset(void)
 {
     silent = true;
     sim_guest_check();
-    sim_driver_lost();
+    lost();
     if (sim_disk_queues() > 0)
         sim_fail("the reset is over with %u of the backend's queues open", sim_disk_queues());
 }
@@ -502,17 +485,17 @@ static void was_reset(void)
 static void reset_by_status(void)
 {
     EVENT("driver: resets by status");
-    sim_driver_leave();
+    leave();
     sim_register_write(STATUS, 1, 0);
     wait_for_status_zero();
     was_reset();
-    sim_driver_start();
+    start();
 }
 
 static void reset_device(void)
 {
     EVENT("driver: DEVICE_RESET");
-    sim_driver_leave();
+    leave();
     int error = sim_device_reset();
     if (error && error != EBUSY)
         sim_fail("DEVICE_RESET was refused: %d", error);
@@ -521,7 +504,7 @@ static void reset_device(void)
     if (sim_register_read(STATUS, 1) != 0)
         sim_fail("the status after DEVICE_RESET is not zero");
     was_reset();
-    sim_driver_start();
+    start();
 }
 
 static void reset_queue(struct queue *queue)
@@ -546,7 +529,7 @@ static void reset_queue(struct queue *queue)
     // Errors that its requests had cannot be told from others' now.
     for (unsigned q = 0; q < plan.queues; q++) {
         for (unsigned i = 0; i < SIM_RING_MAX; i++)
-            queues[q].requests[i].may_fail = true;
+            queues[q].requests[i].io.may_fail = true;
     }
     sim_disk_forget_errors();
     sim_guest_map_all();
@@ -563,7 +546,7 @@ static void reconnect(void)
         sim_fail("the session is over with %u of the backend's queues open", sim_disk_queues());
     sim_client_open();
     sim_set_irqs(plan.queues + 1);
-    sim_driver_start();
+    start();
 }
 
 static void restart(void)
@@ -638,7 +621,7 @@ static void drain(void)
         restart();
 }
 
-void sim_driver_drain(void)
+static void drain_all(void)
 {
     drain();
     stopped = false;
@@ -691,7 +674,7 @@ static void switch_the_cache(void)
         sim_fail("the cache cannot be switched");
 }
 
-void sim_driver_restless(void)
+static void restless(void)
 {
     unsigned queue = sim_below(plan.queues);
 
@@ -730,7 +713,7 @@ void sim_driver_restless(void)
     case 14:
     case 15:
     case 16:
-        sim_driver_drain();
+        drain_all();
         break;
     default:
         if (config_irq && needs_reset() && may_need_reset())
@@ -741,9 +724,21 @@ void sim_driver_restless(void)
 
 // --- life ---
 
-void sim_driver_open(struct sdc_virtio_device *made)
+static unsigned long requests_done(void)
 {
-    device = made;
+    return ended;
+}
+
+static void make_card(struct sdc_block *block, struct sdc_loop *const *loops)
+{
+    struct sdc_virtio_blk_options options = {.queues = (uint16_t)plan.queues,
+                                             .queue_size = (uint16_t)plan.queue_size_max,
+                                             .write_cache = plan.write_cache,
+                                             .serial = "walk"};
+
+    if (sdc_virtio_blk_new(block, &options, &device, NULL) < 0 || sdc_virtio_pci_new(device, loops, plan.loops, &sim_card, NULL) < 0)
+        sim_fail("the card cannot be made");
+    sdc_virtio_core_poll(device->core, (enum sdc_poll_mode)plan.poll, plan.poll_max_us * UINT64_C(1000));
     memset(queues, 0, sizeof queues);
     memset(masked, 0, sizeof masked);
     now = 0;
@@ -751,7 +746,23 @@ void sim_driver_open(struct sdc_virtio_device *made)
     silent = true;
 }
 
-unsigned long sim_driver_requests(void)
-{
-    return ended;
-}
+const struct sim_driver sim_virtio_driver = {
+    .name = "virtio-blk",
+    .bar = 4,
+    .ios_max = IOS,
+    .io = io,
+    .make_card = make_card,
+    .start = start,
+    .restless = restless,
+    .can_run = can_run,
+    .run = run_queue,
+    .drain = drain_all,
+    .leave = leave,
+    .lost = lost,
+    .irq = take_irq,
+    .refused = refused,
+    .rings_touch = rings_touch,
+    .moved = moved,
+    .resized = resized,
+    .requests = requests_done,
+};

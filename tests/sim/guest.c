@@ -381,7 +381,7 @@ static void unmap(struct region *region)
 
     EVENT("memory at %llx goes", region->iova);
     region->state = GOING;
-    sim_driver_moved(region->iova, region->size);
+    sim_driver->moved(region->iova, region->size);
     struct sim_command *command = sim_send(SDC_VFU_DMA_UNMAP, &message, sizeof message, NULL, 0);
     command->done = went;
     command->context = region;

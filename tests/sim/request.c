@@ -33,18 +33,6 @@ struct streams {
 
 // --- what it asks for ---
 
-static void choose_place(struct request *request, uint32_t most)
-{
-    uint32_t block = plan.block_size / SIM_SECTOR;
-    uint32_t sectors = sim_pick(1, most / block) * block;
-    uint32_t where = SIM_SECTORS - sectors;
-
-    if (sim_chance(1, 3)) // a busy corner
-        where = where < 4 * block ? where : 4 * block;
-    request->ranges[0] = (struct range){.sector = sim_pick(0, where / block) * block, .sectors = sectors};
-    request->ranges_count = 1;
-}
-
 static void put_header(struct request *request, struct streams *streams, uint64_t sector)
 {
     uint32_t ioprio = (uint32_t)sim_random();
@@ -58,37 +46,55 @@ static void put_header(struct request *request, struct streams *streams, uint64_
 
 static void ask_data(struct request *request, struct streams *streams, bool write)
 {
-    choose_place(request, DATA_MAX / SIM_SECTOR);
-    const struct range *range = &request->ranges[0];
+    sim_io_choose_place(&request->io, DATA_MAX / SIM_SECTOR);
+    const struct sim_range *range = &request->io.ranges[0];
     put_header(request, streams, range->sector);
     if (!write) {
         streams->writable_size += range->sectors * SIM_SECTOR;
         return;
     }
-    request->stamp = sim_model_new_stamp();
+    request->io.stamp = sim_model_new_stamp();
     for (uint32_t i = 0; i < range->sectors; i++)
-        sim_fill_sector(streams->readable + HEADER + i * SIM_SECTOR, range->sector + i, request->stamp);
+        sim_fill_sector(streams->readable + HEADER + i * SIM_SECTOR, range->sector + i, request->io.stamp);
     streams->readable_size += range->sectors * SIM_SECTOR;
 }
 
 static void ask_ranges(struct request *request, struct streams *streams)
 {
-    unsigned count = sim_pick(1, REQUEST_RANGES);
+    unsigned count = sim_pick(1, SIM_RANGES);
 
     for (unsigned i = count; i > 0; i--) {
-        choose_place(request, 16);
-        request->ranges[i - 1] = request->ranges[0];
-        request->ranges[i - 1].flags = request->type == TYPE_WRITE_ZEROES ? sim_below(2) : 0;
+        sim_io_choose_place(&request->io, 16);
+        request->io.ranges[i - 1] = request->io.ranges[0];
+        request->io.ranges[i - 1].flags = request->type == TYPE_WRITE_ZEROES ? sim_below(2) : 0;
     }
-    request->ranges_count = count;
+    request->io.ranges_count = count;
     put_header(request, streams, sim_random());
     for (unsigned i = 0; i < count; i++) {
         uint8_t *at = streams->readable + HEADER + i * RANGE;
-        memcpy(at, &request->ranges[i].sector, 8);
-        memcpy(at + 8, &request->ranges[i].sectors, 4);
-        memcpy(at + 12, &request->ranges[i].flags, 4);
+        memcpy(at, &request->io.ranges[i].sector, 8);
+        memcpy(at + 8, &request->io.ranges[i].sectors, 4);
+        memcpy(at + 12, &request->io.ranges[i].flags, 4);
     }
     streams->readable_size += count * RANGE;
+}
+
+static unsigned block_op(const struct request *request)
+{
+    switch (request->type) {
+    case TYPE_IN:
+        return SDC_BLOCK_READ;
+    case TYPE_OUT:
+        return SDC_BLOCK_WRITE;
+    case TYPE_FLUSH:
+        return SDC_BLOCK_FLUSH;
+    case TYPE_DISCARD:
+        return SDC_BLOCK_DISCARD;
+    case TYPE_WRITE_ZEROES:
+        return SDC_BLOCK_WRITE_ZEROES;
+    default:
+        return SIM_IO_NONE;
+    }
 }
 
 static void ask(struct request *request, struct streams *streams, const struct disk_view *view)
@@ -97,6 +103,7 @@ static void ask(struct request *request, struct streams *streams, const struct d
                                      TYPE_FLUSH,  TYPE_DISCARD, TYPE_WRITE_ZEROES, TYPE_GET_ID,      TYPE_IN,  TYPE_OUT};
 
     request->type = types[sim_below(sizeof types / sizeof types[0])];
+    request->io.op = block_op(request);
     switch (request->type) {
     case TYPE_IN:
         ask_data(request, streams, false);
@@ -193,7 +200,7 @@ static enum mistake spoil(struct request *request, struct streams *streams)
         request->expected = EXPECT_NOTHING;
     else if (mistake != BAD_FLAGS && mistake != UNKNOWN_TYPE)
         request->expected = EXPECT_IOERR;
-    request->ranges_count = 0; // it does nothing
+    request->io.ranges_count = 0; // it does nothing
     return mistake;
 }
 
@@ -242,7 +249,7 @@ static void give_back(struct request *request)
     }
     if (chain->indirect)
         sim_guest_give(chain->table, 16 * chain->count);
-    request->busy = false;
+    request->io.busy = false;
 }
 
 // One buffer, not the one with the status, is somewhere else.
@@ -308,7 +315,7 @@ bool request_make(struct request *request, const struct sim_ring *ring, const st
     bool indirect = ring->indirect && sim_chance(2, 3);
     enum mistake mistake = NO_MISTAKE;
 
-    *request = (struct request){.busy = true, .chain.owner = request};
+    *request = (struct request){.io.busy = true, .chain.owner = request};
     ask(request, &streams, view);
     if (sim_chance(plan.invalid, 256))
         mistake = spoil(request, &streams);
@@ -321,9 +328,9 @@ bool request_make(struct request *request, const struct sim_ring *ring, const st
         give_back(request);
         return false;
     }
-    request->may_fail = !is_steady(request);
-    for (unsigned i = 0; i < request->ranges_count; i++)
-        request->may_fail |= request->ranges[i].sector + request->ranges[i].sectors > sim_disk_sectors();
+    request->io.may_fail = !is_steady(request);
+    for (unsigned i = 0; i < request->io.ranges_count; i++)
+        request->io.may_fail |= request->io.ranges[i].sector + request->io.ranges[i].sectors > sim_disk_sectors();
     return true;
 }
 
@@ -355,18 +362,16 @@ void request_begin(struct request *request, uint64_t now)
     struct sim_chain *chain = &request->chain;
     uint8_t status = STATUS_UNTOUCHED;
 
-    request->invoked = now;
-    request->flushes = sim_disk_flushes();
+    request->io.invoked = now;
+    request->io.flushes = sim_disk_flushes();
     last_byte(request, &status, true);
     for (unsigned i = 0; i < chain->count; i++) {
         if (chain->parts[i].writable && !is_foreign(request, i))
             sim_guest_allow(chain->parts[i].iova, chain->parts[i].size, true);
     }
-    for (unsigned i = 0; changes(request) && i < request->ranges_count; i++) {
-        const struct range *range = &request->ranges[i];
-        request->writes[request->writes_count++] = sim_model_write(range->sector, range->sectors, request->stamp, now);
-    }
-    EVENT("driver: queue %llu: request of type %llu at %llu, %llu buffers", request->queue, request->type, request->ranges[0].sector,
+    if (changes(request))
+        sim_io_write(&request->io, now);
+    EVENT("driver: queue %llu: request of type %llu at %llu, %llu buffers", request->io.queue, request->type, request->io.ranges[0].sector,
           chain->count);
 }
 
@@ -387,8 +392,7 @@ static void leave(struct request *request)
 
 void request_drop(struct request *request, uint64_t now)
 {
-    for (unsigned i = 0; i < request->writes_count; i++)
-        sim_model_written(request->writes[i], now, false);
+    sim_io_written(&request->io, now, false);
     leave(request);
 }
 
@@ -406,83 +410,19 @@ static void gather(const struct request *request, uint8_t *to)
     }
 }
 
-static void check_read(const struct request *request, const uint8_t *data, uint64_t now)
-{
-    const struct range *range = &request->ranges[0];
-
-    for (uint32_t i = 0; i < range->sectors; i++) {
-        uint64_t stamp = sim_read_sector(data + i * SIM_SECTOR, range->sector + i);
-        if (stamp == UINT64_MAX)
-            sim_fail("sector %llu reads as something that nobody wrote", (unsigned long long)range->sector + i);
-        if (!request->may_be_old && !sim_model_may_read(range->sector + i, stamp, request->invoked, now))
-            sim_fail("sector %llu reads as write %llu, which it cannot be", (unsigned long long)range->sector + i,
-                     (unsigned long long)stamp);
-    }
-}
-
-static unsigned block_op(const struct request *request)
-{
-    switch (request->type) {
-    case TYPE_IN:
-        return SDC_BLOCK_READ;
-    case TYPE_OUT:
-        return SDC_BLOCK_WRITE;
-    case TYPE_FLUSH:
-        return SDC_BLOCK_FLUSH;
-    case TYPE_DISCARD:
-        return SDC_BLOCK_DISCARD;
-    default:
-        return SDC_BLOCK_WRITE_ZEROES;
-    }
-}
-
 static void check_ok(const struct request *request, const uint8_t *data, uint64_t now, uint64_t flushes)
 {
     static const char serial[ID] = "walk";
 
-    if (request->expected != EXPECT_OK && !(request->expected == EXPECT_IOERR && request->ranges_count > 0 && request->may_fail))
+    if (request->expected != EXPECT_OK && !(request->expected == EXPECT_IOERR && request->io.ranges_count > 0 && request->io.may_fail))
         sim_fail("a request of type %u with a mistake succeeds", request->type);
     if (request->type == TYPE_IN)
-        check_read(request, data, now);
-    if (request->type == TYPE_FLUSH && flushes == request->flushes)
+        sim_io_check_read(&request->io, data, now);
+    if (request->type == TYPE_FLUSH && flushes == request->io.flushes)
         sim_fail("a flush succeeds without the backend");
     if (request->type == TYPE_GET_ID && memcmp(data, serial, ID) != 0)
         sim_fail("the disk has another serial number");
-    if (request->type == TYPE_GET_ID || request->may_fail)
-        return;
-    for (unsigned i = 0; i < request->ranges_count || (request->type == TYPE_FLUSH && i == 0); i++) {
-        const struct range *range = &request->ranges[i];
-        unsigned op = block_op(request);
-        if (sim_disk_errors(op, range->sector, range->sectors) > requests_like(op, range->sector, range->sectors, false) - 1)
-            sim_fail("the backend's error is swallowed");
-    }
-}
-
-// It failed, perhaps for another reason than the backend's: whose error that was cannot be told any more.
-static void spread_doubt(const struct request *request)
-{
-    for (unsigned i = 0; i < request->ranges_count || (request->type == TYPE_FLUSH && i == 0); i++)
-        requests_like(block_op(request), request->ranges[i].sector, request->ranges[i].sectors, true);
-}
-
-// Rather one that can only be its own.
-static bool takes_error(const struct request *request)
-{
-    unsigned op = block_op(request);
-
-    for (int own = 1; own >= 0; own--) {
-        for (unsigned i = 0; i < request->ranges_count || (request->type == TYPE_FLUSH && i == 0); i++) {
-            const struct range *range = &request->ranges[i];
-            if (own && requests_like(op, range->sector, range->sectors, false) > 1)
-                continue;
-            if (!sim_disk_take_error(op, range->sector, range->sectors))
-                continue;
-            if (!own && request->ranges_count > 1)
-                spread_doubt(request);
-            return true;
-        }
-    }
-    return false;
+    sim_io_check_swallowed(&request->io);
 }
 
 static void check_status(const struct request *request, uint8_t status, const uint8_t *data, uint64_t now, uint64_t flushes)
@@ -492,7 +432,7 @@ static void check_status(const struct request *request, uint8_t status, const ui
         check_ok(request, data, now, flushes);
         break;
     case STATUS_IOERR:
-        if (request->expected != EXPECT_IOERR && !takes_error(request) && !request->may_fail)
+        if (request->expected != EXPECT_IOERR && !sim_io_takes_error(&request->io) && !request->io.may_fail)
             sim_fail("a request of type %u fails without a reason", request->type);
         break;
     case STATUS_UNSUPP:
@@ -500,9 +440,9 @@ static void check_status(const struct request *request, uint8_t status, const ui
             sim_fail("a request of type %u is not supported", request->type);
         break;
     case STATUS_UNTOUCHED:
-        if (!request->may_fail)
+        if (!request->io.may_fail)
             sim_fail("a request of type %u ends without a status", request->type);
-        takes_error(request); // if it had one, nobody hears of it any more
+        sim_io_takes_error(&request->io); // if it had one, nobody hears of it any more
         break;
     default:
         sim_fail("status %u", status);
@@ -518,19 +458,18 @@ void request_end(struct request *request, uint32_t written, uint64_t now, uint64
     gather(request, data);
     if (size > 0)
         last_byte(request, &status, false);
-    EVENT("driver: queue %llu: request of type %llu ends, status %llu, %llu bytes", request->queue, request->type, status, written);
+    EVENT("driver: queue %llu: request of type %llu ends, status %llu, %llu bytes", request->io.queue, request->type, status, written);
     if (request->expected == EXPECT_NOTHING) {
         if (written > 0 || (size > 0 && status != STATUS_UNTOUCHED))
             sim_fail("a request that cannot be answered is");
     } else {
-        if (written != size && !(request->may_fail && written == 0))
+        if (written != size && !(request->io.may_fail && written == 0))
             sim_fail("%u bytes are said to be written of %u", written, size);
         check_status(request, status, data, now, flushes);
     }
-    if (status != STATUS_OK && request->may_fail)
-        spread_doubt(request);
-    for (unsigned i = 0; i < request->writes_count; i++)
-        sim_model_written(request->writes[i], now, status == STATUS_OK && request->type != TYPE_DISCARD);
+    if (status != STATUS_OK && request->io.may_fail)
+        sim_io_spread_doubt(&request->io);
+    sim_io_written(&request->io, now, status == STATUS_OK && request->type != TYPE_DISCARD);
     leave(request);
 }
 

@@ -2,9 +2,7 @@
 // A virtio-blk request of the simulated driver: how it is made, and what may come of it.
 #pragma once
 
-#include "sim.h"
-
-enum { REQUEST_RANGES = 4 };
+#include "io.h"
 
 enum expectation {
     EXPECT_OK,
@@ -13,27 +11,11 @@ enum expectation {
     EXPECT_NOTHING, // no status byte can be written
 };
 
-struct range {
-    uint64_t sector;
-    uint32_t sectors;
-    uint32_t flags;
-};
-
 struct request {
+    struct sim_io io;
     struct sim_chain chain;
-    bool busy;
-    unsigned queue;
     uint32_t type; // virtio 1.2, 5.2.6
-    struct range ranges[REQUEST_RANGES]; // of reads and writes too
-    unsigned ranges_count;
-    uint64_t stamp;
-    unsigned writes[REQUEST_RANGES]; // the model's handles
-    unsigned writes_count;
     enum expectation expected;
-    bool may_fail; // something happened to it meanwhile
-    bool may_be_old; // its queue breaks, and the model forgets what only it could read
-    uint64_t invoked;
-    uint64_t flushes;
     uint32_t writable_size;
     unsigned foreign; // the part that is no memory of ours, plus one
 };
@@ -54,5 +36,3 @@ void request_drop(struct request *request, uint64_t now);
 // Whether a part of it, or its table, lies there.
 bool request_touches(const struct request *request, uint64_t iova, uint64_t size);
 bool request_table_touches(const struct request *request, uint64_t iova, uint64_t size);
-// How many requests that are under way do op to that place (driver.c). doubt: they may fail from now on.
-unsigned requests_like(unsigned op, uint64_t sector, uint32_t sectors, bool doubt);

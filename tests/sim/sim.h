@@ -10,7 +10,7 @@
 
 struct sdc_loop;
 struct sdc_block;
-struct sdc_virtio_device;
+struct sdc_pci_device;
 
 enum {
     SIM_LOOPS = 3,
@@ -294,19 +294,29 @@ void sim_ring_irqs(struct sim_ring *ring, bool on);
 void sim_ring_check_irq(struct sim_ring *ring);
 unsigned sim_ring_break_kinds(const struct sim_ring *ring);
 
-// --- driver.c, request.c: a virtio-blk driver ---
+// --- the driver of a kind of device ---
 
-void sim_driver_open(struct sdc_virtio_device *device);
-void sim_driver_start(void);
-void sim_driver_restless(void);
-bool sim_driver_can_run(unsigned queue);
-void sim_driver_run(unsigned queue);
-void sim_driver_drain(void); // waits until every request has ended
-void sim_driver_leave(void); // it does nothing any more
-void sim_driver_lost(void);  // the session is gone, or the device was reset: gives up what is in flight
-void sim_driver_irq(uint32_t vector);
-void sim_driver_refused(void); // a DMA message was refused: whatever is in flight may suffer
-bool sim_driver_ring_touches(uint64_t iova, uint64_t size);
-void sim_driver_moved(uint64_t iova, uint64_t size); // memory goes or comes
-void sim_driver_resized(uint64_t low);  // requests past this sector may fail
-unsigned long sim_driver_requests(void); // that ended well or were refused, in all seeds
+struct sim_io;
+struct sim_driver {
+    const char *name;
+    unsigned bar; // with its registers
+    unsigned ios_max;
+    struct sim_io *(*io)(unsigned index); // each request that it can have; NULL: not in this walk
+    void (*make_card)(struct sdc_block *block, struct sdc_loop *const *loops); // sim_card
+    void (*start)(void);
+    void (*restless)(void);
+    bool (*can_run)(unsigned queue);
+    void (*run)(unsigned queue);
+    void (*drain)(void); // waits until every request has ended
+    void (*leave)(void); // it does nothing any more
+    void (*lost)(void);  // the session is gone, or the device was reset: gives up what is in flight
+    void (*irq)(uint32_t vector);
+    void (*refused)(void); // a DMA message was refused: whatever is in flight may suffer
+    bool (*rings_touch)(uint64_t iova, uint64_t size);
+    void (*moved)(uint64_t iova, uint64_t size); // memory goes or comes
+    void (*resized)(uint64_t low);               // requests past this sector may fail
+    unsigned long (*requests)(void);             // that ended well or were refused, in all seeds
+};
+extern const struct sim_driver sim_virtio_driver; // driver.c
+extern const struct sim_driver *sim_driver; // this walk's
+extern struct sdc_pci_device *sim_card;

@@ -40,7 +40,7 @@ static unsigned list(unsigned actors[ACTORS])
             actors[count++] = LOOPS + i;
     }
     for (unsigned i = 0; i < plan.queues; i++) {
-        if (sim_driver_can_run(i))
+        if (sim_driver->can_run(i))
             actors[count++] = QUEUES + i;
     }
     return count;
@@ -57,7 +57,7 @@ static void run(unsigned actor)
     else if (actor < QUEUES)
         sim_loop_run(actor - LOOPS);
     else
-        sim_driver_run(actor - QUEUES);
+        sim_driver->run(actor - QUEUES);
     sim_guest_check();
 }
 
@@ -86,7 +86,7 @@ static bool look_around(void)
     for (unsigned i = 0; i < plan.loops; i++)
         some |= sim_loop_can_run(i);
     for (unsigned i = 0; i < plan.queues; i++)
-        some |= sim_driver_can_run(i);
+        some |= sim_driver->can_run(i);
     return some || sim_disk_can_run() || sim_client_can_read() || sim_client_can_answer();
 }
 

@@ -3,9 +3,6 @@
 #include "sim.h"
 
 #include "base/log.h"
-#include "device/virtio_blk/virtio_blk.h"
-#include "transport/common/virtio_core.h"
-#include "transport/virtio_pci/virtio_pci.h"
 
 #include <sidecard/pci.h>
 
@@ -18,6 +15,7 @@
 
 struct sim_plan plan;
 struct sdc_pci_device *sim_card;
+const struct sim_driver *sim_driver = &sim_virtio_driver;
 
 static uint64_t seed;
 static unsigned steps = 2000;
@@ -68,20 +66,11 @@ static void make_plan(void)
 
 static void make_card(void)
 {
-    struct sdc_virtio_blk_options options = {.queues = (uint16_t)plan.queues,
-                                             .queue_size = (uint16_t)plan.queue_size_max,
-                                             .write_cache = plan.write_cache,
-                                             .serial = "walk"};
     struct sdc_loop *loops[SIM_LOOPS];
-    struct sdc_virtio_device *device;
 
     for (unsigned i = 0; i < plan.loops; i++)
         loops[i] = sim_loop(i);
-    if (sdc_virtio_blk_new(sim_disk_open(), &options, &device, NULL) < 0 ||
-        sdc_virtio_pci_new(device, loops, plan.loops, &sim_card, NULL) < 0)
-        sim_fail("the card cannot be made");
-    sdc_virtio_core_poll(device->core, (enum sdc_poll_mode)plan.poll, plan.poll_max_us * UINT64_C(1000));
-    sim_driver_open(device);
+    sim_driver->make_card(sim_disk_open(), loops);
 }
 
 static void check_disk(void)
@@ -103,13 +92,13 @@ static void walk(void)
     make_card();
     sim_client_open();
     sim_set_irqs(plan.queues + 1);
-    sim_driver_start();
+    sim_driver->start();
     for (unsigned i = 0; i < steps; i++) {
         sim_step();
         if (sim_chance(plan.restless, 256))
-            sim_driver_restless();
+            sim_driver->restless();
     }
-    sim_driver_drain();
+    sim_driver->drain();
     check_disk();
     sim_client_close();
     while (sim_step()) // the loops run what was posted before they stop
@@ -123,7 +112,7 @@ static void walk(void)
 
 static void command_line(char *text, size_t size)
 {
-    snprintf(text, size, "build/tests/sim/walk --seed=%" PRIu64 " --steps=%u", seed, steps);
+    snprintf(text, size, "build/tests/sim/walk --device=%s --seed=%" PRIu64 " --steps=%u", sim_driver->name, seed, steps);
 }
 
 static void on_crash(int number)
@@ -165,7 +154,8 @@ static void log_line(enum sdc_log_level level, const char *line)
 
 static void help(void)
 {
-    puts("usage: walk [--seed=N] [--seeds=N] [--steps=N] [--twice=N] [--trace]\n"
+    puts("usage: walk [--device=NAME] [--seed=N] [--seeds=N] [--steps=N] [--twice=N] [--trace]\n"
+         "  --device=NAME  virtio-blk\n"
          "  --seed=N   the first seed, 1 if not given\n"
          "  --seeds=N  how many, 1 if not given\n"
          "  --steps=N  of each walk, 2000 if not given\n"
@@ -181,6 +171,19 @@ static bool number(const char *word, const char *name, uint64_t *value)
         return false;
     *value = strtoull(word + length + 1, NULL, 10);
     return true;
+}
+
+static bool choose_device(const char *word)
+{
+    static const struct sim_driver *const drivers[] = {&sim_virtio_driver};
+
+    for (unsigned i = 0; i < sizeof drivers / sizeof drivers[0]; i++) {
+        if (strncmp(word, "--device=", 9) == 0 && strcmp(word + 9, drivers[i]->name) == 0) {
+            sim_driver = drivers[i];
+            return true;
+        }
+    }
+    return false;
 }
 
 // Whether the seed that was just run does the same once more.
@@ -204,6 +207,8 @@ int main(int argc, char **argv)
         if (number(argv[i], "--seed", &first) || number(argv[i], "--seeds", &count) || number(argv[i], "--steps", &given) ||
             number(argv[i], "--twice", &twice))
             continue;
+        if (choose_device(argv[i]))
+            continue;
         if (strcmp(argv[i], "--trace") != 0)
             return help(), 2;
         verbose = true;
@@ -214,7 +219,7 @@ int main(int argc, char **argv)
     signal(SIGSEGV, on_crash);
     for (seed = first; seed < first + count && failed < 5; seed++)
         failed += !run_seed(verbose) || (seed - first < twice && !does_the_same());
-    printf("%" PRIu64 " seeds, %lu requests\n", seed - first, sim_driver_requests());
+    printf("%" PRIu64 " seeds, %lu requests\n", seed - first, sim_driver->requests());
     // One test, and another that walks can be repeated.
     printf("%d passed, %u failed\n", failed ? 0 : 1 + (twice > 0), failed);
     return failed > 0;
