@@ -148,7 +148,7 @@ static void host_ready(struct sdc_pci_host *host)
     (void)host; // settle looks for itself
 }
 
-void fuzz_card_open(struct fuzz_card *card, uint16_t queues, uint16_t queue_size)
+void fuzz_card_open_device(struct fuzz_card *card, const char *device, uint16_t queues, uint16_t queue_size)
 {
     static const struct sdc_pci_host_ops ops = {.interrupt = host_interrupt, .ready = host_ready};
     struct sdc_card_options options = {.queues = queues, .queue_size = queue_size, .write_cache = true, .packed = true,
@@ -158,10 +158,15 @@ void fuzz_card_open(struct fuzz_card *card, uint16_t queues, uint16_t queue_size
     struct sdc_error err;
 
     *card = (struct fuzz_card){.host = {.ops = &ops}};
-    if (sdc_card_new("virtio-blk", &options, SDC_CARD_PCI, &loop, 1, &card->card, &err) < 0)
+    if (sdc_card_new(device, &options, SDC_CARD_PCI, &loop, 1, &card->card, &err) < 0)
         sdc_bug(err.text);
     card->pci = card->card->pci;
     card->pci->host = &card->host;
+}
+
+void fuzz_card_open(struct fuzz_card *card, uint16_t queues, uint16_t queue_size)
+{
+    fuzz_card_open_device(card, "virtio-blk", queues, queue_size);
 }
 
 static bool is_settled(void *context)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the harnesses share: a check that stays in every build, a loop whose turns are counted, guest memory, and a real
-// virtio-blk card on a ram disk, all in one thread.
+// What the harnesses share: a check that stays in every build, a loop whose turns are counted, guest memory, and a real card on a
+// ram disk, all in one thread.
 #pragma once
 
 #include "control/card.h"
@@ -47,8 +47,10 @@ struct fuzz_card {
     struct sdc_pci_device *pci;
     unsigned interrupts; // that it raised
 };
-// queue_size 0: the default.
+// A virtio-blk card. queue_size 0: the default.
 void fuzz_card_open(struct fuzz_card *card, uint16_t queues, uint16_t queue_size);
+// The same of any device.
+void fuzz_card_open_device(struct fuzz_card *card, const char *device, uint16_t queues, uint16_t queue_size);
 // One access to a BAR; waits while the card is busy. offset and size as the device interface wants them.
 uint64_t fuzz_card_read(struct fuzz_card *card, unsigned bar, uint64_t offset, uint32_t size);
 void fuzz_card_write(struct fuzz_card *card, unsigned bar, uint64_t offset, uint32_t size, uint64_t value);

@@ -406,6 +406,59 @@ def nvme_walk():
             for kind, what in (("good", good), ("bad", bad))}
 
 
+# --- nvme_io: regions, then commands ---
+
+def io_page(page, offset=None):
+    """An address of data: page 4 and up; an offset in words."""
+    return u8(page if offset is None else page | 0x80) + (b"" if offset is None else u8(offset))
+
+
+def nvme_command(kind, first=None, second=None, slba=0, blocks=1, opcode=None, sgl=None, nsid=None, wide=None, dw12=None):
+    """kind: 0 read, 1 write, 2 flush, 3 compare, 4 write zeroes, 5 dataset management. sgl: the type, then its length of 16 bytes."""
+    how = kind | (8 if opcode is not None else 0) | (16 if sgl else 0) | (32 if nsid is not None else 0)
+    how |= (64 if wide is not None else 0) | (128 if dw12 is not None else 0)
+    return (u8(0) + u8(how) + (b"" if opcode is None else u8(opcode)) + (u8(sgl[0]) if sgl else b"") + (b"" if nsid is None else u8(nsid)) +
+            (first or io_page(0)) + (u8(sgl[1]) if sgl else second or io_page(1)) + (u8(slba) if wide is None else u64(wide)) +
+            (u8(blocks - 1) if dw12 is None else u32(dw12)))
+
+
+def io_list(at, *entries):
+    return u8(4) + at + u8(len(entries) - 1) + b"".join(entries)
+
+
+def io_entry(page, kind=0):
+    return u8(kind) + io_page(page) + u8(4)
+
+
+def io_range(slba, blocks):
+    return u8(0xc0 | blocks) + u16(slba)
+
+
+def nvme_io():
+    kick, reset = u8(6), u8(10) + u8(1)
+    pages = io_list(io_page(8), *[io_entry(page) for page in (2, 5, 3)])
+    blocks = io_list(io_page(9), io_entry(2, 0x80), io_entry(3, 0x81), io_entry(4, 0x80))
+    ranges = io_list(io_page(10), io_range(0, 3), io_range(3, 1), io_range(100, 2), io_range(519, 1))
+    good = [nvme_command(1, blocks=8), nvme_command(1, blocks=16, slba=3), nvme_command(2), kick, nvme_command(0, blocks=8), kick, pages,
+            nvme_command(1, io_page(0), io_page(8), blocks=32), nvme_command(0, io_page(0, 128), io_page(8), blocks=30), kick,
+            nvme_command(3, blocks=16), nvme_command(3, slba=9), nvme_command(4, blocks=20), nvme_command(2, nsid=0xff), kick, blocks,
+            nvme_command(0, io_page(9), sgl=(3, 3), blocks=3), nvme_command(1, io_page(9), sgl=(3, 3), blocks=2),
+            nvme_command(1, sgl=(0, 32)), kick, ranges, nvme_command(5, io_page(10), slba=2), nvme_command(5, io_page(10), slba=3),
+            nvme_command(3), kick, nvme_command(0, dw12=1 << 30), nvme_command(4, dw12=3 << 25), nvme_command(1, dw12=1 << 30), kick]
+    bad = [nvme_command(0, opcode=0x0c), nvme_command(0, nsid=0), nvme_command(0, nsid=3), nvme_command(1, nsid=0xff),
+           nvme_command(0, wide=(1 << 64) - 1), nvme_command(0, wide=511, dw12=7), nvme_command(0, dw12=0xffff), kick,
+           nvme_command(0, u8(0xff) + u16(0)), nvme_command(1, io_page(0, 1), blocks=32), nvme_command(0, sgl=(2, 0)),
+           nvme_command(1, sgl=(1, 32)), nvme_command(5, u8(0xff) + u16(0)), kick, u8(11) + u8(5), nvme_command(0), kick, reset,
+           nvme_command(0), kick, u8(9) + u8(3) + u8(2), nvme_command(0), kick, u8(9) + u8(1), reset, nvme_command(2), kick,
+           u8(10) + u8(0) + u8(2) + u16(99), kick]
+    moved = [nvme_command(1, blocks=16), u8(9) + u8(1), kick, nvme_command(0), nvme_command(3), u8(9) + u8(3) + u8(0xf0), kick,
+             u8(9) + u8(1), reset, nvme_command(3), nvme_command(5, io_page(10)), reset, nvme_command(2), kick]
+    return {f"{kind}-{name}": regions + b"".join(what)
+            for name, regions in (("whole", u8(0)), ("pieces", u8(1)), ("remote", u8(3) + u8(0xff)), ("data-remote", u8(3) + u8(0xfc)),
+                                  ("queues-remote", u8(3) + u8(0x03)))
+            for kind, what in (("good", good), ("bad", bad), ("moved", moved))}
+
+
 # --- session: operations ---
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, RESET = 1, 2, 3, 4, 5, 7, 8, 9, 10, 13
@@ -856,7 +909,8 @@ def state():
 
 def main():
     total = 0
-    for make in (version, options, config, registers, pci_config, chain, virtio_blk, nvme_walk, session, inflight, client, vhost, state):
+    for make in (version, options, config, registers, pci_config, chain, virtio_blk, nvme_walk, nvme_io, session, inflight, client,
+                 vhost, state):
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
