@@ -44,6 +44,7 @@ struct nvme_command {
     uint32_t dw0;                 // of its completion
     uint16_t status;              // likewise, once it is done
     // queue.c's
+    void (*then)(struct nvme_command *command); // it is the controller's own: what follows, instead of a completion; NULL: the driver's
     enum nvme_command_state state;
     struct nvme_command *next;           // in the list that it waits in
     struct nvme_command *older, *newer;  // of its queue, in flight

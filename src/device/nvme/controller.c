@@ -7,6 +7,8 @@
 
 #include <errno.h>
 
+enum { SHN_NORMAL = 1 }; // CC.SHN
+
 static unsigned cc_field(const struct nvme *nvme, unsigned shift, unsigned mask)
 {
     return nvme->cc >> shift & mask;
@@ -100,7 +102,7 @@ static void forget_registers(struct nvme *nvme)
     nvme->nssr = false;
 }
 
-static void ended(struct nvme *nvme)
+static void finish_ending(struct nvme *nvme)
 {
     uint32_t subsystem_reset = nvme->csts & SDC_NVME_CSTS_NSSRO;
 
@@ -128,6 +130,74 @@ static void ended(struct nvme *nvme)
         return;
     }
     nvme_step(nvme);
+}
+
+// --- a normal shutdown makes durable what caches hold (base 3.6.1) ---
+
+static void stop_flushing(struct sdc_deferred *deferred)
+{
+    struct nvme *nvme = sdc_container(deferred, struct nvme, settle);
+
+    nvme->flushes = false;
+    nvme_namespaces_close(&nvme->workers[0]);
+    nvme_free_commands(&nvme->workers[0]);
+    finish_ending(nvme);
+}
+
+static void settle(struct nvme *nvme)
+{
+    nvme->settle.run = stop_flushing;
+    sdc_loop_defer(nvme->home, &nvme->settle);
+}
+
+static void flushed(struct nvme_command *command)
+{
+    struct nvme *nvme = command->sq->nvme;
+
+    if (command->status != SDC_NVME_SC_SUCCESS)
+        sdc_log(SDC_LOG_ERROR, "nvme: a flush at the controller's shutdown failed, status 0x%x", command->status);
+    nvme_release(command);
+    settle(nvme); // not from inside the backend, which it closes
+}
+
+static void flush(struct nvme *nvme)
+{
+    struct nvme_command *command = nvme_own_command(&nvme->sqs[0], flushed);
+    if (!command) {
+        sdc_log(SDC_LOG_ERROR, "nvme: no memory for a flush at the controller's shutdown");
+        settle(nvme);
+        return;
+    }
+    command->sqe[SDC_NVME_SQE_OPCODE] = SDC_NVME_IO_FLUSH;
+    sdc_put32(command->sqe + SDC_NVME_SQE_NSID, SDC_NVME_NSID_ALL);
+    int rc = nvme_io_run(command);
+    nvme_submit_batch(&nvme->workers[0]);
+    if (rc >= 0)
+        nvme_complete(command, (uint16_t)rc, 0);
+}
+
+static void shut_down(struct nvme *nvme)
+{
+    bool io = false;
+
+    nvme->csts |= SDC_NVME_CSTS_SHST_BUSY;
+    for (unsigned i = 1; i <= nvme->options.queues; i++)
+        io |= nvme->sqs[i].state != NVME_QUEUE_NONE;
+    // Without a queue there is nothing to make durable. The image stays locked until it is.
+    nvme->flushes = io && cc_field(nvme, SDC_NVME_CC_SHN, 3) == SHN_NORMAL && nvme_namespaces_open(&nvme->workers[0]) == 0;
+    nvme_end(nvme, NVME_END_SHUTDOWN);
+}
+
+// --- the end of queues ---
+
+static void ended(struct nvme *nvme)
+{
+    if (nvme->flushes && nvme->ending == NVME_END_SHUTDOWN)
+        flush(nvme);
+    else if (nvme->flushes)
+        settle(nvme);
+    else
+        finish_ending(nvme);
 }
 
 static void stopped(struct nvme_order *order)
@@ -174,10 +244,8 @@ static void run_step(struct sdc_deferred *deferred)
         start(nvme);
     else if (nvme->life != NVME_OFF && !enabled)
         nvme_end(nvme, NVME_END_DISABLE);
-    else if (nvme->life == NVME_ON && cc_field(nvme, SDC_NVME_CC_SHN, 3) != 0 && !(nvme->csts & SDC_NVME_CSTS_SHST)) {
-        nvme->csts |= SDC_NVME_CSTS_SHST_BUSY;
-        nvme_end(nvme, NVME_END_SHUTDOWN);
-    }
+    else if (nvme->life == NVME_ON && cc_field(nvme, SDC_NVME_CC_SHN, 3) != 0 && !(nvme->csts & SDC_NVME_CSTS_SHST))
+        shut_down(nvme);
 }
 
 void nvme_step(struct nvme *nvme)

@@ -47,10 +47,12 @@ struct nvme {
     enum nvme_life life;
     enum nvme_ending ending; // while STOPPING
     unsigned stopping;       // workers that have not obeyed; zero: it is OFF, or shut down
+    bool flushes;            // before it is shut down, what caches hold is made durable: the home loop's worker keeps the backends open
     bool resetting;          // of the PCI function
     unsigned remapping;      // workers that have not obeyed; zero, and not resetting: the card is not busy
     struct sdc_map *map;     // a reference
     struct sdc_deferred step;
+    struct sdc_deferred settle; // ends flushes
 
     // Queues: workers belong to their loops. The home loop's tables have an entry for each id, options.queues + 1 of them.
     struct nvme_worker *workers;

@@ -23,10 +23,25 @@ static int open_one(struct nvme_worker *worker, struct nvme_namespace *ns)
     return rc;
 }
 
+static void close_all(struct nvme_worker *worker)
+{
+    for (unsigned i = 0; i < NVME_NAMESPACES_MAX; i++) {
+        struct nvme_ns_queue *queue = worker->namespaces[i];
+        if (queue) {
+            queue->backend->ops->close(queue->backend);
+            nvme_jobs_close(queue);
+        }
+        free(queue);
+        worker->namespaces[i] = NULL;
+    }
+}
+
 int nvme_namespaces_open(struct nvme_worker *worker)
 {
     int rc = 0;
 
+    if (worker->io_users++ > 0)
+        return 0;
     for (uint32_t nsid = 1; rc == 0 && nsid <= NVME_NAMESPACES_MAX; nsid++) {
         if (worker->nvme->namespaces.by_id[nsid])
             rc = open_one(worker, worker->nvme->namespaces.by_id[nsid]);
@@ -38,15 +53,8 @@ int nvme_namespaces_open(struct nvme_worker *worker)
 
 void nvme_namespaces_close(struct nvme_worker *worker)
 {
-    for (unsigned i = 0; i < NVME_NAMESPACES_MAX; i++) {
-        struct nvme_ns_queue *queue = worker->namespaces[i];
-        if (queue) {
-            queue->backend->ops->close(queue->backend);
-            nvme_jobs_close(queue);
-        }
-        free(queue);
-        worker->namespaces[i] = NULL;
-    }
+    if (--worker->io_users == 0)
+        close_all(worker);
 }
 
 void nvme_namespaces_cancel(struct nvme_worker *worker)

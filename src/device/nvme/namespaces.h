@@ -19,7 +19,7 @@ struct nvme_ns_queue {
     struct nvme_job *job; // NULL until there was one
 };
 
-// The first I/O queue is about to run on the worker's loop; the last has ended. 0 or a negative errno.
+// An I/O queue is about to run on the worker's loop; it has ended. 0 or a negative errno.
 int nvme_namespaces_open(struct nvme_worker *worker);
 void nvme_namespaces_close(struct nvme_worker *worker);
 void nvme_namespaces_free(struct nvme *nvme);

@@ -246,6 +246,7 @@ static void card_destroy(struct sdc_pci_device *device)
     struct nvme *nvme = nvme_of(device);
 
     sdc_loop_undefer(nvme->home, &nvme->step);
+    sdc_loop_undefer(nvme->home, &nvme->settle);
     nvme_admin_close(nvme);
     nvme_namespaces_free(nvme);
     sdc_map_unref(nvme->map);

@@ -160,6 +160,10 @@ void nvme_finish(struct nvme_command *command)
     struct nvme_sq *sq = command->sq;
     struct nvme_cq *cq = sq->cq;
 
+    if (command->then) {
+        command->then(command);
+        return;
+    }
     // Before the driver sees the first of this turn's.
     if (nvme_bit_add(sq->worker->stirred, sq->id))
         sdc_poller_stir(&sq->poller);
@@ -259,11 +263,39 @@ static void run(struct nvme_command *command)
         nvme_complete(command, rc < 0 ? SDC_NVME_SC_DATA_TRANSFER : (uint16_t)rc, command->dw0);
 }
 
+static struct nvme_command *begin(struct nvme_sq *sq, struct nvme_command *command)
+{
+    sq->worker->free = command->next;
+    command->sq = sq;
+    command->then = NULL;
+    command->state = NVME_COMMAND_RUNNING;
+    command->dw0 = 0;
+    command->ns = NULL;
+    command->remote.queue = NULL; // set by who bounces it
+    link_command(sq, command);
+    return command;
+}
+
+static struct nvme_command *free_command(struct nvme_worker *worker)
+{
+    return worker->free ? worker->free : grow(worker);
+}
+
+struct nvme_command *nvme_own_command(struct nvme_sq *sq, void (*then)(struct nvme_command *command))
+{
+    struct nvme_command *command = free_command(sq->worker);
+
+    if (command) {
+        begin(sq, command)->then = then;
+        memset(command->sqe, 0, sizeof command->sqe);
+    }
+    return command;
+}
+
 // Takes the next entry. 1, 0 (there is none), or a negative errno.
 static int take_one(struct nvme_sq *sq)
 {
-    struct nvme_worker *worker = sq->worker;
-    struct nvme_command *command = worker->free ? worker->free : grow(worker);
+    struct nvme_command *command = free_command(sq->worker);
     if (!command)
         return -ENOMEM;
     int rc = sdc_nvme_sq_take(&sq->ring, command->sqe);
@@ -273,14 +305,7 @@ static int take_one(struct nvme_sq *sq)
     if (rc != 1)
         return rc;
 
-    worker->free = command->next;
-    command->sq = sq;
-    command->state = NVME_COMMAND_RUNNING;
-    command->dw0 = 0;
-    command->ns = NULL;
-    command->remote.queue = NULL; // set by who bounces it
-    link_command(sq, command);
-    run(command);
+    run(begin(sq, command));
     return 1;
 }
 

@@ -134,7 +134,7 @@ struct nvme_worker {
     uint64_t fresh[NVME_KICK_WORDS]; // completion queues that something was posted to since their last interrupt
     struct nvme_ns_queue **namespaces; // by NSID - 1, NVME_NAMESPACES_MAX of them; NULL where there is none, or no I/O queue runs here
     struct nvme_ns_queue *batches; // those that have something to be submitted
-    uint32_t io_queues;        // submission queues that run here, but the admin queue; zero: backends are closed
+    uint32_t io_users;         // who needs the backends, as I/O queues that run here do; zero: they are closed
     bool stopping;             // stop_order waits until nothing is in flight
     bool remapping;            // remap_order, likewise
     uint32_t draining;         // orders that wait so
@@ -169,6 +169,8 @@ void nvme_run_remap(struct nvme_order *order);     // with map
 
 // The command is done, and its data is where it should be: posts its completion, or lets it wait for room.
 void nvme_finish(struct nvme_command *command);
+// A command of the controller's own, as if it had come by sq: the caller fills in the entry. NULL: no memory. Ends in nvme_release.
+struct nvme_command *nvme_own_command(struct nvme_sq *sq, void (*then)(struct nvme_command *command));
 // The command is nowhere any more.
 void nvme_release(struct nvme_command *command);
 // Gives the memory of commands back; none is in flight.

@@ -32,11 +32,10 @@ int nvme_sq_start(struct nvme_sq *sq)
     nvme_sq_init_remote(sq);
     struct sdc_memory memory = nvme_sq_view(sq);
     int rc = sdc_nvme_sq_start(&sq->ring, sq->iova, sq->size, &sq->nvme->doorbells[2 * sq->id], &memory);
-    if (rc == 0 && sq->id != 0 && worker->io_queues == 0)
+    if (rc == 0 && sq->id != 0)
         rc = nvme_namespaces_open(worker);
     if (rc < 0)
         return rc;
-    worker->io_queues += sq->id != 0;
     sq->oldest = sq->newest = sq->fetching = NULL;
     sq->in_flight = sq->resting = 0;
     sq->stopping = sq->moving = sq->misled = false;
@@ -123,7 +122,7 @@ static void end_sq(struct nvme_sq *sq)
     sq->stopping = sq->moving = false;
     nvme_bit_clear(worker->sqs, sq->id);
     nvme_bit_clear(worker->look, sq->id);
-    if (sq->id != 0 && --worker->io_queues == 0)
+    if (sq->id != 0)
         nvme_namespaces_close(worker);
 }
 
