@@ -169,7 +169,8 @@ void nvme_finish(struct nvme_command *command)
         sdc_poller_stir(&sq->poller);
     give_memory_up(command);
     nvme_account(command, command->status);
-    if (cq->waiting || !cq->ring.awake || !nvme_has_room(cq))
+    // A controller that was disabled posts nothing any more (base 3.1.3.5): what ends late is thrown away with what waits.
+    if (sq->worker->stopping || cq->waiting || !cq->ring.awake || !nvme_has_room(cq))
         wait_for_room(cq, command);
     else
         post(cq, command);
@@ -201,7 +202,7 @@ void nvme_post_waiting(struct nvme_cq *cq)
 
     look_for_room(cq);
     nvme_listen(cq);
-    while (cq->waiting && cq->ring.awake && nvme_has_room(cq)) {
+    while (cq->waiting && !worker->stopping && cq->ring.awake && nvme_has_room(cq)) {
         struct nvme_command *command = cq->waiting;
         cq->waiting = command->next;
         command->sq->resting--;
