@@ -55,7 +55,7 @@ static const char usage[] =
     "  --ready-fd=N          write READY to this fd when the sockets are there\n"
     "  --log-level=error|warning|info|debug (warning)\n"
     "\n"
-    "Signals: SIGTERM ends it, SIGHUP makes it look at the backends' sizes again.\n";
+    "Signals: SIGTERM ends it, SIGHUP makes it read FILE and look at the backends' sizes again.\n";
 
 // --- the log ---
 
@@ -228,6 +228,8 @@ static int serve_until_end(struct order *order, struct sdc_error *err)
     if (rc == 0)
         rc = add_cards(server, order, err);
     sdc_config_free(&order->config);
+    if (rc == 0 && order->command.config)
+        sdc_server_follow(server, order->command.config);
     if (rc == 0 && order->command.ready_fd >= 0)
         rc = sdc_ready_fd(order->command.ready_fd, err);
     if (rc == 0) {

@@ -171,6 +171,7 @@ int sdc_card_new(const char *device, const struct sdc_card_options *options, enu
     struct sdc_card *card = calloc(1, sizeof *card);
     if (!card)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");
+    card->type = type;
     card->shape = shape;
     int rc = type->make(card, options, loops, loops_count, err);
     if (rc < 0)

@@ -42,6 +42,7 @@ enum sdc_card_shape {
 };
 
 struct sdc_card {
+    const struct sdc_card_type *type;
     enum sdc_card_shape shape;
     union {
         struct sdc_pci_device *pci;
@@ -49,6 +50,10 @@ struct sdc_card {
     };
     // Home loop: looks at what stands behind the card again.
     void (*refresh)(struct sdc_card *card);
+    // Home loop: the card's configuration was read again. Brings about what of it can change while the card runs (namespaces), and
+    // leaves the rest as it is. 0, or a negative errno with err filled: of the first thing that failed; the others were done. NULL: nothing
+    // can change.
+    int (*reload)(struct sdc_card *card, const struct sdc_card_options *options, struct sdc_error *err);
     void *device;
     // Frees what make keeps at `device`, after the card itself. May be NULL.
     void (*forget)(struct sdc_card *card);

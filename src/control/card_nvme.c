@@ -26,7 +26,18 @@ struct nvme_card {
 
 // --- namespaces ---
 
-static int add(struct sdc_card *card, uint32_t nsid, const struct sdc_card_backend *backend, struct sdc_error *err)
+static bool same(const struct asked *asked, const struct sdc_card_backend *backend)
+{
+    const struct sdc_block_open_options *a = &asked->options, *b = &backend->options;
+
+    return asked->name && strcmp(asked->name, backend->name) == 0 && a->read_only == b->read_only && a->direct == b->direct &&
+           a->raw == b->raw && a->block_size == b->block_size;
+}
+
+typedef int add_namespace(struct sdc_pci_device *device, uint32_t nsid, struct sdc_block *block, const char *backend,
+                          struct sdc_error *err);
+
+static int add(struct sdc_card *card, add_namespace *how, uint32_t nsid, const struct sdc_card_backend *backend, struct sdc_error *err)
 {
     struct asked *asked = &((struct nvme_card *)card->device)->namespaces[nsid];
     struct sdc_block *block;
@@ -36,7 +47,7 @@ static int add(struct sdc_card *card, uint32_t nsid, const struct sdc_card_backe
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a namespace");
     int rc = sdc_block_open(backend->name, &backend->options, &block, err);
     if (rc == 0) {
-        rc = sdc_nvme_namespace_new(card->pci, nsid, block, backend->name, err);
+        rc = how(card->pci, nsid, block, backend->name, err);
         if (rc < 0)
             block->ops->close(block);
     }
@@ -66,6 +77,47 @@ static int place(const struct sdc_card_options *options, const struct sdc_card_b
 static void refresh(struct sdc_card *card)
 {
     sdc_nvme_refresh(card->pci);
+}
+
+static int take_away(struct sdc_card *card, uint32_t nsid)
+{
+    struct asked *asked = &((struct nvme_card *)card->device)->namespaces[nsid];
+    int rc = sdc_nvme_namespace_remove(card->pci, nsid);
+
+    if (rc < 0)
+        return rc;
+    sdc_log(SDC_LOG_INFO, "nvme: namespace %" PRIu32 " on %s goes", nsid, asked->name);
+    free(asked->name);
+    asked->name = NULL;
+    return 0;
+}
+
+// What has gone, or is another one now, goes first: the same image may be behind another number.
+static int reload(struct sdc_card *card, const struct sdc_card_options *options, struct sdc_error *err)
+{
+    const struct sdc_card_backend *places[SDC_NVME_NAMESPACES_MAX + 1] = {0};
+    struct nvme_card *nvme = card->device;
+    int rc = place(options, places, err);
+
+    if (rc < 0)
+        return rc;
+    for (uint32_t nsid = 1; nsid <= SDC_NVME_NAMESPACES_MAX; nsid++) {
+        struct asked *asked = &nvme->namespaces[nsid];
+        if (!asked->name || (places[nsid] && same(asked, places[nsid])))
+            continue;
+        rc = take_away(card, nsid);
+        if (rc < 0)
+            return sdc_error_set(err, rc, SDC_FAULT_HOST, "namespace %" PRIu32 " cannot be taken away: %s", nsid, strerror(-rc));
+    }
+    for (uint32_t nsid = 1; nsid <= SDC_NVME_NAMESPACES_MAX; nsid++) {
+        if (!places[nsid] || nvme->namespaces[nsid].name)
+            continue;
+        int one = add(card, sdc_nvme_namespace_add, nsid, places[nsid], rc < 0 ? NULL : err);
+        if (one == 0)
+            sdc_log(SDC_LOG_INFO, "nvme: namespace %" PRIu32 " on %s comes", nsid, places[nsid]->name);
+        rc = rc < 0 ? rc : one; // the others come all the same
+    }
+    return rc;
 }
 
 // --- making one ---
@@ -152,7 +204,7 @@ static int make(struct sdc_card *card, const struct sdc_card_options *options, s
     }
     for (uint32_t nsid = 1; rc == 0 && nsid <= SDC_NVME_NAMESPACES_MAX; nsid++) {
         if (places[nsid])
-            rc = add(card, nsid, places[nsid], err);
+            rc = add(card, sdc_nvme_namespace_new, nsid, places[nsid], err);
     }
     if (rc < 0) {
         card->pci->ops->destroy(card->pci);
@@ -162,6 +214,7 @@ static int make(struct sdc_card *card, const struct sdc_card_options *options, s
     snprintf(card->identity, sizeof card->identity, "nvme, queues %u of %u entries, vectors %u, serial %s, model %s", nvme.queues,
              nvme.depth, nvme.vectors, nvme.serial, nvme.model);
     card->refresh = refresh;
+    card->reload = reload;
     card->forget = forget;
     return 0;
 }

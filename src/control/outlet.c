@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/parse.h"
+#include "control/reload.h"
 #include "os/fd.h"
 
 #include <errno.h>
@@ -70,6 +71,7 @@ static int open_socket(struct sdc_outlet *outlet, const struct sdc_serve_options
 
 void sdc_outlet_free(struct sdc_outlet *outlet)
 {
+    sdc_reload_unref(outlet->reload);
     if (outlet->path)
         sdc_socket_unlisten(outlet->path, &outlet->place);
     sdc_fd_close(&outlet->fd);

@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+struct sdc_reload;
 struct sdc_server;
 
 struct sdc_outlet {
@@ -26,6 +27,7 @@ struct sdc_outlet {
     struct sdc_post close_post;
     struct sdc_post refresh_post;
     atomic_bool refreshing; // refresh_post is on its way
+    struct sdc_reload *_Atomic reload; // what the card is to become: taken by refresh_post. NULL: it stays as it is
 };
 
 // What stands before a colon in what the user calls a socket is a transport, unless a slash says that it is part of a path. *rest is what

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "control/keeper.h"
 #include "control/outlet.h"
+#include "control/reload.h"
 #include "os/fd.h"
 #include "os/signals.h"
 
@@ -40,6 +41,7 @@ struct sdc_server {
     atomic_uint open; // listeners that are not closed yet; zero: the loops may stop
     struct sdc_post closed_post; // to loops[0]: open is zero
     bool ending;
+    const char *config;          // the file that the cards come from; NULL: none
     struct sdc_keeper *keeper;   // NULL: none
     struct sdc_timer stop_timer; // looks whether I/O has ended
     unsigned stop_ms;            // since the keeper said stop
@@ -108,11 +110,28 @@ static void close_outlet(struct sdc_post *post)
     sdc_listener_close(outlet->listener, listener_closed, outlet);
 }
 
+// Home. Takes over a reference.
+static void reload_card(struct sdc_outlet *outlet, struct sdc_reload *reload)
+{
+    const struct sdc_serve_options *options = sdc_reload_find(reload, outlet->name);
+    struct sdc_error err = {0};
+
+    if (!options || strcmp(options->device, outlet->card->type->name) != 0)
+        sdc_log(SDC_LOG_WARNING, "socket '%s': the configuration file has no %s there any more; it is served until the server is started "
+                "again", outlet->name, outlet->card->type->name);
+    else if (outlet->card->reload && outlet->card->reload(outlet->card, &options->card, &err) < 0)
+        sdc_log(SDC_LOG_ERROR, "socket '%s': %s", outlet->name, err.text);
+    sdc_reload_unref(reload);
+}
+
 static void refresh_outlet(struct sdc_post *post)
 {
     struct sdc_outlet *outlet = sdc_container(post, struct sdc_outlet, refresh_post);
 
     atomic_store(&outlet->refreshing, false);
+    struct sdc_reload *reload = atomic_exchange(&outlet->reload, NULL);
+    if (reload)
+        reload_card(outlet, reload);
     outlet->card->refresh(outlet->card);
 }
 
@@ -146,6 +165,11 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
     return rc;
 }
 
+void sdc_server_follow(struct sdc_server *server, const char *config)
+{
+    server->config = config;
+}
+
 // --- running ---
 
 static void all_closed(struct sdc_post *post)
@@ -175,6 +199,23 @@ static void end(struct sdc_server *server)
         sdc_loop_post(outlet->home, &outlet->close_post);
 }
 
+// A file that is wrong changes nothing.
+static void read_again(struct sdc_server *server)
+{
+    struct sdc_reload *reload;
+    struct sdc_error err;
+
+    if (sdc_reload_read(server->config, &reload, &err) < 0) {
+        sdc_log(SDC_LOG_ERROR, "%s; all cards stay as they are", err.text);
+        return;
+    }
+    if (sdc_reload_cards(reload) > server->outlets_count)
+        sdc_log(SDC_LOG_WARNING, "%s: cards that were added are served when the server is started again", server->config);
+    for (struct sdc_outlet *outlet = server->outlets; outlet; outlet = outlet->next)
+        sdc_reload_unref(atomic_exchange(&outlet->reload, sdc_reload_ref(reload)));
+    sdc_reload_unref(reload);
+}
+
 static void signal_arrived(struct sdc_watch *watch, uint32_t events)
 {
     struct sdc_server *server = sdc_container(watch, struct sdc_server, signals);
@@ -186,6 +227,8 @@ static void signal_arrived(struct sdc_watch *watch, uint32_t events)
             end(server);
             continue;
         }
+        if (server->config)
+            read_again(server);
         for (struct sdc_outlet *outlet = server->outlets; outlet; outlet = outlet->next) {
             if (!atomic_exchange(&outlet->refreshing, true))
                 sdc_loop_post(outlet->home, &outlet->refresh_post);

@@ -14,6 +14,8 @@ int sdc_server_new(unsigned threads, enum sdc_loop_kind kind, struct sdc_server 
 int sdc_server_keep(struct sdc_server *server, int fd, struct sdc_error *err);
 // Makes a card and listens; with a keeper, goes on where another process was. Before sdc_server_run.
 int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err);
+// The cards that were added come from this file, whose name the caller keeps: SIGHUP has it read again. Before sdc_server_run.
+void sdc_server_follow(struct sdc_server *server, const char *config);
 // Serves until SIGTERM or SIGINT, then ends every session in order. SIGHUP looks at the backends again.
 int sdc_server_run(struct sdc_server *server, struct sdc_error *err);
 // After sdc_server_run: it ended because the keeper wants another process to go on. Nothing may be freed or put back: the process should

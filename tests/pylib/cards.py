@@ -5,6 +5,7 @@ import json
 import os
 import socket
 
+from .nvme import NvmeGuest
 from .server import Server
 from .vhost import VhostGuest
 from .vm import Guest
@@ -15,7 +16,9 @@ class Cards(Server):
     keys of the file by name."""
 
     def __init__(self, workdir, cards, *options, **process):
-        super().__init__(workdir, cards[0]["backend"], *options, socket=self.path_of(cards[0]), transport=self.transport_of(cards[0]))
+        backend = cards[0].get("backend") or cards[0]["namespaces"][0]["backend"]
+        super().__init__(workdir, backend, *options, socket=self.path_of(cards[0]), transport=self.transport_of(cards[0]),
+                         device=cards[0]["device"])
         self.cards = cards
         self.config = workdir.path / f"config{Server.count}.json"
         self.write(cards, **process)
@@ -37,7 +40,8 @@ class Cards(Server):
     def guest_of(self, number, **options):
         """A guest with card `number`."""
         card = self.cards[number]
-        guest = (VhostGuest if self.transport_of(card) == "vhost-user" else Guest).boot(self.path_of(card), **options)
+        kind = NvmeGuest if card["device"] == "nvme" else VhostGuest if self.transport_of(card) == "vhost-user" else Guest
+        guest = kind.boot(self.path_of(card), **options)
         self.handed_out.append(guest)
         return guest
 

@@ -30,6 +30,8 @@ enum nvme_ending {
     NVME_END_RESET,     // the PCI function is reset: everything
 };
 
+struct nvme_change;
+
 struct nvme {
     struct sdc_pci_device pci;
     struct sdc_loop *home;
@@ -76,6 +78,7 @@ struct nvme {
 
     // Namespaces (namespaces.c). Home loop.
     struct nvme_namespaces namespaces;
+    struct nvme_change *changes; // that workers have not all obeyed
 
     // What admin commands are about (admin.c). Home loop, but what says otherwise.
     struct nvme_admin admin;

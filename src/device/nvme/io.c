@@ -100,7 +100,7 @@ static bool flush_next(struct nvme_command *command)
         ++*nsid;
     if (*nsid > NVME_NAMESPACES_MAX)
         return false;
-    command->ns = worker->namespaces[*nsid - 1];
+    nvme_ns_take(command, worker->namespaces[*nsid - 1]);
     ++*nsid;
     submit_flush(command);
     return true;
@@ -269,14 +269,15 @@ static int find_namespace(struct nvme_command *command, const struct row *row)
 {
     uint32_t nsid = nvme_nsid(command);
 
-    command->ns = NULL;
+    nvme_ns_put(command);
     if (nsid == SDC_NVME_NSID_ALL && row->all)
         return 0;
     if (nsid == 0 || nsid > NVME_NAMESPACES_MAX)
         return SDC_NVME_SC_INVALID_NS | DNR;
-    command->ns = command->sq->worker->namespaces[nsid - 1];
-    if (!command->ns)
+    struct nvme_ns_queue *queue = command->sq->worker->namespaces[nsid - 1];
+    if (!queue)
         return SDC_NVME_SC_INVALID_FIELD | DNR;
+    nvme_ns_take(command, queue);
     return row->writes && command->ns->ns->info.read_only ? SDC_NVME_SC_READ_ONLY | DNR : 0;
 }
 

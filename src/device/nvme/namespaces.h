@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Namespaces: a block backend each. The home loop owns them; each worker with I/O queues has a way into the backend of its own.
+// Namespaces: a block backend each. The home loop owns them; each worker with I/O queues has a way into the backend of its own. They come
+// and go while queues run: workers are told of it by orders, and a namespace that goes is closed when no command works on it any more.
 #pragma once
 
 #include "device/nvme/namespace.h"
@@ -14,14 +15,35 @@ struct nvme_ns_queue {
     struct sdc_block_request *batch[NVME_BATCH]; // to be submitted
     unsigned batched;
     struct nvme_ns_queue *next; // of the worker's that have a batch
+    uint32_t users;             // commands that work on it; zero: it may be closed
+    struct nvme_order *leaving; // obeyed when it is closed: the namespace goes. NULL: it stays
+    struct sdc_deferred leave;
     // Commands that need more memory than a command has are done one after the other (jobs.c): the first one is at work.
     struct nvme_command *first_job, *last_job;
     struct nvme_job *job; // NULL until there was one
 };
 
+// The command works on queue from now on, until it ends or rests. Its loop.
+static inline void nvme_ns_put(struct nvme_command *command)
+{
+    struct nvme_ns_queue *queue = command->ns;
+
+    command->ns = NULL;
+    if (queue && --queue->users == 0 && queue->leaving)
+        sdc_loop_defer(command->sq->worker->loop, &queue->leave);
+}
+
+static inline void nvme_ns_take(struct nvme_command *command, struct nvme_ns_queue *queue)
+{
+    nvme_ns_put(command);
+    command->ns = queue;
+    queue->users++;
+}
+
 // An I/O queue is about to run on the worker's loop; it has ended. 0 or a negative errno.
 int nvme_namespaces_open(struct nvme_worker *worker);
 void nvme_namespaces_close(struct nvme_worker *worker);
+// Home loop, no loop runs any more.
 void nvme_namespaces_free(struct nvme *nvme);
 // Ends what has not begun and may take long.
 void nvme_namespaces_cancel(struct nvme_worker *worker);

@@ -38,5 +38,12 @@ int sdc_nvme_new(const struct sdc_nvme_options *options, struct sdc_loop *const 
 int sdc_nvme_namespace_new(struct sdc_pci_device *device, uint32_t nsid, struct sdc_block *block, const char *backend,
                            struct sdc_error *err);
 
+// Home loop, while it runs: the same. The driver is told when all queues can use it.
+int sdc_nvme_namespace_add(struct sdc_pci_device *device, uint32_t nsid, struct sdc_block *block, const char *backend,
+                           struct sdc_error *err);
+// Home loop: takes a namespace away. The driver is told at once; commands that work on it end first, then its backend is closed. 0,
+// -ENOENT, -ENOMEM.
+int sdc_nvme_namespace_remove(struct sdc_pci_device *device, uint32_t nsid);
+
 // Home loop: looks at the backends' sizes again.
 void sdc_nvme_refresh(struct sdc_pci_device *device);

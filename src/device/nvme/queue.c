@@ -65,6 +65,7 @@ void nvme_release(struct nvme_command *command)
     struct nvme_sq *sq = command->sq;
 
     give_memory_up(command);
+    nvme_ns_put(command);
     sdc_payload_trim(&command->data.payload);
     *(command->older ? &command->older->newer : &sq->oldest) = command->newer;
     *(command->newer ? &command->newer->older : &sq->newest) = command->older;
@@ -169,6 +170,7 @@ void nvme_finish(struct nvme_command *command)
         sdc_poller_stir(&sq->poller);
     give_memory_up(command);
     nvme_account(command, command->status);
+    nvme_ns_put(command);
     // A controller that was disabled posts nothing any more (base 3.1.3.5): what ends late is thrown away with what waits.
     if (sq->worker->stopping || cq->waiting || !cq->ring.awake || !nvme_has_room(cq))
         wait_for_room(cq, command);
@@ -228,6 +230,7 @@ void nvme_look(struct nvme_sq *sq)
 static void rest(struct nvme_command *command, enum nvme_command_state state)
 {
     give_memory_up(command);
+    nvme_ns_put(command);
     command->state = state;
     command->sq->resting++;
 }
@@ -436,11 +439,16 @@ int nvme_worker_open(struct nvme_worker *worker, struct nvme *nvme, struct sdc_l
     worker->kick_post.run = run_kick;
     worker->work.run = run_work;
     worker->flush.run = run_flush;
+    worker->known = calloc(NVME_NAMESPACES_MAX, sizeof(struct nvme_namespace *));
     worker->namespaces = calloc(NVME_NAMESPACES_MAX, sizeof(struct nvme_ns_queue *));
-    return worker->namespaces ? 0 : -ENOMEM;
+    if (worker->known && worker->namespaces)
+        return 0;
+    nvme_worker_close(worker);
+    return -ENOMEM;
 }
 
 void nvme_worker_close(struct nvme_worker *worker)
 {
+    free(worker->known);
     free(worker->namespaces);
 }

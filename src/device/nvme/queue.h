@@ -16,6 +16,7 @@
 struct nvme;
 struct nvme_worker;
 struct nvme_ns_queue;
+struct nvme_namespace;
 
 enum {
     NVME_IDS = SDC_NVME_QUEUES_MAX + 1,      // with the admin queue's, 0
@@ -132,6 +133,7 @@ struct nvme_worker {
     uint64_t look[NVME_KICK_WORDS];  // submission queues that may have something to take
     uint64_t stirred[NVME_KICK_WORDS]; // submission queues that commands of have ended in this turn
     uint64_t fresh[NVME_KICK_WORDS]; // completion queues that something was posted to since their last interrupt
+    struct nvme_namespace **known;     // by NSID - 1, NVME_NAMESPACES_MAX of them: all that there are
     struct nvme_ns_queue **namespaces; // by NSID - 1, NVME_NAMESPACES_MAX of them; NULL where there is none, or no I/O queue runs here
     struct nvme_ns_queue *batches; // those that have something to be submitted
     uint32_t io_users;         // who needs the backends, as I/O queues that run here do; zero: they are closed
