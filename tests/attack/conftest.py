@@ -72,15 +72,15 @@ def pytest_runtest_makereport(item, call):
 class Shared:
     """A module's server, replaced when it is no longer worth sharing."""
 
-    def __init__(self, *options, transport=None):
+    def __init__(self, *options, **kwargs):
         self.workdir = Workdir()
         self.options = options
-        self.transport = transport
+        self.kwargs = kwargs
         self.server = None
 
     def get(self):
         if self.server is None:
-            self.server = Server(self.workdir, "ram:16M", *self.options, transport=self.transport).start()
+            self.server = Server(self.workdir, "ram:16M", *self.options, **self.kwargs).start()
         return self.server
 
     def give_back(self, failed):
@@ -226,3 +226,23 @@ def front(vhost_server):
 def vhost_guest(vhost_server, packed):
     """A guest behind vhost-user with one queue of 64 entries, for rings of each format."""
     return vhost_server.guest(packed=packed)
+
+
+@pytest.fixture(scope="module")
+def nvme_shared():
+    pool = Shared("--queues=8", device="nvme")
+    yield pool
+    pool.end()
+
+
+@pytest.fixture
+def nvme_server(nvme_shared, request):
+    """As `server`, with an NVMe controller of eight I/O queues."""
+    yield nvme_shared.get()
+    nvme_shared.give_back(getattr(request.node, "call_failed", True))
+
+
+@pytest.fixture
+def nvme(nvme_server):
+    """A guest with one pair of I/O queues of 64 entries, MSI-X."""
+    return nvme_server.guest()

@@ -17,7 +17,6 @@ from pylib.client import Client, Closed, NoReply
 from pylib.events import Canary, EventFd, wait_until
 from pylib.memory import GuestMemory
 from pylib.ring import Segment
-from pylib.vm import Guest
 from pylib.wire import Cmd
 
 SIZE = 0x10000
@@ -544,7 +543,7 @@ def test_f10_no_fd_left_at_accept_does_not_spin_and_is_logged_once(server):
 
 def _served(server):
     try:
-        with Guest.boot(server.path) as guest:
+        with server.guest_kind.boot(server.path) as guest:
             guest.assert_works()
         return True
     except (OSError, Closed, NoReply):

@@ -15,7 +15,6 @@ from pylib.client import Client, Closed
 from pylib.events import EventFd, wait_until
 from pylib.memory import GuestMemory
 from pylib.server import Server, Workdir
-from pylib.vm import Guest
 from pylib.wire import Cmd
 
 # --- W1 -----------------------------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ def stalled():
     try:
         for name in STALLS:
             servers[name] = Server(folder, "ram:16M").start()
-        with Guest.boot(neighbour.path) as guest:
+        with neighbour.guest_kind.boot(neighbour.path) as guest:
             began = {}
             for name, (handshake, raw, _) in STALLS.items():
                 clients[name] = Client.connect(servers[name].path)

@@ -130,6 +130,17 @@ def run_attack_vhost(part, log):
     python_tests(part, log, TOP / "build/sidecard", *NOT_OF_VHOST, *files, env={"SIDECARD_TRANSPORT": "vhost-user"})
 
 
+# What is between the client and any device: messages, fds, memory. Tests that ask for what virtio has are skipped.
+WITH_NVME_TOO = ["framing", "payloads", "version", "specification"]
+NOT_OF_NVME = ["-k", "not clients_own_limits and not block_transfers"]
+
+
+def run_attack_nvme(part, log):
+    files = [f"tests/attack/test_w_{name}.py" for name in WITH_NVME_TOO]
+    python_tests(part, log, TOP / "build/sidecard", *NOT_OF_NVME, *files, "tests/attack/test_f_descriptors.py",
+                 "tests/attack/test_d_memory.py", env={"SIDECARD_DEVICE": "nvme"})
+
+
 def run_rows(part, log):
     script(part, log, "tests/rows")
 
@@ -258,6 +269,7 @@ def all_parts():
         Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
         Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll, more=True),
         Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost, more=True),
+        Part("attack-nvme", "messages, fds and guest memory of an NVMe card", "product", run_attack_nvme, more=True),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("asan-unit", "unit tests and the walk under ASan and UBSan", "asan", run_asan_unit),
