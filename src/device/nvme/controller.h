@@ -130,3 +130,5 @@ int nvme_delete_sq(struct nvme_command *command);
 int nvme_doorbell_buffer(struct nvme_command *command);
 // Whether it can be done: not in remote memory, which is never looked at without being asked for.
 bool nvme_offers_shadow(const struct nvme *nvme);
+// Whether so many bytes lie in the buffers, if there are any.
+bool nvme_over_shadow(const struct nvme_shadow *shadow, uint64_t iova, uint64_t bytes);

@@ -78,6 +78,30 @@ static bool is_local(struct sdc_memory *memory, uint64_t iova)
            sdc_memory_check(memory, iova, NVME_PAGE, SDC_ACCESS_WRITE) == 0;
 }
 
+// Without a sum, which the driver could make wrap.
+static bool overlap(uint64_t iova, uint64_t bytes, uint64_t page)
+{
+    return iova < page ? page - iova < bytes : iova - page < NVME_PAGE;
+}
+
+bool nvme_over_shadow(const struct nvme_shadow *shadow, uint64_t iova, uint64_t bytes)
+{
+    return shadow->given && (overlap(iova, bytes, shadow->doorbells) || overlap(iova, bytes, shadow->events));
+}
+
+static bool over_queues(const struct nvme *nvme, const struct nvme_shadow *shadow)
+{
+    for (unsigned id = 0; id <= nvme->options.queues; id++) {
+        const struct nvme_sq *sq = &nvme->sqs[id];
+        const struct nvme_cq *cq = &nvme->cqs[id];
+        if (sq->state != NVME_QUEUE_NONE && nvme_over_shadow(shadow, sq->iova, (uint64_t)sq->size << SDC_NVME_SQES))
+            return true;
+        if (cq->state != NVME_QUEUE_NONE && nvme_over_shadow(shadow, cq->iova, (uint64_t)cq->size << SDC_NVME_CQES))
+            return true;
+    }
+    return false;
+}
+
 bool nvme_offers_shadow(const struct nvme *nvme)
 {
     return !nvme->sqs[0].ring.area.remote;
@@ -96,7 +120,7 @@ int nvme_doorbell_buffer(struct nvme_command *command)
     if (nvme->sharing > 0)
         return SDC_NVME_SC_SEQUENCE;
     if (shadow.doorbells % NVME_PAGE != 0 || shadow.events % NVME_PAGE != 0 || !is_local(memory, shadow.doorbells) ||
-        !is_local(memory, shadow.events))
+        !is_local(memory, shadow.events) || shadow.doorbells == shadow.events || over_queues(nvme, &shadow))
         return SDC_NVME_SC_INVALID_FIELD | SDC_NVME_SC_DNR;
     nvme->shadow = shadow;
     nvme->share_command = command;

@@ -37,6 +37,8 @@ static int check_queue(const struct nvme_command *command, unsigned cc_shift, un
         return refuse(SDC_NVME_SC_INVALID_FIELD);
     if (sdc_get64(command->sqe + SDC_NVME_SQE_PRP1) % NVME_PAGE != 0)
         return refuse(SDC_NVME_SC_PRP_OFFSET);
+    if (nvme_over_shadow(&nvme->shadow, sdc_get64(command->sqe + SDC_NVME_SQE_PRP1), (uint64_t)size << entry))
+        return refuse(SDC_NVME_SC_INVALID_FIELD);
     return 0;
 }
 
