@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/limits.h"
 #include "device/nvme/controller.h"
 #include "nvme_namespace_fixture.h"
 #include "ring_fixture.h"
@@ -327,6 +328,32 @@ static void a_batch_goes_down_as_one(void **state)
     close_worker();
 }
 
+// Commands of 512 pieces each: a queue takes no more when there are too many spans.
+static void heavy_commands_are_few(void **state)
+{
+    uint8_t raw[SDC_NVME_SGL] = {0};
+    unsigned taken = 0;
+
+    (void)state;
+    open_worker();
+    t.sq.ring.awake = true;
+    t.sq.cq = &(struct nvme_cq){.nvme = &t.nvme};
+    for (uint32_t i = 0; i < 512; i++) {
+        sdc_put64(raw, DATA + 2 * (uint64_t)(511 - i));
+        sdc_put32(raw + SDC_NVME_SGL_LENGTH, 1);
+        assert_int_equal(sdc_memory_write(&t.guest.view, LIST + (uint64_t)i * sizeof raw, raw, sizeof raw), 0);
+    }
+    while (nvme_may_take(&t.sq)) {
+        assert_true(taken < COMMANDS);
+        struct fields fields = {.opcode = W, .flags = SDC_NVME_PSDT_SGL, .nsid = 1, .prp1 = LIST,
+                                .prp2 = (uint64_t)SDC_NVME_SGL_LAST_SEGMENT << 60 | 512 * sizeof raw};
+        assert_int_equal(run(taken++, &fields)->status, NOT_YET);
+    }
+    assert_int_equal(taken, SDC_LIMIT_QUEUE_SPANS / 512 + 1);
+    answer_all();
+    close_worker();
+}
+
 // --- commands of several requests ---
 
 static void a_durable_read_flushes_first(void **state)
@@ -613,6 +640,7 @@ int main(void)
         cmocka_unit_test(without_a_cache_every_write_is_durable),
         cmocka_unit_test(results_become_statuses),
         cmocka_unit_test(a_batch_goes_down_as_one),
+        cmocka_unit_test(heavy_commands_are_few),
         cmocka_unit_test(a_durable_read_flushes_first),
         cmocka_unit_test(a_flush_of_all_flushes_each),
         cmocka_unit_test(data_is_compared),

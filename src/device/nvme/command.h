@@ -51,6 +51,7 @@ struct nvme_command {
     struct sdc_map_use *use;             // the map that its spans come from; NULL: it needs none
     // The handlers'
     struct nvme_data data;               // its data, as spans (data.h)
+    uint32_t spans;                      // that its queue counts for it
     struct sdc_remote_request remote;    // who bounces its data sets remote.queue to &sq->remote (transport/common/remote_queue.h)
     struct nvme_ns_queue *ns;            // the namespace that it works on, on this loop
     struct sdc_block_request block;      // owner is the command

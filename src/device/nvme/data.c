@@ -37,6 +37,15 @@ static int bounce(struct nvme_command *command, uint64_t size, enum sdc_access a
     return command->remote.fault ? SDC_NVME_SC_DATA_TRANSFER : 0;
 }
 
+// A queue whose commands in flight have too many spans takes no more for now.
+static void weigh(struct nvme_command *command)
+{
+    uint32_t before = command->spans;
+
+    command->spans = command->data.payload.spans_count + command->data.payload.segments_count;
+    command->sq->spans += command->spans - before;
+}
+
 int nvme_data_map(struct nvme_command *command, uint64_t size, enum sdc_access access)
 {
     struct nvme_data *data = &command->data;
@@ -46,6 +55,8 @@ int nvme_data_map(struct nvme_command *command, uint64_t size, enum sdc_access a
 
     if (rc == NVME_WALK_BOUNCE)
         rc = bounce(command, size, access);
+    if (!here && (rc == 0 || rc == NVME_PENDING))
+        weigh(command);
     if (rc != 0)
         return rc;
     data->spans = payload->spans + (access == SDC_ACCESS_WRITE ? payload->readable_spans : 0);

@@ -2,6 +2,7 @@
 // Ways to wait for commands (loop/poller.h). Only doorbells that the driver writes to memory can be looked at instead of waited for: those
 // of Doorbell Buffer Config, and registers that are mapped.
 #include "base/check.h"
+#include "base/limits.h"
 #include "device/nvme/controller.h"
 
 static struct nvme_sq *sq_of(struct sdc_poller *poller)
@@ -14,7 +15,7 @@ bool nvme_may_take(const struct nvme_sq *sq)
     const struct nvme_worker *worker = sq->worker;
 
     return sq->ring.awake && !sq->stopping && !worker->stopping && !worker->remapping && !sq->cq->waiting && !sq->remote.fetching &&
-           !sq->remote.starved && !nvme_failed(worker->nvme);
+           !sq->remote.starved && sq->spans <= SDC_LIMIT_QUEUE_SPANS && !nvme_failed(worker->nvme);
 }
 
 int nvme_available(struct nvme_sq *sq)

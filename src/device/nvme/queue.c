@@ -67,6 +67,10 @@ void nvme_release(struct nvme_command *command)
     give_memory_up(command);
     nvme_ns_put(command);
     sdc_payload_trim(&command->data.payload);
+    if (sq->spans > SDC_LIMIT_QUEUE_SPANS)
+        nvme_look(sq); // perhaps they are few enough now
+    sq->spans -= command->spans;
+    command->spans = 0;
     *(command->older ? &command->older->newer : &sq->oldest) = command->newer;
     *(command->newer ? &command->newer->older : &sq->newest) = command->older;
     sq->in_flight--;

@@ -101,6 +101,7 @@ struct nvme_sq {
     struct nvme_command *fetching;        // its handler misses something, and runs again when that is here
     struct nvme_command *oldest, *newest; // in flight
     uint32_t in_flight; // taken, and not free again
+    uint32_t spans;     // of those; if they are too many nothing is taken until some have ended
     uint32_t resting;   // of those, idle, waiting for room, or fetching: no drain waits for them
 };
 
