@@ -80,7 +80,8 @@ static inline void core_open(struct core_fixture *f, struct sdc_virtio_device *d
     sdc_virtio_core_set_map(f->core, f->guest.map);
 }
 
-static inline void core_close(struct core_fixture *f)
+// All but the loop, which another core may be on too.
+static inline void core_end(struct core_fixture *f)
 {
     sdc_virtio_core_reset(f->core);
     run_turns(f, 4);
@@ -88,6 +89,11 @@ static inline void core_close(struct core_fixture *f)
     run_turns(f, 4);
     sdc_virtio_core_free(f->core);
     guest_close(&f->guest);
+}
+
+static inline void core_close(struct core_fixture *f)
+{
+    core_end(f);
     sdc_loop_free(f->loop);
 }
 
