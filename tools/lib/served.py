@@ -79,9 +79,9 @@ class Served:
     def _terminate(self):
         self.process.send_signal(signal.SIGTERM)
 
-    def bench(self, *options, timeout=300):
-        """Runs bench to its end and returns its JSON."""
-        command = [*self.wrapper, self.binary, "bench", str(self.socket), "--json", *options]
+    def bench(self, *options, socket=None, timeout=300):
+        """Runs bench to its end and returns its JSON. socket: what it is to connect to, if not our path over vfio-user."""
+        command = [*self.wrapper, self.binary, "bench", str(socket or self.socket), "--json", *options]
         try:
             done = subprocess.run(command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True,
                                   text=True, timeout=timeout)
