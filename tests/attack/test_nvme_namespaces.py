@@ -30,7 +30,7 @@ def changed(guest):
 def wants_events(guest):
     """A request for an event, of namespaces too."""
     assert guest.set_feature(spec.F_ASYNC, spec.NS_CHANGED_NOTICES).status == spec.OK
-    return guest.submit(0, spec.ASYNC_EVENT)
+    return guest.issue(0, spec.ASYNC_EVENT)
 
 
 def hang_up(server, *namespaces):
@@ -161,7 +161,7 @@ def test_events_wait_until_the_log_was_read(serve_cards):
     one, two = {"backend": "ram:16M"}, {"backend": "ram:4M", "nsid": 2}
     hang_up(server, one, two)
     told(guest, request)
-    request = guest.submit(0, spec.ASYNC_EVENT)
+    request = guest.issue(0, spec.ASYNC_EVENT)
     hang_up(server, one, two, {"backend": "ram:4M", "nsid": 3})
     assert guest.until(lambda: guest.active_namespaces() == [1, 2, 3])
     assert guest.log(spec.LOG_CHANGED_NS, 4096, rae=1)[1][:12] == struct.pack("<3I", 2, 3, 0)
@@ -175,7 +175,7 @@ def test_events_wait_until_the_log_was_read(serve_cards):
 def test_guest_that_wants_no_events_gets_none_but_finds_the_log(serve_cards):
     server = serve_cards([card({"backend": "ram:16M"})])
     guest = server.guest_of(0)
-    request = guest.submit(0, spec.ASYNC_EVENT)
+    request = guest.issue(0, spec.ASYNC_EVENT)
     hang_up(server, {"backend": "ram:16M"}, {"backend": "ram:4M"})
     assert guest.until(lambda: guest.active_namespaces() == [1, 2])
     assert guest.nothing_comes(0, request)
