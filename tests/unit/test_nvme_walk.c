@@ -308,7 +308,7 @@ static void sgl_descriptors(void **state)
     }
 }
 
-// 4096 descriptors: they are read in pieces, each once.
+// They are read in pieces, each once.
 static void a_segment_of_many_descriptors(void **state)
 {
     struct course course;
@@ -323,6 +323,12 @@ static void a_segment_of_many_descriptors(void **state)
     }
     assert_int_equal(walk_once(&course, 0, 0, first, 3000, SDC_ACCESS_READ, false), 0);
     assert_int_equal(course.payload.readable_size, 3000);
+    for (uint32_t i = 0; i < 3000; i++) {
+        uint8_t expected, byte;
+        assert_int_equal(sdc_memory_read(&course.guest.view, A + 2 * (uint64_t)i, &expected, 1), 0);
+        assert_int_equal(sdc_payload_read(&course.payload, i, &byte, 1), 0);
+        assert_int_equal(byte, expected);
+    }
     close_course(&course);
 }
 
@@ -344,6 +350,7 @@ static void bit_buckets(void **state)
         {"one that is too long", {D(5 * P, 500), T(13)}, 2, SDC_ACCESS_WRITE, LENGTH, 0},
         {"one of another sub type", {D(5 * P, 500), {0, 12, SDC_NVME_SGL_BIT_BUCKET << 4 | 1}}, 2, SDC_ACCESS_WRITE, TYPE, 0},
         {"ignored in a write", {D(5 * P, 500), T(77), D(3 * P, 12)}, 3, SDC_ACCESS_READ, 0, 0},
+        {"ignored behind all data of a write", {D(5 * P, 512), T(77)}, 2, SDC_ACCESS_READ, 0, 0},
         {"no data of a write", {D(5 * P, 500), T(12)}, 2, SDC_ACCESS_READ, LENGTH, 0},
     };
 
