@@ -175,6 +175,18 @@ def run_spin(part, log):
         part.results.bad("spin: the two halves of a ring don't agree; see the log")
 
 
+def run_stress(part, log):
+    program = TOP / "build/tests/unit/test-poll_stress"
+    if part.command(log, program, "--requests=200000", timeout=3600) == 0:
+        part.results.good()
+    elif not part.results.failed:
+        part.results.bad("stress: a notification or an interrupt is lost; see the log")
+
+
+def run_model(part, log):
+    script(part, log, "tests/model/run", timeout=3600)
+
+
 def run_fuzz(part, log):
     script(part, log, "fuzz/run", "--replay")
 
@@ -217,7 +229,7 @@ def run_attack_tsan(part, log):
 # Unit tests that valgrind cannot run: several loops (it runs no other thread while one waits in io_uring_enter), limits of
 # address space and fds that are not those of the host, or far too much to do.
 NOT_UNDER_VALGRIND = ["block_conformance", "block_file", "driver_live", "inflight", "loop", "loop_io", "loop_watch",
-                      "socket"]
+                      "poll_stress", "poller_turns", "socket"]
 
 
 def run_valgrind(part, log):
@@ -290,5 +302,7 @@ def all_parts():
         Part("fuzz-long", "live fuzzing, two minutes a harness", None, run_fuzz_long, long=True),
         Part("soak", "verified load, a minute each", "product", run_soak, long=True),
         Part("spin", "millions of requests between two threads that never sleep", "tests", run_spin, long=True),
+        Part("stress", "millions of requests between two threads that sleep whenever they can", "tests", run_stress, long=True),
+        Part("model", "who notifies whom, in every order of steps; and bugs that have to be found", None, run_model, long=True),
         Part("tsan-long", "a minute of each load under TSan", "tsan", run_tsan_long, long=True),
     ]
