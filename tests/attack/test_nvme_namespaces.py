@@ -139,12 +139,12 @@ def test_namespaces_come_and_go_under_load(serve_cards, workdir):
     image = workdir.file("disk.img", 8 * M)
     server = serve_cards([card({"backend": "ram:16M"})], threads=2)
     guest = server.guest_of(0, queues=4)
-    address = guest.buffer(length=4096)
+    buffers = {(sqid, slot): guest.buffer(length=4096) for sqid in range(1, 5) for slot in range(4)}
     for turn in range(20):
         hang_up(server, {"backend": "ram:16M"}, *([{"backend": str(image)}] if turn % 2 == 0 else []))
         for _ in range(8):
-            cids = [(sqid, nsid, guest.put_io(spec.READ, 0, 8, address, sqid=sqid, nsid=nsid))
-                    for sqid in range(1, 5) for nsid in (1, 2, 1, 2)]
+            cids = [(sqid, nsid, guest.put_io(spec.READ, 0, 8, buffers[sqid, slot], sqid=sqid, nsid=nsid))
+                    for sqid in range(1, 5) for slot, nsid in enumerate((1, 2, 1, 2))]
             for sqid in range(1, 5):
                 guest.kick(sqid)
             for sqid, nsid, cid in cids:

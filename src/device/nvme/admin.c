@@ -84,14 +84,17 @@ static int get_features(struct nvme_command *command)
 }
 
 // What has to be done beside keeping the value.
-static int feature_was_set(struct nvme *nvme, uint8_t id)
+static int feature_was_set(struct nvme_command *command, uint8_t id, bool cached)
 {
+    struct nvme *nvme = command->sq->nvme;
     struct nvme_admin *admin = &nvme->admin;
 
     if (id == SDC_NVME_FEAT_TEMPERATURE && nvme_features_hot_or_cold(&admin->features))
         nvme_events_raise(&admin->events, &admin->features, NVME_EVENT_TEMPERATURE);
     if (id == SDC_NVME_FEAT_KEEP_ALIVE && nvme_keep_alive_restart(nvme) < 0)
         return SDC_NVME_SC_INTERNAL;
+    if (id == SDC_NVME_FEAT_WRITE_CACHE && cached && !admin->features.write_cache)
+        return nvme_cache_flush(command);
     return SDC_NVME_SC_SUCCESS;
 }
 
@@ -107,11 +110,12 @@ static int set_features(struct nvme_command *command)
         .value = nvme_dword(command, 11),
     };
     uint32_t size = nvme_feature_data(request.id);
+    bool cached = of.features->write_cache;
     int rc = size > 0 ? nvme_data_copy_in(command, data, size) : 0;
 
     if (rc == 0)
         rc = nvme_features_set(&of, &request, data, &command->dw0);
-    return rc ? rc : feature_was_set(command->sq->nvme, request.id);
+    return rc ? rc : feature_was_set(command, request.id, cached);
 }
 
 // --- logs ---
@@ -127,8 +131,8 @@ static int get_log_page(struct nvme_command *command)
 
     nvme_log_parse(command->sqe, &request);
     int rc = nvme_log_build(&of, &request, page, &size);
-    if (rc == 0 && size > 0)
-        rc = nvme_data_copy_out(command, page, size);
+    if (rc == 0)
+        rc = nvme_data_copy_out_padded(command, page, size, request.size);
     if (rc == 0 && !request.retain) {
         nvme_log_was_read(&nvme->admin.logs, request.id);
         nvme_events_log_read(&nvme->admin.events, request.id);

@@ -9,12 +9,20 @@
 struct nvme;
 struct nvme_command;
 
+// Set Features that turned the write cache off, while what is in it is flushed.
+struct nvme_cache {
+    struct nvme_command *command; // NULL: there is none
+    uint16_t status;
+    struct sdc_deferred end;
+};
+
 struct nvme_admin {
     struct nvme_identity identity;
     struct nvme_features features;
     struct nvme_logs logs;
     struct nvme_events events;
     struct sdc_timer keep_alive;
+    struct nvme_cache cache;
 };
 
 // With the controller, before its queues run; when nothing runs any more.
@@ -26,6 +34,9 @@ void nvme_admin_reset(struct nvme *nvme);
 void nvme_event_doorbell(struct nvme *nvme, uint8_t information);
 // The namespace has come, gone or changed its size.
 void nvme_event_namespace(struct nvme *nvme, uint32_t nsid);
+
+// cache.c. The cache was turned off by this command: as a handler.
+int nvme_cache_flush(struct nvme_command *command);
 
 // keep_alive.c. As a handler.
 int nvme_keep_alive(struct nvme_command *command);

@@ -162,18 +162,10 @@ static void flushed(struct nvme_command *command)
 
 static void flush(struct nvme *nvme)
 {
-    struct nvme_command *command = nvme_own_command(&nvme->sqs[0], flushed);
-    if (!command) {
-        sdc_log(SDC_LOG_ERROR, "nvme: no memory for a flush at the controller's shutdown");
-        settle(nvme);
+    if (nvme_flush_all(nvme, flushed) == 0)
         return;
-    }
-    command->sqe[SDC_NVME_SQE_OPCODE] = SDC_NVME_IO_FLUSH;
-    sdc_put32(command->sqe + SDC_NVME_SQE_NSID, SDC_NVME_NSID_ALL);
-    int rc = nvme_io_run(command);
-    nvme_submit_batch(&nvme->workers[0]);
-    if (rc >= 0)
-        nvme_complete(command, (uint16_t)rc, 0);
+    sdc_log(SDC_LOG_ERROR, "nvme: no memory for a flush at the controller's shutdown");
+    settle(nvme);
 }
 
 static void shut_down(struct nvme *nvme)

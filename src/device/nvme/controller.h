@@ -125,6 +125,12 @@ int nvme_delete_cq(struct nvme_command *command);
 int nvme_create_sq(struct nvme_command *command);
 int nvme_delete_sq(struct nvme_command *command);
 
+// --- cache.c: home loop ---
+
+// Flushes all namespaces, of which the home's worker has the backends open, and goes on in `then`, which releases the command: later, and
+// perhaps from inside a backend, or now if there is nothing to flush. 0 or -ENOMEM.
+int nvme_flush_all(struct nvme *nvme, void (*then)(struct nvme_command *command));
+
 // --- doorbells.c: home loop ---
 
 int nvme_doorbell_buffer(struct nvme_command *command);

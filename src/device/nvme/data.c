@@ -85,6 +85,20 @@ int nvme_data_copy_out(struct nvme_command *command, const void *bytes, size_t s
 
 #include <errno.h>
 
+int nvme_data_copy_out_padded(struct nvme_command *command, const void *bytes, size_t size, uint64_t total)
+{
+    static const uint8_t zeroes[NVME_PAGE];
+    int rc = nvme_data_map(command, total, SDC_ACCESS_WRITE);
+
+    if (rc == 0 && sdc_payload_write(&command->data.payload, 0, bytes, size) < 0)
+        rc = SDC_NVME_SC_DATA_TRANSFER;
+    for (uint64_t at = size; rc == 0 && at < total; at += NVME_PAGE) {
+        if (sdc_payload_write(&command->data.payload, at, zeroes, (size_t)sdc_min(NVME_PAGE, total - at)) < 0)
+            rc = SDC_NVME_SC_DATA_TRANSFER;
+    }
+    return rc;
+}
+
 int nvme_data_copy_in(struct nvme_command *command, void *bytes, size_t size)
 {
     int rc = nvme_data_map(command, size, SDC_ACCESS_READ);

@@ -27,5 +27,7 @@ void nvme_data_arrived(struct nvme_command *command);
 // Copies a structure to or from a data buffer of its size: to the driver, from the driver. As nvme_data_map.
 int nvme_data_copy_out(struct nvme_command *command, const void *bytes, size_t size);
 int nvme_data_copy_in(struct nvme_command *command, void *bytes, size_t size);
+// Likewise to a buffer of `total` bytes, with zeroes behind the structure.
+int nvme_data_copy_out_padded(struct nvme_command *command, const void *bytes, size_t size, uint64_t total);
 // Copies bytes [offset, offset + size) of a buffer that was looked up to be read. 0 or a status.
 int nvme_data_read(struct nvme_command *command, uint64_t offset, void *bytes, size_t size);
