@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A virtio-blk driver over PCI registers: brings the device up, keeps its queues busy from one processor each, resets what it likes to,
-// and sleeps until an interrupt comes, so that one that is lost is noticed.
-#include "request.h"
+// A virtio-blk driver over PCI registers: brings the device up, and resets what it likes to. Its queues (driver_queue.c) are kept busy from
+// one processor each, and sleep until an interrupt comes, so that one that is lost is noticed.
+#include "driver.h"
 
 #include <sidecard/virtio.h>
 
@@ -30,7 +30,6 @@ enum {
     QUEUE_RESET = 0x3a,
     DEVICE = 0x2000,
     WRITEBACK = DEVICE + 32,
-    NOTIFY = 0x3000,
     BITS = 64,
 };
 
@@ -39,287 +38,9 @@ enum {
 #define BLK_DISCARD      (UINT64_C(1) << 13)
 #define BLK_WRITE_ZEROES (UINT64_C(1) << 14)
 
-struct queue {
-    struct sim_ring ring;
-    struct request requests[SIM_RING_MAX];
-    bool open; // it has memory
-    bool live; // and may be used
-    bool sleeping;
-    bool irq;
-    bool kick_due;
-    bool malformed; // it has to break
-    bool may_break;
-    unsigned burst; // requests until it waits for all
-    uint32_t vector;
-};
-
-static struct queue queues[SIM_QUEUES];
 static struct sdc_virtio_device *device;
-static struct disk_view view;
 static uint64_t features;
-static uint64_t now; // counts up with everything that a request does
-static bool stopped; // no new requests
 static bool tainted; // a queue broke, or may have, since the device was reset
-static bool silent;  // the device may not interrupt: it was reset
-static bool config_irq;
-static bool masked[SIM_QUEUES + 1];
-static unsigned long ended; // requests
-
-// --- requests ---
-
-// When the oldest read began that may still end.
-static uint64_t oldest(void)
-{
-    uint64_t first = now;
-
-    for (unsigned q = 0; q < plan.queues; q++) {
-        for (unsigned i = 0; i < SIM_RING_MAX && !queues[q].malformed; i++) {
-            const struct request *request = &queues[q].requests[i];
-            if (request->io.busy && request->type == 0 && !request->chain.broken && request->io.invoked < first)
-                first = request->io.invoked;
-        }
-    }
-    return first;
-}
-
-enum { IOS = SIM_QUEUES * SIM_RING_MAX };
-
-static struct sim_io *io(unsigned index)
-{
-    return index < plan.queues * SIM_RING_MAX ? &queues[index / SIM_RING_MAX].requests[index % SIM_RING_MAX].io : NULL;
-}
-
-static void choose_break(struct queue *queue, struct sim_chain *chain)
-{
-    bool table = chain->indirect;
-    unsigned kinds = sim_ring_break_kinds(&queue->ring);
-    unsigned kind = sim_pick(table ? 1 : 5, table && queue->ring.packed ? 4 : kinds);
-
-    if ((table && kind == 5) || (!table && kind == 5 && queue->ring.indirect))
-        return; // it would be allowed
-    if (kind > kinds)
-        return;
-    chain->broken = kind;
-    queue->malformed = true;
-    for (unsigned i = 0; i < SIM_RING_MAX; i++)
-        queue->requests[i].io.may_be_old = true;
-    EVENT("driver: a malformed chain, kind %llu, packed %llu, in a table %llu", kind, queue->ring.packed, table);
-}
-
-static struct request *free_request(struct queue *queue)
-{
-    for (unsigned i = 0; i < SIM_RING_MAX; i++) {
-        if (!queue->requests[i].io.busy)
-            return &queue->requests[i];
-    }
-    return NULL;
-}
-
-static bool submit_one(struct queue *queue)
-{
-    struct request *request = free_request(queue);
-
-    if (!request || !request_make(request, &queue->ring, &view, queue->ring.free))
-        return false;
-    request->io.queue = (unsigned)(queue - queues);
-    if (sim_chance(plan.malformed, 256))
-        choose_break(queue, &request->chain);
-    if (request->chain.broken)
-        request->expected = EXPECT_NOTHING;
-    sim_model_prune(oldest());
-    request_begin(request, ++now);
-    sim_ring_add(&queue->ring, &request->chain);
-    return true;
-}
-
-static void submit(struct queue *queue)
-{
-    unsigned count = sim_chance(1, 3) ? sim_pick(1, 8) : 1;
-    unsigned made = 0;
-
-    while (made < count && queue->burst > 0 && queue->ring.free > 0 && !queue->malformed) {
-        queue->burst--;
-        if (!submit_one(queue)) {
-            if (queue->ring.in_flight > 0)
-                queue->burst = 0;
-            break;
-        }
-        made++;
-    }
-    if (made == 0)
-        return;
-    sim_ring_show(&queue->ring);
-    queue->kick_due = true;
-}
-
-static void kick(struct queue *queue)
-{
-    unsigned index = (unsigned)(queue - queues);
-
-    queue->kick_due = false;
-    bool wants = sim_ring_wants_kick(&queue->ring);
-    EVENT("driver: queue %llu: %llu kicks", index, wants);
-    if (wants)
-        sim_post_write(NOTIFY + 4 * index, 2, index);
-}
-
-static bool poll(struct queue *queue)
-{
-    uint32_t written;
-    struct sim_chain *chain = sim_ring_poll(&queue->ring, &written);
-
-    if (!chain)
-        return false;
-    struct request *request = chain->owner;
-    request_end(request, written, ++now, sim_disk_flushes());
-    ended++;
-    return true;
-}
-
-static void poll_some(struct queue *queue)
-{
-    unsigned most = sim_chance(1, 2) ? SIM_RING_MAX : sim_pick(1, 3);
-
-    for (unsigned i = 0; i < most; i++) {
-        if (!poll(queue))
-            return;
-    }
-}
-
-static void go_to_sleep(struct queue *queue)
-{
-    if (queue->kick_due)
-        kick(queue);
-    sim_ring_irqs(&queue->ring, true);
-    queue->sleeping = !sim_ring_has_used(&queue->ring);
-    EVENT("driver: queue %llu: sleeps %llu", (unsigned)(queue - queues), queue->sleeping);
-}
-
-static bool may_submit(const struct queue *queue)
-{
-    return !stopped && !queue->malformed && queue->ring.free > 0 && (queue->burst > 0 || queue->ring.in_flight == 0);
-}
-
-static bool can_run(unsigned index)
-{
-    const struct queue *queue = &queues[index];
-
-    return queue->live && (queue->irq || queue->kick_due || may_submit(queue) || (!queue->sleeping && queue->ring.in_flight > 0));
-}
-
-static void run_queue(unsigned index)
-{
-    struct queue *queue = &queues[index];
-
-    if (queue->irq) {
-        queue->irq = queue->sleeping = false;
-        if (sim_chance(1, 2))
-            sim_ring_irqs(&queue->ring, false);
-        poll_some(queue);
-        return;
-    }
-    if (queue->kick_due && sim_chance(1, 2)) {
-        kick(queue);
-        return;
-    }
-    if (may_submit(queue) && sim_chance(1, 2)) {
-        if (queue->burst == 0)
-            queue->burst = sim_pick(1, sim_chance(1, 2) ? 4 : 2U * queue->ring.size);
-        submit(queue);
-        return;
-    }
-    if (queue->sleeping || queue->ring.in_flight == 0)
-        return;
-    if (!sim_ring_has_used(&queue->ring) && sim_chance(1, 2)) {
-        go_to_sleep(queue);
-        return;
-    }
-    if (sim_chance(1, 4))
-        sim_ring_irqs(&queue->ring, false);
-    poll_some(queue);
-}
-
-// --- interrupts, and what happens to requests from outside ---
-
-static bool is_alone(uint32_t vector)
-{
-    unsigned users = 0;
-
-    for (unsigned q = 0; q < plan.queues; q++)
-        users += queues[q].open && queues[q].vector == vector;
-    return users == 1;
-}
-
-static void take_irq(uint32_t vector)
-{
-    EVENT("interrupt of vector %llu", vector);
-    if (silent)
-        sim_fail("an interrupt of vector %u after the reset", vector);
-    if (masked[vector])
-        sim_fail("an interrupt of vector %u, which is masked", vector);
-    config_irq |= vector == 0;
-    for (unsigned q = 0; q < plan.queues; q++) {
-        struct queue *queue = &queues[q];
-        if (!queue->open || queue->vector != vector)
-            continue;
-        if (queue->live && is_alone(vector) && !plan.masks && plan.remote == 0)
-            sim_ring_check_irq(&queue->ring);
-        queue->irq = true;
-    }
-}
-
-static void refused(void)
-{
-    for (unsigned q = 0; q < plan.queues; q++) {
-        queues[q].may_break = true;
-        for (unsigned i = 0; i < SIM_RING_MAX; i++)
-            queues[q].requests[i].io.may_fail = true;
-    }
-}
-
-// Whether the device writes to the queue's ring there.
-static bool ring_touches(const struct queue *queue, uint64_t iova, uint64_t size)
-{
-    const struct sim_ring *ring = &queue->ring;
-
-    return queue->open && ((iova < ring->desc + ring->desc_size && ring->desc < iova + size) ||
-                           (iova < ring->device + ring->device_size && ring->device < iova + size));
-}
-
-static bool rings_touch(uint64_t iova, uint64_t size)
-{
-    for (unsigned q = 0; q < plan.queues; q++) {
-        if (ring_touches(&queues[q], iova, size))
-            return true;
-    }
-    return false;
-}
-
-static void moved(uint64_t iova, uint64_t size)
-{
-    for (unsigned q = 0; q < plan.queues; q++) {
-        // What was written to the ring by message may not have been sent in time.
-        queues[q].may_break |= plan.remote > 0 && ring_touches(&queues[q], iova, size);
-        for (unsigned i = 0; i < SIM_RING_MAX; i++) {
-            struct request *request = &queues[q].requests[i];
-            if (!request->io.busy)
-                continue;
-            request->io.may_fail |= request_touches(request, iova, size);
-            queues[q].may_break |= request_table_touches(request, iova, size);
-        }
-    }
-}
-
-static void resized(uint64_t low)
-{
-    for (unsigned q = 0; q < plan.queues; q++) {
-        for (unsigned i = 0; i < SIM_RING_MAX; i++) {
-            struct request *request = &queues[q].requests[i];
-            for (unsigned r = 0; r < request->io.ranges_count; r++)
-                request->io.may_fail |= request->io.ranges[r].sector + request->io.ranges[r].sectors > low;
-        }
-    }
-}
 
 // --- bringing it up ---
 
@@ -360,12 +81,12 @@ static void negotiate(void)
         sim_register_write(DRIVER_FEATURE_SELECT, 4, half);
         sim_register_write(DRIVER_FEATURE, 4, features >> (32 * half) & UINT32_MAX);
     }
-    view = (struct disk_view){.discard = features & BLK_DISCARD,
+    driver.view = (struct disk_view){.discard = features & BLK_DISCARD,
                               .write_zeroes = features & BLK_WRITE_ZEROES,
                               .read_only = plan.read_only};
 }
 
-static bool open_queue(struct queue *queue, unsigned index)
+static bool open_queue(struct driver_queue *queue, unsigned index)
 {
     unsigned size = 1U << sim_pick(1, 6);
 
@@ -397,7 +118,7 @@ static bool open_queue(struct queue *queue, unsigned index)
     return true;
 }
 
-static void close_queue(struct queue *queue)
+static void close_queue(struct driver_queue *queue)
 {
     queue->live = false;
     if (!queue->open)
@@ -405,7 +126,7 @@ static void close_queue(struct queue *queue)
     queue->open = false;
     for (unsigned i = 0; i < SIM_RING_MAX; i++) {
         if (queue->requests[i].io.busy)
-            request_drop(&queue->requests[i], ++now);
+            request_drop(&queue->requests[i], ++driver.now);
         queue->requests[i].io.busy = false;
     }
     sim_ring_close(&queue->ring);
@@ -414,9 +135,9 @@ static void close_queue(struct queue *queue)
 static void lost(void)
 {
     for (unsigned q = 0; q < plan.queues; q++)
-        close_queue(&queues[q]);
+        close_queue(&driver.queues[q]);
     sim_disk_forget_errors();
-    config_irq = tainted = false;
+    driver.config_irq = tainted = false;
 }
 
 // Whether writes stay in a cache until a flush, as the driver knows.
@@ -428,9 +149,9 @@ static void know_the_cache(void)
 static void unmask_all(void)
 {
     for (uint32_t i = 0; i <= plan.queues; i++) {
-        if (!masked[i])
+        if (!driver.masked[i])
             continue;
-        masked[i] = false;
+        driver.masked[i] = false;
         sim_mask_irq(i, false);
     }
 }
@@ -448,11 +169,11 @@ static void start(void)
     know_the_cache();
     sim_register_write(CONFIG_VECTOR, 2, 0);
     for (unsigned q = 0; q < plan.queues; q++)
-        open_queue(&queues[q], q);
-    silent = false;
+        open_queue(&driver.queues[q], q);
+    driver.silent = false;
     sim_register_write(STATUS, 1, 15);
     for (unsigned q = 0; q < plan.queues; q++)
-        queues[q].live = queues[q].open;
+        driver.queues[q].live = driver.queues[q].open;
 }
 
 // --- resets ---
@@ -460,7 +181,7 @@ static void start(void)
 static void leave(void)
 {
     for (unsigned q = 0; q < plan.queues; q++)
-        queues[q].live = false;
+        driver.queues[q].live = false;
 }
 
 static void wait_for_status_zero(void)
@@ -475,7 +196,7 @@ static void wait_for_status_zero(void)
 
 static void was_reset(void)
 {
-    silent = true;
+    driver.silent = true;
     sim_guest_check();
     lost();
     if (sim_disk_queues() > 0)
@@ -507,9 +228,9 @@ static void reset_device(void)
     start();
 }
 
-static void reset_queue(struct queue *queue)
+static void reset_queue(struct driver_queue *queue)
 {
-    unsigned index = (unsigned)(queue - queues);
+    unsigned index = (unsigned)(queue - driver.queues);
 
     if (!(features & SDC_VIRTIO_F_RING_RESET) || !queue->live)
         return;
@@ -529,7 +250,7 @@ static void reset_queue(struct queue *queue)
     // Errors that its requests had cannot be told from others' now.
     for (unsigned q = 0; q < plan.queues; q++) {
         for (unsigned i = 0; i < SIM_RING_MAX; i++)
-            queues[q].requests[i].io.may_fail = true;
+            driver.queues[q].requests[i].io.may_fail = true;
     }
     sim_disk_forget_errors();
     sim_guest_map_all();
@@ -540,8 +261,8 @@ static void reset_queue(struct queue *queue)
 static void reconnect(void)
 {
     sim_client_close();
-    memset(masked, 0, sizeof masked);
-    silent = true;
+    memset(driver.masked, 0, sizeof driver.masked);
+    driver.silent = true;
     if (sim_disk_queues() > 0)
         sim_fail("the session is over with %u of the backend's queues open", sim_disk_queues());
     sim_client_open();
@@ -576,7 +297,7 @@ static bool may_need_reset(void)
     if (tainted)
         return true;
     for (unsigned q = 0; q < plan.queues; q++) {
-        if (queues[q].live && (queues[q].malformed || queues[q].may_break))
+        if (driver.queues[q].live && (driver.queues[q].malformed || driver.queues[q].may_break))
             return true;
     }
     return false;
@@ -586,7 +307,7 @@ static bool may_need_reset(void)
 static void check_rest(bool broken)
 {
     for (unsigned q = 0; q < plan.queues; q++) {
-        struct queue *queue = &queues[q];
+        struct driver_queue *queue = &driver.queues[q];
         if (!queue->live)
             continue;
         if (queue->malformed && !broken)
@@ -600,7 +321,7 @@ static void check_rest(bool broken)
 static void drain(void)
 {
     EVENT("driver: drains");
-    stopped = true;
+    driver.stopped = true;
     unmask_all();
     sim_guest_map_all();
     sim_disk_unlock();
@@ -608,7 +329,7 @@ static void drain(void)
         if (steps > 100000)
             sim_fail("requests do not come to an end");
     }
-    bool irq = config_irq;
+    bool irq = driver.config_irq;
     bool broken = needs_reset();
     if (broken && !may_need_reset())
         sim_fail("the device needs a reset without a reason");
@@ -624,7 +345,7 @@ static void drain(void)
 static void drain_all(void)
 {
     drain();
-    stopped = false;
+    driver.stopped = false;
 }
 
 // --- whatever else a driver and its VMM do ---
@@ -633,14 +354,14 @@ static void mask_something(void)
 {
     uint32_t vector = sim_below(plan.queues + 1);
 
-    if (!plan.masks || silent)
+    if (!plan.masks || driver.silent)
         return;
-    if (!masked[vector]) {
+    if (!driver.masked[vector]) {
         sim_mask_irq(vector, true);
-        masked[vector] = true;
+        driver.masked[vector] = true;
         EVENT("client: masked vector %llu", vector);
     } else {
-        masked[vector] = false;
+        driver.masked[vector] = false;
         sim_mask_irq(vector, false);
     }
 }
@@ -649,15 +370,15 @@ static void resize(void)
 {
     if (!plan.resizes || sim_loop_in_turn(0))
         return;
-    bool before = config_irq;
+    bool before = driver.config_irq;
     sim_disk_resize();
-    config_irq = false;
+    driver.config_irq = false;
     sim_home_enter();
     sdc_virtio_blk_refresh(device);
     sim_home_leave();
-    if (!masked[0] && !config_irq)
+    if (!driver.masked[0] && !driver.config_irq)
         sim_fail("the driver is not told of the disk's new size");
-    config_irq |= before;
+    driver.config_irq |= before;
     if (sim_register_read(DEVICE, 8) != sim_disk_sectors())
         sim_fail("the disk's new size cannot be read");
 }
@@ -669,7 +390,7 @@ static void switch_the_cache(void)
     drain();
     sim_register_write(WRITEBACK, 1, on);
     know_the_cache();
-    stopped = false;
+    driver.stopped = false;
     if ((features & BLK_FLUSH) && (features & BLK_CONFIG_WCE) && sim_register_read(WRITEBACK, 1) != on)
         sim_fail("the cache cannot be switched");
 }
@@ -699,7 +420,7 @@ static void restless(void)
         break;
     case 9:
     case 10:
-        reset_queue(&queues[queue]);
+        reset_queue(&driver.queues[queue]);
         break;
     case 11:
         restart();
@@ -716,7 +437,7 @@ static void restless(void)
         drain_all();
         break;
     default:
-        if (config_irq && needs_reset() && may_need_reset())
+        if (driver.config_irq && needs_reset() && may_need_reset())
             restart();
         break;
     }
@@ -726,7 +447,7 @@ static void restless(void)
 
 static unsigned long requests_done(void)
 {
-    return ended;
+    return driver.ended;
 }
 
 static void make_card(struct sdc_block *block, struct sdc_loop *const *loops)
@@ -739,30 +460,30 @@ static void make_card(struct sdc_block *block, struct sdc_loop *const *loops)
     if (sdc_virtio_blk_new(block, &options, &device, NULL) < 0 || sdc_virtio_pci_new(device, loops, plan.loops, &sim_card, NULL) < 0)
         sim_fail("the card cannot be made");
     sdc_virtio_core_poll(device->core, (enum sdc_poll_mode)plan.poll, plan.poll_max_us * UINT64_C(1000));
-    memset(queues, 0, sizeof queues);
-    memset(masked, 0, sizeof masked);
-    now = 0;
-    stopped = config_irq = tainted = false;
-    silent = true;
+    memset(driver.queues, 0, sizeof driver.queues);
+    memset(driver.masked, 0, sizeof driver.masked);
+    driver.now = 0;
+    driver.stopped = driver.config_irq = tainted = false;
+    driver.silent = true;
 }
 
 const struct sim_driver sim_virtio_driver = {
     .name = "virtio-blk",
     .bar = 4,
-    .ios_max = IOS,
-    .io = io,
+    .ios_max = DRIVER_IOS,
+    .io = driver_io,
     .make_card = make_card,
     .start = start,
     .restless = restless,
-    .can_run = can_run,
-    .run = run_queue,
+    .can_run = driver_can_run,
+    .run = driver_run,
     .drain = drain_all,
     .leave = leave,
     .lost = lost,
-    .irq = take_irq,
-    .refused = refused,
-    .rings_touch = rings_touch,
-    .moved = moved,
-    .resized = resized,
+    .irq = driver_irq,
+    .refused = driver_refused,
+    .rings_touch = driver_rings_touch,
+    .moved = driver_moved,
+    .resized = driver_resized,
     .requests = requests_done,
 };
