@@ -31,7 +31,7 @@ def test_turning_the_cache_off_flushes_and_makes_writes_durable(serve, faulty_di
     guest = serve(image, device="nvme").guest()
     faulty_disk.hold(faults.FLUSH)
     guest.write(0, b"x" * 512)
-    request = guest.submit(0, spec.SET_FEATURES, cdw10=spec.F_WRITE_CACHE, cdw11=0)
+    request = guest.issue(0, spec.SET_FEATURES, cdw10=spec.F_WRITE_CACHE, cdw11=0)
     assert guest.nothing_comes(0, request), "it ended before the flush"
     guest.write(1, b"y" * 512)  # queues go on meanwhile
     faulty_disk.open_gate()
@@ -55,7 +55,7 @@ def test_reset_while_the_cache_is_flushed(serve, faulty_disk, image):
     guest = serve(image, device="nvme").guest()
     faulty_disk.hold(faults.FLUSH)
     guest.write(0, b"x" * 512)
-    request = guest.submit(0, spec.SET_FEATURES, cdw10=spec.F_WRITE_CACHE, cdw11=0)
+    request = guest.issue(0, spec.SET_FEATURES, cdw10=spec.F_WRITE_CACHE, cdw11=0)
     assert guest.nothing_comes(0, request)
     guest.set(spec.CC, guest.get(spec.CC) & ~spec.EN)
     faulty_disk.open_gate()
