@@ -459,6 +459,40 @@ def nvme_io():
             for kind, what in (("good", good), ("bad", bad), ("moved", moved))}
 
 
+# --- nvme_registers: operations ---
+
+def nvme_registers():
+    turns, recover, enable = u8(11) + u8(8), u8(13), u8(12)
+    msix, acknowledge = u8(9) + u8(0x80), [u8(7) + u8(queue | 1 << 2) for queue in range(4)]
+    pair = [u8(4) + u8(queue) for queue in range(3)]
+    io = [u8(5) + u8(kind | 4 << 2 | queue) for kind in (0, 0x40, 0x80) for queue in range(3)]
+
+    def admin(which, queue, pages=5, dword=None):
+        return u8(2) + u8(which) + u8(queue) + u8(pages) + (b"" if dword is None else u32(dword))
+
+    def access(offset, value, size=2):
+        return u8(0) + u8(size | 32) + u16(offset) + u64(value)
+
+    shadow = admin(4, 0, 0xe | 0xd0, 0) + u32(0)
+    events = admin(5, 0) + access(0x1004, 99) + access(0x1f00, 1) + turns + acknowledge[0]
+    coalescing = admin(7, 8, 0xc0, 8) + u32(0x0103)
+    deletions = [admin(2, queue) + admin(3, queue) for queue in (1, 2, 3)]
+    life = [u8(1) + u8(how) for how in (1, 3, 0, 5, 0, 0x11, 7, 0, 9)]
+    away, back = u8(10) + u8(0) + u8(0xff), u8(10) + u8(1)
+    courses = {
+        "queues": [msix, *pair, *io, turns, *acknowledge, *deletions, turns],
+        "intx": [*pair, *io, turns, access(0xc, 1), access(0x10, 1), *acknowledge],
+        "life": [*pair, *io, *[step + turns for step in life], enable, turns],
+        "nssr": [*pair, *io, u8(0) + u8(16) + u16(0), turns, enable, turns],
+        "away": [msix, *pair, *io, away, *io, turns, back, turns, *acknowledge, away, u8(1) + u8(0), turns, recover],
+        "shadow": [msix, *pair, *io, shadow, turns, *io, turns, away, turns, back, turns, *pair, *deletions, recover],
+        "events": [msix, events, coalescing, turns, *pair, *io, turns, u8(11) + u8(15)],
+        "registers": [access(offset, 0x5a5a5a5a5a5a5a5a, size) for offset in range(0, 0x40, 8) for size in (0, 1, 2, 3)],
+        "doorbells": [*pair, *[access(0x1000 + 4 * number, value) for number in range(10) for value in (1, 15, 16, 0xffffffff)], turns],
+    }
+    return {name: b"".join(what) for name, what in courses.items()}
+
+
 # --- session: operations ---
 
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, REGION_INFO, IRQ_INFO, SET_IRQS, REGION_READ, REGION_WRITE, RESET = 1, 2, 3, 4, 5, 7, 8, 9, 10, 13
@@ -909,8 +943,8 @@ def state():
 
 def main():
     total = 0
-    for make in (version, options, config, registers, pci_config, chain, virtio_blk, nvme_walk, nvme_io, session, inflight, client,
-                 vhost, state):
+    for make in (version, options, config, registers, pci_config, chain, virtio_blk, nvme_walk, nvme_io, nvme_registers, session, inflight,
+                 client, vhost, state):
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
