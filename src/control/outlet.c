@@ -99,8 +99,11 @@ static int start_listening(struct sdc_outlet *outlet, bool allow_file_memory, st
 
 static int check_keepable(const struct sdc_outlet *outlet, const struct sdc_serve_options *options, struct sdc_error *err)
 {
-    if (outlet->card->shape != SDC_CARD_PCI || !outlet->card->pci->ops->state_needs)
+    if (outlet->card->shape != SDC_CARD_PCI)
         return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "socket '%s': with a keeper only vfio-user is served", options->socket);
+    if (!outlet->card->pci->ops->state_needs)
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "socket '%s': another process cannot go on with %s yet, so it is not served with a "
+                             "keeper", options->socket, options->device);
     if (outlet->path)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': with a keeper it must outlast this process; type fd:N",
                              options->socket);
