@@ -102,8 +102,8 @@ static int check_keepable(const struct sdc_outlet *outlet, const struct sdc_serv
     if (outlet->card->shape != SDC_CARD_PCI)
         return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "socket '%s': with a keeper only vfio-user is served", options->socket);
     if (!outlet->card->pci->ops->state_needs)
-        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "socket '%s': another process cannot go on with %s yet, so it is not served with a "
-                             "keeper", options->socket, options->device);
+        return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "socket '%s': another process cannot go on with %s yet, so it is not served "
+                             "with a keeper", options->socket, options->device);
     if (outlet->path)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': with a keeper it must outlast this process; type fd:N",
                              options->socket);
