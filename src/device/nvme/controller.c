@@ -184,7 +184,7 @@ static void shut_down(struct nvme *nvme)
 
 static void ended(struct nvme *nvme)
 {
-    if (nvme->flushes && nvme->ending == NVME_END_SHUTDOWN)
+    if (nvme->flushes && nvme->ending == NVME_END_SHUTDOWN && nvme->cc & SDC_NVME_CC_EN)
         flush(nvme);
     else if (nvme->flushes)
         settle(nvme);
@@ -205,6 +205,9 @@ void nvme_end(struct nvme *nvme, enum nvme_ending ending)
 {
     if (nvme->life == NVME_STOPPING) {
         nvme->ending = (enum nvme_ending)sdc_max(nvme->ending, ending);
+        // A reset does not wait for a flush that waits for the image's lock.
+        if (nvme->flushes && nvme->stopping == 0)
+            nvme_namespaces_cancel(&nvme->workers[0]);
         return;
     }
     nvme->life = NVME_STOPPING;

@@ -114,9 +114,12 @@ static void cq_written(struct sdc_remote_queue *remote, int result)
 
     if (result < 0)
         nvme_fatal(cq->nvme, "a completion queue cannot be written");
-    if (remote->ring_writes > 0 || !cq->interrupt_due)
+    if (remote->ring_writes > 0)
         return;
-    nvme_interrupt_now(cq);
+    if (cq->worker->draining > 0)
+        sdc_loop_defer(remote->loop, &cq->worker->flush);
+    if (cq->interrupt_due)
+        nvme_interrupt_now(cq);
 }
 
 void nvme_cq_init_remote(struct nvme_cq *cq)

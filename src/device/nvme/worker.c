@@ -131,11 +131,18 @@ static bool sq_has_drained(const struct nvme_sq *sq)
     return sq->in_flight == sq->resting;
 }
 
+// Nor is what it completed still on its way to remote memory: the driver may reuse its number at once, and must not find entries of the
+// queue before. Where all ends nobody looks any more.
+static bool sq_has_left(const struct nvme_sq *sq)
+{
+    return sq_has_drained(sq) && (sq->cq->remote.ring_writes == 0 || sq->worker->stopping);
+}
+
 void nvme_run_delete_sq(struct nvme_order *order)
 {
     struct nvme_sq *sq = sdc_container(order, struct nvme_sq, order);
 
-    if (!sq_has_drained(sq)) {
+    if (!sq_has_left(sq)) {
         sq->stopping = true;
         sq->worker->draining++;
         return;
@@ -271,7 +278,7 @@ void nvme_look_at_drains(struct nvme_worker *worker)
 {
     for (int id = -1; (id = nvme_bit_next(worker->sqs, id + 1)) >= 0;) {
         struct nvme_sq *sq = &worker->nvme->sqs[id];
-        if (!sq->stopping || !sq_has_drained(sq))
+        if (!sq->stopping || !sq_has_left(sq))
             continue;
         worker->draining--;
         nvme_run_delete_sq(&sq->order);
