@@ -69,6 +69,19 @@ bool sim_disk_take_error(unsigned op, uint64_t sector, uint32_t sectors)
     return false;
 }
 
+bool sim_disk_take_error_touching(unsigned op, uint64_t sector, uint32_t sectors)
+{
+    uint64_t from = sector * SIM_SECTOR, to = from + (uint64_t)sectors * SIM_SECTOR;
+
+    for (unsigned i = 0; i < errors_count; i++) {
+        if (errors[i].op != op || errors[i].offset >= to || errors[i].offset + errors[i].size <= from)
+            continue;
+        errors[i] = errors[--errors_count];
+        return true;
+    }
+    return false;
+}
+
 void sim_disk_forget_errors(void)
 {
     errors_count = 0;

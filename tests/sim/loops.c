@@ -5,6 +5,8 @@
 #include "sim.h"
 
 #include "memory/map.h"
+#include "ring/nvme_cq.h"
+#include "ring/nvme_sq.h"
 #include "ring/ring.h"
 
 #include <stdlib.h>
@@ -327,4 +329,41 @@ bool __wrap_sdc_ring_rearm(struct sdc_ring *ring)
     bool more = __real_sdc_ring_rearm(ring);
     sim_preempt();
     return more;
+}
+
+// --- the same of NVMe's queues ---
+
+int __real_sdc_nvme_sq_look(struct sdc_nvme_sq *sq);
+int __wrap_sdc_nvme_sq_look(struct sdc_nvme_sq *sq);
+int __wrap_sdc_nvme_sq_look(struct sdc_nvme_sq *sq)
+{
+    int found = __real_sdc_nvme_sq_look(sq);
+    sim_preempt();
+    return found;
+}
+
+int __real_sdc_nvme_sq_take(struct sdc_nvme_sq *sq, uint8_t entry[SDC_NVME_SQE]);
+int __wrap_sdc_nvme_sq_take(struct sdc_nvme_sq *sq, uint8_t entry[SDC_NVME_SQE]);
+int __wrap_sdc_nvme_sq_take(struct sdc_nvme_sq *sq, uint8_t entry[SDC_NVME_SQE])
+{
+    sim_preempt();
+    return __real_sdc_nvme_sq_take(sq, entry);
+}
+
+int __real_sdc_nvme_cq_look(struct sdc_nvme_cq *cq);
+int __wrap_sdc_nvme_cq_look(struct sdc_nvme_cq *cq);
+int __wrap_sdc_nvme_cq_look(struct sdc_nvme_cq *cq)
+{
+    int room = __real_sdc_nvme_cq_look(cq);
+    sim_preempt();
+    return room;
+}
+
+int __real_sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *completion);
+int __wrap_sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *completion);
+int __wrap_sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *completion)
+{
+    int rc = __real_sdc_nvme_cq_post(cq, completion);
+    sim_preempt();
+    return rc;
 }

@@ -108,6 +108,8 @@ size_t sim_socket_read(void *data, size_t size);               // what is there
 size_t sim_socket_pending(void);                               // bytes that the client has not read
 bool sim_socket_unread(void);                                  // the server has not read all
 
+extern uint8_t *sim_mapped_page; // of doorbells, or NULL
+
 // --- client.c: the VMM ---
 
 struct sim_command {
@@ -212,6 +214,8 @@ uint64_t sim_disk_flushes(void);  // that succeeded
 void sim_disk_expect_fua(bool fua);
 // An error that a request of this kind was given: takes it back. False: there was none.
 bool sim_disk_take_error(unsigned op, uint64_t sector, uint32_t sectors);
+// The same of any that lies partly there.
+bool sim_disk_take_error_touching(unsigned op, uint64_t sector, uint32_t sectors);
 unsigned sim_disk_errors(unsigned op, uint64_t sector, uint32_t sectors);
 void sim_disk_forget_errors(void);
 void sim_disk_abort(void);
@@ -318,5 +322,6 @@ struct sim_driver {
     unsigned long (*requests)(void);             // that ended well or were refused, in all seeds
 };
 extern const struct sim_driver sim_virtio_driver; // driver.c
+extern const struct sim_driver sim_nvme_driver;   // nvme_driver.c
 extern const struct sim_driver *sim_driver; // this walk's
 extern struct sdc_pci_device *sim_card;

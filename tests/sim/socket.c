@@ -7,6 +7,8 @@
 #include "os/fd.h"
 #include "os/socket.h"
 
+#include <sidecard/pci.h>
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +134,26 @@ void __wrap_sdc_unmap(void *base, uint64_t size)
 {
     (void)size;
     sim_file_unmap(base);
+}
+
+// A page that clients may map.
+uint8_t *sim_mapped_page;
+
+int __wrap_sdc_mapped_page_new(struct sdc_pci_mappable *mappable, const char *name, uint64_t offset, void **page);
+int __wrap_sdc_mapped_page_new(struct sdc_pci_mappable *mappable, const char *name, uint64_t offset, void **page)
+{
+    (void)name;
+    *mappable = (struct sdc_pci_mappable){.offset = offset, .size = SIM_PAGE, .fd = -1};
+    *page = sim_mapped_page = calloc(1, SIM_PAGE);
+    return *page ? 0 : -ENOMEM;
+}
+
+void __wrap_sdc_mapped_page_free(struct sdc_pci_mappable *mappable, void **page);
+void __wrap_sdc_mapped_page_free(struct sdc_pci_mappable *mappable, void **page)
+{
+    free(*page);
+    *page = sim_mapped_page = NULL;
+    *mappable = (struct sdc_pci_mappable){0};
 }
 
 // --- streams ---

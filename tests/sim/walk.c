@@ -155,7 +155,7 @@ static void log_line(enum sdc_log_level level, const char *line)
 static void help(void)
 {
     puts("usage: walk [--device=NAME] [--seed=N] [--seeds=N] [--steps=N] [--twice=N] [--trace]\n"
-         "  --device=NAME  virtio-blk\n"
+         "  --device=NAME  virtio-blk if not given, or nvme\n"
          "  --seed=N   the first seed, 1 if not given\n"
          "  --seeds=N  how many, 1 if not given\n"
          "  --steps=N  of each walk, 2000 if not given\n"
@@ -175,7 +175,7 @@ static bool number(const char *word, const char *name, uint64_t *value)
 
 static bool choose_device(const char *word)
 {
-    static const struct sim_driver *const drivers[] = {&sim_virtio_driver};
+    static const struct sim_driver *const drivers[] = {&sim_virtio_driver, &sim_nvme_driver};
 
     for (unsigned i = 0; i < sizeof drivers / sizeof drivers[0]; i++) {
         if (strncmp(word, "--device=", 9) == 0 && strcmp(word + 9, drivers[i]->name) == 0) {

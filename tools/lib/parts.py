@@ -146,13 +146,15 @@ def run_rows(part, log):
 
 
 def run_walk(part, log):
-    script(part, log, TOP / "build/tests/sim/walk", "--seeds=300", "--twice=20")
+    for device in ("virtio-blk", "nvme"):
+        script(part, log, TOP / "build/tests/sim/walk", f"--device={device}", "--seeds=300", "--twice=20")
 
 
 def run_asan_unit(part, log):
     meson_tests(part, log, "build-asan", slower=4,
                 env={"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"})
-    script(part, log, TOP / "build-asan/tests/sim/walk", "--seeds=300")
+    for device in ("virtio-blk", "nvme"):
+        script(part, log, TOP / "build-asan/tests/sim/walk", f"--device={device}", "--seeds=300")
 
 
 def run_asan(part, log):
@@ -245,7 +247,8 @@ def run_valgrind(part, log):
 
 
 def run_walk_long(part, log):
-    script(part, log, TOP / "build/tests/sim/walk", "--seeds=10000", timeout=3600)
+    for device in ("virtio-blk", "nvme"):
+        script(part, log, TOP / "build/tests/sim/walk", f"--device={device}", "--seeds=10000", timeout=3600)
 
 
 def run_fuzz_long(part, log):
