@@ -41,7 +41,7 @@ def parse_arguments():
                "Debian tree and the logs are kept (default build/vm); SIDECARD_VM_SLOW=N, multiplies all time limits.")
     parser.add_argument("--short", action="store_true", help="only the cases for every change, some 90 seconds")
     parser.add_argument("--reference", action="store_true",
-                        help="QEMU's own virtio-blk-pci instead of sidecard: what fails then is a fault of the tests")
+                        help="QEMU's own virtio-blk-pci or nvme instead of sidecard: what fails then is a fault of the tests")
     parser.add_argument("--only", metavar="PATTERN", help="only the cases whose name matches, as in 'linux-*'")
     parser.add_argument("--list", action="store_true", help="print the cases and their tests, run nothing")
     parser.add_argument("--keep", action="store_true", help="keep the disk images of cases that passed too")
@@ -55,8 +55,9 @@ def choose_cases(arguments):
         names = ", ".join(case.name for case in ALL_CASES)
         raise SetupError(f"no case is named {arguments.only!r}: there are {names}")
     chosen = [case for case in chosen if case.short or not arguments.short]
+    chosen = [case for case in chosen if case.reference or not arguments.reference]
     if not chosen:
-        raise SetupError(f"{arguments.only!r} names no case of the short run")
+        raise SetupError(f"{arguments.only!r} names no case of this kind of run")
     return chosen
 
 
@@ -85,7 +86,7 @@ def run_cases(world, chosen, keep):
     """Runs the cases one after the other; returns the exit status."""
     report = Report()
     report.note(world.tree.qemu_version())
-    report.note("disk: " + ("QEMU's own virtio-blk-pci (reference)" if world.reference else world.binary))
+    report.note("disk: " + ("QEMU's own (reference)" if world.reference else world.binary))
     report.note(f"logs: {world.tree.logs}")
     for case_class in chosen:
         case = case_class(world)

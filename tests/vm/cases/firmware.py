@@ -144,9 +144,57 @@ class UBoot(BootLoaderCase):
         expect(f"{SERIAL_WORDS} data bad" not in self.machine.console_text(), "GRUB found bad data after the reset")
 
 
+class SeaBiosNvme(SeaBios):
+    """The same from an NVMe disk, whose queues are in the memory that SeaBIOS has unmapped and mapped."""
+
+    name = "seabios-nvme"
+    device = "nvme"
+    queues = 8
+
+
+class OvmfNvme(Ovmf):
+    """The same from an NVMe disk."""
+
+    name = "ovmf-nvme"
+    device = "nvme"
+    queues = 8  # OVMF makes two of them, or finds no disk
+
+
+class SeaBiosNvmePrivateMemory(SeaBiosNvme):
+    """The same when the server sees nothing of the guest's memory."""
+
+    name = "seabios-nvme-private-memory"
+    short = False
+    shared = False
+
+
+class OvmfNvmePrivateMemory(OvmfNvme):
+    """The same when the server sees nothing of the guest's memory."""
+
+    name = "ovmf-nvme-private-memory"
+    short = False
+    shared = False
+
+
 class UBootPrivateMemory(UBoot):
     """The same when the server sees nothing of the guest's memory."""
 
     name = "u-boot-private-memory"
+    short = False
+    shared = False
+
+
+class UBootNvme(UBoot):
+    """The same from an NVMe disk."""
+
+    name = "u-boot-nvme"
+    device = "nvme"
+    queues = 8
+
+
+class UBootNvmePrivateMemory(UBootNvme):
+    """The same when the server sees nothing of the guest's memory."""
+
+    name = "u-boot-nvme-private-memory"
     short = False
     shared = False

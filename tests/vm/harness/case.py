@@ -33,6 +33,7 @@ class Case:
 
     name = ""
     short = True          # part of the short run
+    reference = True      # QEMU's own devices can stand in
     cpus = 2
     shared = True         # the server sees the guest's memory
     board = "q35"         # QEMU's word for it

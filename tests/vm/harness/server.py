@@ -49,6 +49,7 @@ class Disk:
     connect: bool = False    # over vhost-user: QEMU listens
     reconnect_ms: int = 0    # over vhost-user: QEMU tries so often to find a back end again that has gone
     options: tuple = ()      # of the server alone
+    namespaces: tuple = ()   # of NVMe, in place of the image: objects as in a configuration file, which can be changed later
 
     def node(self):
         """The Linux guest's name for it."""
@@ -67,6 +68,7 @@ class Sidecard:
     def __init__(self, binary, folder, log):
         self._binary = binary
         self.socket = f"{folder}/disk.sock"
+        self._config = Path(folder) / "config.json"
         self._log = log
         self.process = None
         self.disk = None
@@ -74,10 +76,13 @@ class Sidecard:
     def start(self, disk):
         """Starts it and waits until it listens; raises Lost."""
         self.disk = disk
-        options = self._options(disk)
         ready, ready_end = os.pipe()
-        command = [self._binary, "serve", f"{disk.transport}:{self.socket}", disk.device, str(disk.image), *options,
-                   f"--ready-fd={ready_end}"]
+        if disk.namespaces:
+            self._configure(disk.namespaces)
+            what = [f"--config={self._config}"]
+        else:
+            what = [f"{disk.transport}:{self.socket}", disk.device, str(disk.image), *self._options(disk)]
+        command = [self._binary, "serve", *what, f"--ready-fd={ready_end}"]
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             pass_fds=[ready_end])
@@ -86,6 +91,16 @@ class Sidecard:
             self._wait_until_ready(ready)
         finally:
             os.close(ready)
+
+    def _configure(self, namespaces):
+        disk = self.disk
+        card = {"socket": self.socket, "device": disk.device, "queues": disk.queues, "serial": disk.serial, "namespaces": list(namespaces)}
+        self._config.write_text(json.dumps({"threads": disk.threads, "cards": [card]}), encoding="utf-8")
+
+    def reconfigure(self, *namespaces):
+        """Other namespaces: the configuration file is written anew, and read again."""
+        self._configure(namespaces)
+        self.process.send_signal(signal.SIGHUP)
 
     @staticmethod
     def _options(disk):
@@ -118,9 +133,9 @@ class Sidecard:
             device["bootindex"] = 0
         return ["-chardev", f"socket,id=disk,path={self.socket}{how}", "-device", json.dumps(device)]
 
-    def resize(self, _machine, size):
-        """Changes the image's size and tells the server."""
-        os.truncate(self.disk.image, size)
+    def resize(self, _machine, size, image=None):
+        """Changes the size of the image, or of another of the server's, and tells the server."""
+        os.truncate(image or self.disk.image, size)
         self.process.send_signal(signal.SIGHUP)
 
     def check_alive(self):
