@@ -14,6 +14,7 @@ from pylib.server import binary
 M = 1 << 20
 CARDS = 1000
 MOST_PRIVATE = 64 << 10  # bytes, for an idle card
+MOST_RESIDENT = 8 * M    # for a process with one card
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,16 @@ def test_a_thousand_idle_cards_cost_memory_only(serve, serve_cards, cards, loop_
         assert server.listens(number), f"nobody listens at card {number}"
     for number in range(0, CARDS, 111):
         server.guest_of(number).read(0, 8)
+
+
+def test_one_card_is_small(serve, image, loop_kind):
+    """All that is resident, shared libraries included, before and while it is used."""
+    server = serve(image, f"--loop={loop_kind}")
+    if server.sanitized():
+        pytest.skip("a sanitizer takes more than the program")
+    assert server.resident_bytes() < MOST_RESIDENT
+    server.guest().assert_works()
+    assert server.resident_bytes() < MOST_RESIDENT
 
 
 def test_a_thousand_cards_are_greeted_all_at_once(serve_cards, cards):
