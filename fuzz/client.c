@@ -5,11 +5,11 @@
 // it is, and no fd stays behind.
 #include "base/check.h"
 #include "card.h"
-#include "input.h"
 #include "os/fd.h"
 #include "os/memfd.h"
 #include "os/socket.h"
 #include "os/wait.h"
+#include "peer.h"
 #include "wire/vfio_user.h"
 
 #include <sidecard/client.h>
@@ -414,14 +414,6 @@ static void stop_server(struct server *server)
     sdc_fd_close(&server->spare);
 }
 
-// The number that the next fd would get: the same before and after if none was left behind.
-static int next_fd(void)
-{
-    int fd = dup(STDERR_FILENO);
-    close(fd);
-    return fd;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct server server;
@@ -429,11 +421,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fuzz_input input = {data, size};
     size_t first = size > 1 ? 2 + OP_BYTES * (data[1] % (OPS_MAX + 1)) : size;
     first = first < size ? first : size;
-    int fd = next_fd();
+    int fd = fuzz_next_fd();
     server = (struct server){.script = {data + first, size - first}};
     program = (struct program){0};
     run_program(&program, start_server(&server), &input);
     stop_server(&server);
-    fuzz_check(next_fd() == fd, "an fd was left behind");
+    fuzz_check(fuzz_next_fd() == fd, "an fd was left behind");
     return 0;
 }

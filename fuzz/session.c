@@ -4,10 +4,10 @@
 // the session ends when the client goes, every message to it is well-formed, and no fd stays behind.
 #include "base/check.h"
 #include "card.h"
-#include "input.h"
 #include "os/fd.h"
 #include "os/memfd.h"
 #include "os/socket.h"
+#include "peer.h"
 #include "transport/vfio_user/session.h"
 
 #include <errno.h>
@@ -19,8 +19,6 @@
 enum {
     MEMORY = 16 * 4096,
     PAYLOAD_MAX = 8192,
-    TRIES = 200,        // to send while the server has no room
-    PATIENCE = 100000,  // turns: what has not ended then hangs
     ASKED = 128,        // commands of the server that are kept to be answered
     ROUNDS = 64,        // of honest answers in one go
     KICKS = 4,
@@ -31,9 +29,8 @@ enum { FD_MEMORY, FD_EVENT, FD_FILE, FD_SOCKET, FD_KINDS };
 // A socket of the client's, and the message that arrives there.
 struct channel {
     int fd; // -1: none
-    uint8_t head[sizeof(struct sdc_vfu_header) + sizeof(struct sdc_vfu_dma_access)];
-    size_t used; // bytes of it
-    size_t left; // of the message, behind what is in head
+    struct course *course;
+    struct fuzz_arrival arrival;
 };
 
 // What the server asked.
@@ -43,9 +40,9 @@ struct asked {
 };
 
 struct course {
+    struct fuzz_peer peer; // first
     struct fuzz_card card;
     struct vfu_session *session;
-    bool ended;
     struct channel main, twin;
     int kicks[KICKS]; // eventfds of the server's
     unsigned kicks_count;
@@ -62,7 +59,7 @@ struct course {
 
 static void session_ended(struct vfu_session *session)
 {
-    ((struct course *)session->context)->ended = true;
+    ((struct course *)session->context)->peer.ended = true;
 }
 
 // --- what the server sends ---
@@ -84,7 +81,7 @@ static void check_command(struct course *course, const struct channel *channel, 
     fuzz_check(header->cmd == SDC_VFU_DMA_READ || header->cmd == SDC_VFU_DMA_WRITE, "a command that no server sends");
     fuzz_check(channel == &course->twin || course->twin.fd < 0, "a command on the main socket beside a twin");
     fuzz_check(header->error == 0 && size >= sizeof asked.access, "a command that is malformed");
-    memcpy(&asked.access, channel->head + sizeof *header, sizeof asked.access);
+    memcpy(&asked.access, channel->arrival.head + sizeof *header, sizeof asked.access);
     asked.access.count &= UINT32_MAX; // behind that there is zero, or the data, as the client's layout is
     fuzz_check(size == sizeof asked.access + (header->cmd == SDC_VFU_DMA_WRITE ? asked.access.count : 0), "a DMA message of another size");
     fuzz_check(asked.access.count <= SDC_LIMIT_DATA_XFER, "a transfer larger than was agreed on");
@@ -92,14 +89,13 @@ static void check_command(struct course *course, const struct channel *channel, 
         course->asked[course->asked_count++] = asked;
 }
 
-// The message's head is here, or all of a shorter one.
-static void take_head(struct course *course, struct channel *channel)
+static void take_head(struct fuzz_arrival *arrival)
 {
+    struct channel *channel = sdc_container(arrival, struct channel, arrival);
+    struct course *course = channel->course;
     struct sdc_vfu_header header;
 
-    memcpy(&header, channel->head, sizeof header);
-    channel->left = header.msg_size - channel->used;
-    channel->used = 0;
+    memcpy(&header, arrival->head, sizeof header);
     if (header.flags == SDC_VFU_TYPE_COMMAND)
         check_command(course, channel, &header);
     else if (channel == &course->twin)
@@ -108,33 +104,13 @@ static void take_head(struct course *course, struct channel *channel)
         check_reply(course, &header);
 }
 
-// How many bytes of the message that arrives are its head.
-static size_t head_size(const struct channel *channel)
+static size_t message_size(const uint8_t *bytes)
 {
     struct sdc_vfu_header header;
 
-    if (channel->used < sizeof header)
-        return sizeof header;
-    memcpy(&header, channel->head, sizeof header);
+    memcpy(&header, bytes, sizeof header);
     fuzz_check(header.msg_size >= sizeof header && header.msg_size <= SDC_LIMIT_MESSAGE, "a message of an impossible size");
-    return (size_t)sdc_min(header.msg_size, sizeof channel->head);
-}
-
-static void take_bytes(struct course *course, struct channel *channel, const uint8_t *bytes, size_t size)
-{
-    while (size > 0) {
-        size_t length = (size_t)sdc_min(size, channel->left > 0 ? channel->left : head_size(channel) - channel->used);
-        if (channel->left > 0) {
-            channel->left -= length;
-        } else {
-            memcpy(channel->head + channel->used, bytes, length);
-            channel->used += length;
-        }
-        bytes += length;
-        size -= length;
-        if (channel->left == 0 && channel->used >= sizeof(struct sdc_vfu_header) && channel->used == head_size(channel))
-            take_head(course, channel);
-    }
+    return header.msg_size;
 }
 
 // A socket is the twin, an eventfd a queue's, memory a BAR's.
@@ -164,7 +140,7 @@ static void take_from(struct course *course, struct channel *channel)
     while (channel->fd >= 0 && (got = sdc_socket_receive(channel->fd, bytes, sizeof bytes, fds, &count)) > 0) {
         for (int i = 0; i < count; i++)
             keep_fd(course, fds[i]);
-        take_bytes(course, channel, bytes, (size_t)got);
+        fuzz_arrival_take(&channel->arrival, bytes, (size_t)got);
     }
 }
 
@@ -174,31 +150,16 @@ static void take_replies(struct course *course)
     take_from(course, &course->twin);
 }
 
-// --- sending ---
-
-// Sends all of it, fds with its first byte, unless the server has gone or takes nothing more. wait: lets the server work.
-static void send_over(struct course *course, int fd, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count, bool wait)
+static void take(struct fuzz_peer *peer)
 {
-    for (unsigned i = 0; i < TRIES && size > 0 && !course->ended; i++) {
-        struct iovec iov = {(void *)(uintptr_t)bytes, size};
-        ssize_t sent = sdc_socket_send(fd, &iov, 1, fds, fds_count);
-        if (sent > 0) {
-            bytes += sent;
-            size -= (size_t)sent;
-            fds_count = 0;
-        } else if (sent != -EAGAIN) {
-            return;
-        }
-        if (wait || sent == -EAGAIN) {
-            fuzz_turns(3, NULL, NULL);
-            take_replies(course);
-        }
-    }
+    take_replies((struct course *)(void *)peer);
 }
+
+// --- sending ---
 
 static void send_all(struct course *course, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count, bool wait)
 {
-    send_over(course, course->main.fd, bytes, size, fds, fds_count, wait);
+    fuzz_peer_send(&course->peer, course->main.fd, bytes, size, fds, fds_count, wait);
 }
 
 static unsigned choose_fds(struct course *course, struct fuzz_input *input, int fds[SDC_SOCKET_FDS_MAX])
@@ -282,7 +243,7 @@ static void answer(struct course *course, struct asked asked, uint8_t how)
     bool over_twin = (course->twin.fd >= 0) != ((how & OTHER_SOCKET) != 0);
     int fd = over_twin && course->twin.fd >= 0 ? course->twin.fd : course->main.fd;
     for (unsigned i = 0; i < (how & TWICE ? 2u : 1u); i++)
-        send_over(course, fd, reply, header.msg_size, NULL, 0, false);
+        fuzz_peer_send(&course->peer, fd, reply, header.msg_size, NULL, 0, false);
 }
 
 static struct asked take_asked(struct course *course, bool last)
@@ -302,7 +263,7 @@ static void answer_some(struct course *course, uint8_t how)
     take_replies(course);
     if (how != 0 && course->asked_count > 0)
         answer(course, take_asked(course, how & LAST_FIRST), how);
-    for (unsigned i = 0; how == 0 && i < ROUNDS && course->asked_count > 0 && !course->ended; i++) {
+    for (unsigned i = 0; how == 0 && i < ROUNDS && course->asked_count > 0 && !course->peer.ended; i++) {
         while (course->asked_count > 0)
             answer(course, take_asked(course, false), 0);
         fuzz_turns(6, NULL, NULL);
@@ -317,7 +278,7 @@ static void send_over_twin(struct course *course, struct fuzz_input *input)
 
     fuzz_bytes(input, bytes, size);
     if (course->twin.fd >= 0)
-        send_over(course, course->twin.fd, bytes, size, &course->fds[FD_EVENT], 1, true);
+        fuzz_peer_send(&course->peer, course->twin.fd, bytes, size, &course->fds[FD_EVENT], 1, true);
 }
 
 // Any number of signals of the client's eventfd, which may mask, or of one that is a kick.
@@ -328,17 +289,6 @@ static void signal_one(struct course *course, struct fuzz_input *input)
 
     for (unsigned i = 0; i <= which / 32u; i++)
         sdc_eventfd_signal(fd);
-}
-
-static void poke_memory(struct course *course, struct fuzz_input *input)
-{
-    uint8_t bytes[256];
-    uint16_t offset = fuzz_u16(input);
-    uint8_t size = fuzz_u8(input);
-
-    fuzz_bytes(input, bytes, size);
-    if ((size_t)offset + size <= MEMORY)
-        memcpy((uint8_t *)course->memory + offset, bytes, size);
 }
 
 // --- the course ---
@@ -356,7 +306,7 @@ static void do_one(struct course *course, struct fuzz_input *input)
         send_raw(course, input);
         break;
     case 5:
-        poke_memory(course, input);
+        fuzz_poke(input, course->memory, MEMORY);
         break;
     case 6:
         fuzz_turns(fuzz_u8(input) % 16, NULL, NULL);
@@ -383,11 +333,6 @@ static void do_one(struct course *course, struct fuzz_input *input)
     }
 }
 
-static bool has_ended(void *context)
-{
-    return ((struct course *)context)->ended;
-}
-
 static void open_session(struct course *course, bool allow_file_memory)
 {
     static struct sdc_vfu_options options = {.name = "fuzz.sock"};
@@ -397,6 +342,10 @@ static void open_session(struct course *course, bool allow_file_memory)
     fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
     course->main.fd = ends[0];
     course->twin.fd = -1;
+    course->main.course = course->twin.course = course;
+    course->main.arrival = course->twin.arrival = (struct fuzz_arrival){
+        .header = sizeof(struct sdc_vfu_header), .most = sizeof(struct sdc_vfu_header) + sizeof(struct sdc_vfu_dma_access),
+        .size = message_size, .taken = take_head};
     course->fds[FD_MEMORY] = sdc_memfd_new("fuzz", MEMORY);
     course->fds[FD_EVENT] = sdc_eventfd_new();
     course->fds[FD_FILE] = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -430,17 +379,8 @@ static void close_session(struct course *course)
     // A client that has sent us its own end of the socket goes all the same.
     shutdown(course->main.fd, SHUT_RDWR);
     sdc_fd_close(&course->main.fd);
-    fuzz_check(fuzz_turns(PATIENCE, has_ended, course), "the client has gone and the session does not end");
+    fuzz_peer_await_end(&course->peer);
     vfu_session_free(course->session);
-}
-
-// The number that the next fd would get: the same before and after if none was left behind.
-static int next_fd(void)
-{
-    int fd = dup(STDERR_FILENO);
-
-    close(fd);
-    return fd;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -449,19 +389,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct course course;
 
     fuzz_loop();
-    int fd = next_fd();
-    course = (struct course){0};
+    int fd = fuzz_next_fd();
+    course = (struct course){.peer = {.turns = 3, .take = take}};
     fuzz_card_open(&course.card, 2, 32);
     uint8_t how = fuzz_u8(&input);
     if (how & 6)
         lend_bar(&course, how & 2);
     open_session(&course, how & 1);
-    for (unsigned i = 0; i < 128 && fuzz_more(&input) && !course.ended; i++)
+    for (unsigned i = 0; i < 128 && fuzz_more(&input) && !course.peer.ended; i++)
         do_one(&course, &input);
     close_session(&course);
     fuzz_card_close(&course.card);
     if (course.lent.size > 0)
         sdc_fd_close(&course.lent.mappable.fd);
-    fuzz_check(next_fd() == fd, "an fd was left behind");
+    fuzz_check(fuzz_next_fd() == fd, "an fd was left behind");
     return 0;
 }

@@ -5,10 +5,10 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "card.h"
-#include "input.h"
 #include "os/fd.h"
 #include "os/memfd.h"
 #include "os/socket.h"
+#include "peer.h"
 #include "transport/vhost_user/session.h"
 
 #include <errno.h>
@@ -21,74 +21,50 @@ enum {
     MEMORY = 16 * 4096,
     QUEUES = 2,
     ENTRIES = 16,
-    TRIES = 200,       // to send while the server has no room
-    PATIENCE = 100000, // turns: what has not ended then hangs
 };
 #define USER (UINT64_C(1) << 40) // of the front end's own addresses
 
 enum { FD_MEMORY, FD_EVENT, FD_FILE, FD_SOCKET, FD_CHANNEL, FD_INFLIGHT, FD_KINDS };
 
 struct course {
+    struct fuzz_peer peer; // first
     struct sdc_card *card;
     struct vhu_session *session;
-    bool ended;
     int front; // our end
+    struct fuzz_arrival arrival; // of replies
     int fds[FD_KINDS];
     int channel; // our end of FD_CHANNEL
     uint8_t *memory;   // of FD_MEMORY
     uint8_t *inflight; // of FD_INFLIGHT, or NULL
     size_t inflight_size;
     struct sdc_vhost_inflight said;
-    uint8_t head[sizeof(struct sdc_vhost_header) + sizeof(struct sdc_vhost_inflight)]; // of the reply that arrives
-    size_t used; // bytes of it
-    size_t left; // of the reply, behind what is in head
 };
 
 static void session_ended(struct vhu_session *session)
 {
-    ((struct course *)session->context)->ended = true;
+    ((struct course *)session->context)->peer.ended = true;
 }
 
 // --- replies ---
 
-static void take_head(struct course *course)
+static void take_head(struct fuzz_arrival *arrival)
 {
+    struct course *course = sdc_container(arrival, struct course, arrival);
     struct sdc_vhost_header header;
 
-    memcpy(&header, course->head, sizeof header);
+    memcpy(&header, arrival->head, sizeof header);
     fuzz_check(header.flags == (SDC_VHOST_VERSION | SDC_VHOST_REPLY), "a reply with other flags");
     if (header.request == SDC_VHOST_GET_INFLIGHT_FD && header.size == sizeof course->said)
-        memcpy(&course->said, course->head + sizeof header, sizeof course->said);
-    course->left = sizeof header + header.size - course->used;
-    course->used = 0;
+        memcpy(&course->said, arrival->head + sizeof header, sizeof course->said);
 }
 
-static size_t head_size(const struct course *course)
+static size_t reply_size(const uint8_t *bytes)
 {
     struct sdc_vhost_header header;
 
-    if (course->used < sizeof header)
-        return sizeof header;
-    memcpy(&header, course->head, sizeof header);
+    memcpy(&header, bytes, sizeof header);
     fuzz_check(header.size <= sizeof(struct sdc_vhost_config) + SDC_VHOST_CONFIG_MAX, "a reply longer than any");
-    return (size_t)sdc_min(sizeof header + header.size, sizeof course->head);
-}
-
-static void take_bytes(struct course *course, const uint8_t *bytes, size_t size)
-{
-    while (size > 0) {
-        size_t length = (size_t)sdc_min(size, course->left > 0 ? course->left : head_size(course) - course->used);
-        if (course->left > 0) {
-            course->left -= length;
-        } else {
-            memcpy(course->head + course->used, bytes, length);
-            course->used += length;
-        }
-        bytes += length;
-        size -= length;
-        if (course->left == 0 && course->used >= sizeof(struct sdc_vhost_header) && course->used == head_size(course))
-            take_head(course);
-    }
+    return sizeof header + header.size;
 }
 
 static void drop_inflight(struct course *course)
@@ -123,29 +99,20 @@ static void take_replies(struct course *course)
     while ((got = sdc_socket_receive(course->front, bytes, sizeof bytes, fds, &count)) > 0) {
         for (int i = 0; i < count; i++)
             keep_inflight(course, fds[i]);
-        take_bytes(course, bytes, (size_t)got);
+        fuzz_arrival_take(&course->arrival, bytes, (size_t)got);
     }
 }
 
 // --- requests ---
 
+static void take(struct fuzz_peer *peer)
+{
+    take_replies((struct course *)(void *)peer);
+}
+
 static void send_all(struct course *course, const uint8_t *bytes, size_t size, const int *fds, unsigned fds_count, bool wait)
 {
-    for (unsigned i = 0; i < TRIES && size > 0 && !course->ended; i++) {
-        struct iovec iov = {(void *)(uintptr_t)bytes, size};
-        ssize_t sent = sdc_socket_send(course->front, &iov, 1, fds, fds_count);
-        if (sent > 0) {
-            bytes += sent;
-            size -= (size_t)sent;
-            fds_count = 0;
-        } else if (sent != -EAGAIN) {
-            return;
-        }
-        if (wait || sent == -EAGAIN) {
-            fuzz_turns(4, NULL, NULL);
-            take_replies(course);
-        }
-    }
+    fuzz_peer_send(&course->peer, course->front, bytes, size, fds, fds_count, wait);
 }
 
 static void tell(struct course *course, uint32_t request, const void *payload, uint32_t size, int fd)
@@ -225,17 +192,6 @@ static void send_request(struct course *course, struct fuzz_input *input)
     send_all(course, message + cut, sizeof header + size - cut, fds, cut > 0 ? 0 : fds_count, !(how & 64));
 }
 
-static void poke(struct fuzz_input *input, uint8_t *memory, size_t size)
-{
-    uint8_t bytes[256];
-    uint16_t offset = fuzz_u16(input);
-    uint8_t length = fuzz_u8(input);
-
-    fuzz_bytes(input, bytes, length);
-    if (memory && (size_t)offset + length <= size)
-        memcpy(memory + offset, bytes, length);
-}
-
 // Takes what the back end has asked on its channel, and answers it: with what was asked, but for what the input changes.
 static void answer(struct course *course, struct fuzz_input *input)
 {
@@ -277,10 +233,10 @@ static void do_one(struct course *course, struct fuzz_input *input)
         break;
     case 5:
     case 6:
-        poke(input, course->memory, MEMORY);
+        fuzz_poke(input, course->memory, MEMORY);
         break;
     case 7:
-        poke(input, course->inflight, course->inflight_size);
+        fuzz_poke(input, course->inflight, course->inflight_size);
         break;
     case 8:
         sdc_eventfd_signal(course->fds[FD_EVENT]);
@@ -293,11 +249,6 @@ static void do_one(struct course *course, struct fuzz_input *input)
         answer(course, input);
         break;
     }
-}
-
-static bool has_ended(void *context)
-{
-    return ((struct course *)context)->ended;
 }
 
 static void open_session(struct course *course)
@@ -316,6 +267,9 @@ static void open_session(struct course *course)
     fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "no socket pair");
     fuzz_check(sdc_socket_pair(channel) == 0, "no socket pair");
     course->front = ends[0];
+    course->arrival = (struct fuzz_arrival){.header = sizeof(struct sdc_vhost_header),
+                                            .most = sizeof(struct sdc_vhost_header) + sizeof(struct sdc_vhost_inflight),
+                                            .size = reply_size, .taken = take_head};
     course->channel = channel[1];
     course->fds[FD_MEMORY] = sdc_memfd_new("fuzz", MEMORY);
     course->fds[FD_EVENT] = sdc_eventfd_new();
@@ -341,17 +295,9 @@ static void close_session(struct course *course)
     // A front end that has given us its own end of the socket goes all the same.
     shutdown(course->front, SHUT_RDWR);
     sdc_fd_close(&course->front);
-    fuzz_check(fuzz_turns(PATIENCE, has_ended, course), "the front end has gone and the session does not end");
+    fuzz_peer_await_end(&course->peer);
     vhu_session_free(course->session);
     sdc_card_free(course->card);
-}
-
-static int next_fd(void)
-{
-    int fd = dup(STDERR_FILENO);
-
-    close(fd);
-    return fd;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -360,12 +306,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct course course;
 
     fuzz_loop();
-    int fd = next_fd();
-    course = (struct course){0};
+    int fd = fuzz_next_fd();
+    course = (struct course){.peer = {.turns = 4, .take = take}};
     open_session(&course);
-    for (unsigned i = 0; i < 128 && fuzz_more(&input) && !course.ended; i++)
+    for (unsigned i = 0; i < 128 && fuzz_more(&input) && !course.peer.ended; i++)
         do_one(&course, &input);
     close_session(&course);
-    fuzz_check(next_fd() == fd, "an fd was left behind");
+    fuzz_check(fuzz_next_fd() == fd, "an fd was left behind");
     return 0;
 }
