@@ -12,6 +12,7 @@ from pylib.events import wait_until
 from pylib.iommu import ACCESS_FAIL, BOTH, INVALIDATE, IOVA, MISS, READ, SHOWN, UPDATE, WRITE, IommuGuest, message
 from pylib.memory import PAGE
 from pylib.ring import Segment
+from pylib.vm import USUAL_FEATURES
 from pylib.vhost import NEED_REPLY, U64, VERSION, P, Req, state
 from pylib.wire import MAP_READ, MAP_WRITE
 
@@ -252,6 +253,20 @@ def test_d08_vrings_outlast_the_invalidation_of_their_pages(iommu, iova, size):
         assert iommu.invalidate(iova, size) == 0
     iommu.assert_works()
     assert iommu.misses
+
+
+@pytest.mark.parametrize("event_idx", [False, True])
+def test_d08_an_idle_vring_asks_for_nothing_until_it_is_notified(vhost_server, packed, event_idx):
+    """A guest that goes down switches its IOMMU off before it resets its disk: QEMU complains of every question from then on."""
+    guest = boot(vhost_server, packed=packed, features=USUAL_FEATURES | (virtio.F_EVENT_IDX if event_idx else 0))
+    for _ in range(3):
+        guest.assert_works()
+        assert guest.invalidate(0, TOP) == 0
+        assert guest.invalidate(0, TOP) == 0
+        assert guest.update(0x1000, PAGE, user=SHOWN) == 0
+        assert guest.invalidate(0x1000, PAGE) == 0
+        guest.client.fence()
+        assert guest.next_miss(0.2) is None
 
 
 def test_d06_an_invalidation_waits_for_what_uses_the_page(serve, image, packed):

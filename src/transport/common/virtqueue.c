@@ -336,8 +336,11 @@ static void run_work(struct sdc_deferred *deferred)
 {
     struct sdc_virtqueue *queue = sdc_container(deferred, struct sdc_virtqueue, work);
 
-    if (!may_work(queue))
+    if (!may_work(queue)) {
+        queue->due = queue->remapping;
         return;
+    }
+    queue->dozing = false;
     if (queue->ring.lacking) {
         if (!queue->remote.fetching)
             sdc_virtqueue_fetch(queue);
@@ -485,6 +488,7 @@ static void start(struct sdc_virtqueue *queue)
         return;
     }
     queue->running = true;
+    queue->dozing = queue->due = false;
     rc = queue->device->ops->queue_start(queue->device, queue);
     if (rc < 0) {
         end_ring(queue);
@@ -529,14 +533,18 @@ static void remap(struct sdc_virtqueue *queue)
     struct sdc_memory memory = sdc_virtqueue_view(queue, map);
     sdc_remote_forget_cache(&queue->remote);
     bool was_broken = queue->ring.broken;
+    bool idle = !queue->due && (queue->dozing || (queue->ring.awake && !queue->ring.suppressed));
     sdc_ring_remap(&queue->ring, &memory);
+    queue->dozing = queue->ring.lacking && idle;
+    queue->due = false;
     if (queue->ring.broken && !was_broken)
         sdc_virtqueue_break(queue, queue->ring.broken);
     start_poller(queue);
     queue->look_when_written = queue->remote.ring_writes > 0;
     if (queue->ring.awake)
         sdc_remote_unpark(&queue->remote);
-    sdc_virtqueue_schedule(queue);
+    if (!queue->dozing)
+        sdc_virtqueue_schedule(queue);
 }
 
 // What a waiting order waited for has come true.

@@ -87,6 +87,8 @@ struct sdc_virtqueue {
     uint32_t waiting;            // of those, done: they wait for their turn alone. Zero when nothing else is in flight
     // Remote memory (virtqueue_remote.c).
     struct sdc_remote_queue remote;
+    bool due;                    // there was work to do while a REMAP waited
+    bool dozing;                 // a partial map has lost an idle ring, whose driver will notify: nothing is asked for before
     bool look_again;             // a kick came since something was fetched, which may be older than it
     bool look_when_written;      // when no write to the ring is under way: the driver knows only then when to notify
     bool interrupt_due;          // likewise

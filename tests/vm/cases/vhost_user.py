@@ -7,8 +7,8 @@ import time
 
 from cases import workloads
 from cases.linux_disk import LinuxDiscard, LinuxFourQueues, LinuxOneQueue, WritableCase, power_off_and_look
-from harness.case import test
-from harness.errors import Lost, expect
+from harness.case import at_end, test
+from harness.errors import Lost, expect, expect_equal
 from harness.server import Disk
 
 
@@ -135,3 +135,60 @@ class VhostUserKilledPacked(VhostUserKilled):
     name = "vhost-user-killed-packed"
     short = False
     packed = True
+
+
+class BehindIommu(OverVhostUser):
+    """Mixed into a case: the machine has an IOMMU, and each access of the disk's is translated. The kernel voids translations in
+    batches."""
+
+    may = OverVhostUser.may - {"ACCESS_PLATFORM"}
+    domain = "DMA-FQ"
+    kernel_words = "intel_iommu=on"
+    # The kernel switches the IOMMU on while the firmware's ring is still there, and QEMU itself looks into that.
+    allowed_of_qemu = "vtd_iova_to_sspte|vtd_iommu_translate"
+    faults = 0
+
+    def make_disk(self):
+        disk = super().make_disk()
+        disk.iommu = True
+        return disk
+
+    def faults_told(self):
+        """How many accesses the IOMMU has refused, by the kernel's log."""
+        return sum("DMAR" in line and "fault addr" in line for line in self.machine.console_text().splitlines())
+
+    @test
+    def the_features_are_negotiated(self):
+        """And the disk is in a domain of the kind that was asked for."""
+        super().the_features_are_negotiated()
+        expect_equal("the kind of domain", self.guest.run("cat $(readlink -f $block/device/../iommu_group)/type"), self.domain)
+        self.faults = self.faults_told()
+
+    @at_end
+    def the_iommu_has_refused_nothing(self):
+        """Since the guest's own driver had the disk."""
+        expect_equal("the number of faults", self.faults_told(), self.faults)
+
+
+class VhostUserIommu(BehindIommu, LinuxFourQueues):
+    """Behind an IOMMU, four queues, packed rings."""
+
+    name = "vhost-user-iommu"
+
+
+class VhostUserIommuSplit(BehindIommu, LinuxOneQueue):
+    """Behind an IOMMU whose every translation is void as soon as its request has ended, split rings."""
+
+    name = "vhost-user-iommu-split"
+    domain = "DMA"
+    kernel_words = "intel_iommu=on iommu.strict=1"
+
+
+class VhostUserIommuKilled(BehindIommu, VhostUserKilled):
+    """Behind an IOMMU, and killed: each server that follows has to ask for everything."""
+
+    name = "vhost-user-iommu-killed"
+    allowed_of_qemu = f"{BehindIommu.allowed_of_qemu}|{VhostUserKilled.allowed_of_qemu}|Fail to (invalidate|update) device iotlb"
+    short = False
+    packed = True
+    kills = 10

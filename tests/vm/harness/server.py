@@ -47,6 +47,7 @@ class Disk:
     packed: bool = True
     transport: str = "vfio-user"
     connect: bool = False    # over vhost-user: QEMU listens
+    iommu: bool = False      # over vhost-user: the machine has one, and the disk is behind it
     reconnect_ms: int = 0    # over vhost-user: QEMU tries so often to find a back end again that has gone
     options: tuple = ()      # of the server alone
     namespaces: tuple = ()   # of NVMe, in place of the image: objects as in a configuration file, which can be changed later
@@ -129,9 +130,13 @@ class Sidecard:
         how += f",reconnect-ms={disk.reconnect_ms}" if disk.reconnect_ms else ""
         device = {"driver": "vhost-user-blk-pci", "chardev": "disk", "num-queues": disk.queues, "queue-size": disk.queue_size,
                   "config-wce": True, "disable-legacy": "on", "packed": disk.packed}
+        before = []
         if boot:
             device["bootindex"] = 0
-        return ["-chardev", f"socket,id=disk,path={self.socket}{how}", "-device", json.dumps(device)]
+        if disk.iommu:
+            device |= {"iommu_platform": True, "ats": True}
+            before = ["-device", "intel-iommu,intremap=on,device-iotlb=on"]
+        return [*before, "-chardev", f"socket,id=disk,path={self.socket}{how}", "-device", json.dumps(device)]
 
     def resize(self, _machine, size, image=None):
         """Changes the size of the image, or of another of the server's, and tells the server."""
