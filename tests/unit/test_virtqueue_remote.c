@@ -649,12 +649,16 @@ static uint32_t page_of(uint64_t iova)
     return UINT32_C(1) << iova / GUEST_PAGE;
 }
 
-// A queue whose map has none of its areas.
+// A queue whose map has none of its areas: it was idle, and asks for nothing before it is notified.
 static void open_partial(void)
 {
     open_queue(0);
     sim.partial = true;
     use_map(0, 0);
+    use_map(0, 0);
+    assert_int_equal(sim.count, 0);
+    driver_kick(&f);
+    assert_int_equal(sim.count, 1);
 }
 
 // Gives what is asked for until nothing is.
@@ -738,6 +742,29 @@ static void a_ring_that_is_denied_sleeps_until_the_next_kick(void **state)
     close_queue();
 }
 
+// What came while the change of memory waited for the device is found.
+static void a_ring_that_is_lost_with_work_to_do_is_asked_for_at_once(void **state)
+{
+    (void)state;
+    open_queue(0);
+    sim.partial = true;
+    dev.hold = true;
+    offer(1);
+    driver_kick(&f);
+    assert_int_equal(dev.held_count, 1);
+    use_map(0, 0);
+    assert_true(sdc_virtio_core_busy(f.core));
+    offer(5);
+    driver_kick(&f);
+    give_held();
+    assert_false(sdc_virtio_core_busy(f.core));
+    dev.hold = false;
+    assert_int_equal(sim.count, 1);
+    give_from(0);
+    assert_done(2, 6);
+    close_queue();
+}
+
 static void a_stop_waits_for_no_answer(void **state)
 {
     (void)state;
@@ -780,6 +807,7 @@ int main(void)
         cmocka_unit_test(another_map_in_the_meantime_asks_nothing_twice),
         cmocka_unit_test(what_is_denied_fails_the_request_and_is_asked_for_by_the_next),
         cmocka_unit_test(a_ring_that_is_denied_sleeps_until_the_next_kick),
+        cmocka_unit_test(a_ring_that_is_lost_with_work_to_do_is_asked_for_at_once),
         cmocka_unit_test(a_stop_waits_for_no_answer),
     };
 
