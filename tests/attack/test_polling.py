@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The three ways in which a queue waits (serve --poll), as its driver sees them: who has to be notified, who says so, who sleeps."""
 
-import fcntl
-import mmap
 import os
-import struct
 import time
 from pathlib import Path
 
@@ -182,23 +179,11 @@ def test_ring_in_remote_memory_is_never_polled(serve, packed, mode):
 # --- notification registers as memory ------------------------------------------------------------------------------
 
 PAGE, BELLS = 4096, 0x3000
-READ_WRITE, MMAP, CAPS = 3, 4, 8
 
 
 def notify_page(client):
     """What of BAR 4 may be mapped: (offset, size, memory), or None."""
-    reply = client.exchange(Cmd.GET_REGION_INFO, wire.region_info(wire.BAR4, argsz=200))
-    info = wire.parse_region_info(reply.payload)
-    if not info.flags & MMAP:
-        assert info.flags == READ_WRITE and not reply.fds
-        return None
-    assert info.flags == READ_WRITE | MMAP | CAPS and len(reply.fds) == 1
-    cap, _, following, areas, _, offset, size = struct.unpack_from("=HHIIIQQ", reply.payload, 32)
-    assert (cap, following, areas) == (1, 0, 1)
-    memory = mmap.mmap(reply.fds[0], size, offset=info.offset + offset)
-    assert fcntl.fcntl(reply.fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-    os.close(reply.fds[0])
-    return offset, size, memory
+    return client.map_region(wire.BAR4)
 
 
 @pytest.mark.parametrize("mode", ["never", "adaptive"])
@@ -214,7 +199,7 @@ def test_page_of_notifications_is_all_that_may_be_mapped(serve):
     assert (offset, size) == (BELLS, PAGE)
     for index in range(9):
         if index != wire.BAR4:
-            assert wire.parse_region_info(guest.client.call(Cmd.GET_REGION_INFO, wire.region_info(index))).flags & MMAP == 0
+            assert wire.parse_region_info(guest.client.call(Cmd.GET_REGION_INFO, wire.region_info(index))).flags & wire.REGION_MMAP == 0
     # Whatever is written there, nothing happens but what would have happened anyway; and messages reach the same registers.
     page[:] = os.urandom(PAGE)
     guest.assert_works()

@@ -6,6 +6,8 @@ are matched by id. Commands that the server sends (DMA_READ, DMA_WRITE) go to `o
 """
 
 import array
+import fcntl
+import mmap
 import os
 import socket
 import struct
@@ -288,6 +290,22 @@ class Client:
 
     def region_info(self, index):
         return wire.parse_region_info(self.call(Cmd.GET_REGION_INFO, wire.region_info(index)))
+
+    def map_region(self, index):
+        """What of a region may be mapped, by its one sparse area: (offset, size, memory), or None."""
+        reply = self.exchange(Cmd.GET_REGION_INFO, wire.region_info(index, argsz=200))
+        info = wire.parse_region_info(reply.payload)
+        access = wire.REGION_READABLE | wire.REGION_WRITABLE
+        if not info.flags & wire.REGION_MMAP:
+            assert info.flags == access and not reply.fds
+            return None
+        assert info.flags == access | wire.REGION_MMAP | wire.REGION_CAPS and len(reply.fds) == 1
+        cap, _, following, areas, _, offset, size = struct.unpack_from("=HHIIIQQ", reply.payload, 32)
+        assert (cap, following, areas) == (1, 0, 1)
+        memory = mmap.mmap(reply.fds[0], size, offset=info.offset + offset)
+        assert fcntl.fcntl(reply.fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+        os.close(reply.fds[0])
+        return offset, size, memory
 
     def irq_info(self, index):
         return wire.parse_irq_info(self.call(Cmd.GET_IRQ_INFO, wire.irq_info(index)))

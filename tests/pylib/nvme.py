@@ -15,7 +15,7 @@ from . import nvme_spec as spec
 from . import pci, wire
 from .dma import DmaResponder
 from .events import wait_until
-from .memory import PAGE, U32
+from .memory import PAGE
 from .nvme_spec import Completion
 from .pci_guest import BASE, PciGuest
 
@@ -287,9 +287,25 @@ class NvmeGuest(PciGuest):
                 return
         self.rung += 1
         if self.doorbells == "mapped":
-            U32.pack_into(self.page, at, value)
+            with memoryview(self.page) as page, page.cast("I") as words:
+                words[at // 4] = value & 0xFFFFFFFF  # by one store
         else:
             self.set(spec.DOORBELLS + at, value, size, posted=self.doorbells == "posted")
+
+    def map_doorbells(self):
+        """Doorbells are written as memory from now on. Whether there are some to be mapped."""
+        mapped = self.client.map_region(wire.BAR0)
+        if mapped is None:
+            return False
+        offset, _, self.page = mapped
+        assert offset == spec.DOORBELLS
+        self.doorbells = "mapped"
+        return True
+
+    def close(self):
+        if self.page is not None:
+            self.page.close()
+        super().close()
 
     def use_shadow_doorbells(self):
         """Doorbell Buffer Config (base 5.8), whose buffers begin with what the doorbells hold."""
