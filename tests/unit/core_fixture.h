@@ -2,6 +2,7 @@
 // A virtio device under its core, in one thread: a loop whose turns are counted, guest memory, and a driver of one split ring.
 #pragma once
 
+#include "loop_turns.h"
 #include "ring_fixture.h"
 #include "transport/common/virtio_core.h"
 
@@ -44,30 +45,9 @@ static inline void fixture_ready(void *context)
 static const struct sdc_virtio_core_ops fixture_ops = {
     .interrupt = fixture_interrupt, .config_interrupt = fixture_config_interrupt, .ready = fixture_ready};
 
-// --- turns ---
-
-struct turns {
-    struct sdc_post post;
-    struct sdc_loop *loop;
-    unsigned left;
-};
-
-static inline void run_turn(struct sdc_post *post)
-{
-    struct turns *turns = (struct turns *)(void *)post;
-
-    if (turns->left-- == 0)
-        sdc_loop_stop(turns->loop);
-    else
-        sdc_loop_post(turns->loop, post);
-}
-
 static inline void run_turns(struct core_fixture *f, unsigned count)
 {
-    struct turns turns = {.post = {.run = run_turn}, .loop = f->loop, .left = count};
-
-    sdc_loop_post(f->loop, &turns.post);
-    sdc_loop_run(f->loop);
+    loop_turns(f->loop, count);
 }
 
 // --- life ---

@@ -11,7 +11,7 @@
 
 #include "base/check.h"
 #include "device/nvme/nvme.h"
-#include "loop/loop.h"
+#include "loop_turns.h"
 #include "ring_fixture.h"
 #include "wire/nvme.h"
 
@@ -48,29 +48,9 @@ static struct {
     uint16_t cid;
 } nf;
 
-// --- turns ---
-
-struct nf_turns {
-    struct sdc_post post;
-    unsigned left;
-};
-
-static inline void nf_turn(struct sdc_post *post)
-{
-    struct nf_turns *turns = (struct nf_turns *)(void *)post;
-
-    if (turns->left-- == 0)
-        sdc_loop_stop(nf.loop);
-    else
-        sdc_loop_post(nf.loop, post);
-}
-
 static inline void nf_run(unsigned count)
 {
-    struct nf_turns turns = {.post = {.run = nf_turn}, .left = count};
-
-    sdc_loop_post(nf.loop, &turns.post);
-    sdc_loop_run(nf.loop);
+    loop_turns(nf.loop, count);
 }
 
 // --- the backend ---

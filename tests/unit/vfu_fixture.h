@@ -3,6 +3,7 @@
 #pragma once
 
 #include "loop_kinds.h"
+#include "loop_turns.h"
 
 #include "transport/common/pci_config.h"
 #include "transport/vfio_user/session.h"
@@ -50,28 +51,9 @@ struct fixture {
     bool ended;
 };
 
-struct turns {
-    struct sdc_post post;
-    struct sdc_loop *loop;
-    unsigned left;
-};
-
-static inline void run_turn(struct sdc_post *post)
-{
-    struct turns *turns = (struct turns *)(void *)post;
-
-    if (turns->left-- == 0)
-        sdc_loop_stop(turns->loop);
-    else
-        sdc_loop_post(turns->loop, post);
-}
-
 static inline void run_turns(struct fixture *f, unsigned count)
 {
-    struct turns turns = {.post = {.run = run_turn}, .loop = f->loop, .left = count};
-
-    sdc_loop_post(f->loop, &turns.post);
-    sdc_loop_run(f->loop);
+    loop_turns(f->loop, count);
 }
 
 static inline void session_ended(struct vfu_session *session)
