@@ -69,17 +69,6 @@ static int reserve(struct sdc_payload *payload, uint32_t more)
     return 0;
 }
 
-static void count_buffer(struct sdc_payload *payload, uint32_t size, enum sdc_access access, uint32_t spans)
-{
-    payload->spans_count += spans;
-    if (access == SDC_ACCESS_WRITE) {
-        payload->writable_size += size;
-    } else {
-        payload->readable_size += size;
-        payload->readable_spans += spans;
-    }
-}
-
 // Not even an empty buffer may have a foreign address: its first byte is looked up.
 static uint64_t looked_up(uint32_t size)
 {
@@ -113,7 +102,7 @@ static int add_spans(struct sdc_payload *payload, struct sdc_memory *memory, uin
         count = 1;
     }
     if (size > 0)
-        count_buffer(payload, size, access, (uint32_t)count);
+        sdc_payload_count(payload, size, access, (uint32_t)count);
     return 0;
 }
 
@@ -136,7 +125,7 @@ static int note(struct sdc_payload *payload, const struct sdc_segment *segment)
     if (rc < 0 || segment->size == 0)
         return rc;
     payload->segments[payload->segments_count++] = *segment;
-    count_buffer(payload, segment->size, segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ, 0);
+    sdc_payload_count(payload, segment->size, segment->writable ? SDC_ACCESS_WRITE : SDC_ACCESS_READ, 0);
     return 0;
 }
 
@@ -162,7 +151,7 @@ void sdc_payload_begin(struct sdc_payload *payload, bool bounce)
     payload->readable_spans = payload->spans_count = 0;
 }
 
-int sdc_payload_add(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access)
+int sdc_payload_add_any(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access)
 {
     if (payload->bouncing)
         return add_segment(payload, memory, iova, size, access);

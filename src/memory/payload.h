@@ -8,7 +8,10 @@
 
 #include "memory/map.h"
 
-enum { SDC_PAYLOAD_FEW = 8 };
+enum {
+    SDC_PAYLOAD_FEW = 8,
+    SDC_PAYLOAD_BOUNCE = 1, // sdc_payload_add
+};
 
 // A buffer of a payload that is bounced.
 struct sdc_segment {
@@ -45,11 +48,39 @@ void sdc_payload_destroy(struct sdc_payload *payload);
 
 // Forgets the buffers of the request before. Those to come are translated; with bounce, they are noted for a bounce.
 void sdc_payload_begin(struct sdc_payload *payload, bool bounce);
+// sdc_payload_add, whatever the buffer.
+int sdc_payload_add_any(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access);
+
+static inline void sdc_payload_count(struct sdc_payload *payload, uint32_t size, enum sdc_access access, uint32_t spans)
+{
+    payload->spans_count += spans;
+    if (access == SDC_ACCESS_WRITE) {
+        payload->writable_size += size;
+    } else {
+        payload->readable_size += size;
+        payload->readable_spans += spans;
+    }
+}
+
 // Adds a buffer at the end of the stream that access names; none to read comes behind one to write. What cannot be reached keeps its
 // place and length, and sets ->fault. 0, -ENOMEM, SDC_PAYLOAD_BOUNCE: begin again with a bounce (it is remote, and memory's owner
 // can reach that), or of a partial map -EAGAIN: begin again when memory has what is missing, or denies it.
-enum { SDC_PAYLOAD_BOUNCE = 1 };
-int sdc_payload_add(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access);
+static inline int sdc_payload_add(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size,
+                                  enum sdc_access access)
+{
+    uint32_t room = payload->capacity - payload->spans_count;
+
+    // Each request comes here a few times: memory that is there is translated at once.
+    if (!payload->bouncing && size > 0 && room > 0) {
+        int count = sdc_memory_spans(memory, iova, size, access, &payload->spans[payload->spans_count], room);
+        if (count > 0) {
+            sdc_payload_count(payload, size, access, (uint32_t)count);
+            return 0;
+        }
+    }
+    return sdc_payload_add_any(payload, memory, iova, size, access);
+}
+
 // Adds writable bytes that nobody wants. They need a bounce. Likewise.
 int sdc_payload_add_nowhere(struct sdc_payload *payload, uint32_t size);
 // That was the last one. 0, -ENOMEM.
