@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """All cases, in the order in which they run."""
 
-from cases import firmware, kept, linux_disk, nvme, nvme_cli, peers, restart, vhost_user
+from cases import firmware, kept, linux_disk, nvme, nvme_cli, peers, polling, restart, vhost_user
 
 ALL_CASES = [peers.HostPeers,
              linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxFourQueuesSplit,
@@ -10,6 +10,8 @@ ALL_CASES = [peers.HostPeers,
              vhost_user.VhostUserOneQueue, vhost_user.VhostUserFourQueues, vhost_user.VhostUserFourQueuesSplit,
              vhost_user.VhostUserIommu, vhost_user.VhostUserIommuSplit, vhost_user.VhostUserIommuKilled,
              vhost_user.VhostUserConnects, vhost_user.VhostUserDiscard, vhost_user.VhostUserKilled, vhost_user.VhostUserKilledPacked,
+             polling.PollAlways, polling.PollNever, polling.PollAlwaysPrivateMemory, polling.VhostUserPollAlways,
+             polling.VhostUserPollNever,
              kept.LinuxKept, kept.LinuxKeptSplit,
              nvme.NvmeLinux, nvme.NvmeDiscard, nvme.NvmeLargeBlocks, nvme.NvmeEightQueues, nvme.NvmeOneThread, nvme.NvmePinInterrupts,
              nvme.NvmePrivateMemory, nvme.NvmeNeverPolling, nvme.NvmeAlwaysPolling, nvme.NvmeNamespaces, nvme_cli.NvmeCli,
