@@ -459,6 +459,76 @@ def nvme_io():
             for kind, what in (("good", good), ("bad", bad), ("moved", moved))}
 
 
+# --- nvme_admin: operations ---
+
+IDENTIFY, LOG, SET, GET, EVENT_REQUEST, ABORT, KEEP_ALIVE, CREATE_CQ, CREATE_SQ, DELETE_SQ, DELETE_CQ, SHADOW = range(12)
+ADMIN_KICK = u8(5)
+
+
+def admin(which, selector=0, more=0, value=0, at=0, *, nsid=None, flags=None, opcode=None, words=None, prp1=u8(0), prp2=u8(1)):
+    """A command: what it is about, with 16 bits above that; its value; where in a log."""
+    how = which | (0x80 if opcode is not None else 0) | (0x40 if flags is not None else 0) | (0x20 if nsid is not None else 0)
+    out = u8(0) + u8(how | (0x10 if words else 0))
+    if opcode is not None:
+        out += u8(opcode)
+    if flags is not None:
+        out += u8(flags)
+    if nsid is not None:
+        out += u8(nsid)
+    if words:
+        return out + b"".join(u32(word) for word in words) + prp1 + prp2
+    out += u8(selector) + u16(more)
+    if which != LOG:
+        out += u16(value)
+    else:
+        out += u8(at)
+    return out + prp1 + prp2
+
+
+def queue_of(which, qid):
+    return u8(0) + u8(which) + u8(qid)
+
+
+def namespaces(bits):
+    return u8(7) + u8(bits)
+
+
+def nvme_admin():
+    pages = (0x00, 0x02, 0x03, 0x05, 0x08, 0x10, 0x11, 0x12)
+    identify = [admin(IDENTIFY, cns, nsid=nsid) for cns in pages for nsid in (0, 1, 3, -1)]
+    identify += [admin(IDENTIFY, cns) for cns in (1, 2, 6, 7, 0x10, 0x13, 0x1c, 4, 0xff)]
+    features = (1, 2, 4, 6, 7, 8, 9, 10, 11, 14, 15, 22)
+    get = [admin(GET, feature, select, nsid=1) for feature in features + (5, 3, 0x19) for select in range(5)]
+    put = [admin(SET, feature, 0, value) for feature in features for value in (0, 1, 0x100, 0xffff)]
+    put += [admin(SET, 5, nsid=nsid) for nsid in (0, 1, 9, -1)] + [admin(SET, 6, nsid=1), admin(SET, 3)]
+    put += [admin(SET, words=[6 | 1 << 31, 0, 0, 0, 0, 0]), admin(SET, words=[4, 0xf << 16 | 1, 0, 0, 0, 0]),
+            admin(SET, words=[9, 1 << 16 | 1, 0, 0, 0, 0]), admin(SET, words=[9, 0xffff, 0, 0, 0, 0]),
+            admin(SET, words=[5, 1 << 16, 0, 0, 0, 0], nsid=1)]
+    logs = [admin(LOG, page, 0xff00, at=at) for page in (0, 1, 2, 3, 4, 5, 0x12, 0x13, 6) for at in (0, 64)]
+    logs += [admin(LOG, 2, 0x0080, nsid=1), admin(LOG, 4, 0x0f80), admin(LOG, words=[2 | 0xffff << 16, 0, 0, 0, 0, 0]),
+             admin(LOG, words=[2, 1 << 16, 2, 0, 1 << 23, 0]), admin(LOG, words=[5, 0, 0, 0, 1 << 24, 0]),
+             admin(LOG, 2, prp1=u8(0xff) + u16(0))]
+    queues = [queue_of(CREATE_CQ, 1), queue_of(CREATE_SQ, 1), queue_of(CREATE_CQ, 2), queue_of(CREATE_SQ, 2), ADMIN_KICK]
+    events = [admin(EVENT_REQUEST)] * 3 + [admin(SET, 11, 0, 0x1ff), admin(SET, 4, 0, 100), ADMIN_KICK, namespaces(3), ADMIN_KICK,
+                                           u8(8) + u8(40) + u16(1), u8(8) + u8(0) + u16(99), ADMIN_KICK]
+    events += [admin(ABORT, words=[cid << 16, 0, 0, 0, 0, 0]) for cid in range(4)] + [admin(EVENT_REQUEST)] * 6
+    events += [ADMIN_KICK, admin(LOG, 4), ADMIN_KICK]
+    coming = [namespaces(bits) for bits in (1, 3, 0x83, 0x3f, 0x7f, 0xbf, 0x20, 2, 0, 1)]
+    cache = queues + [admin(SET, 6), ADMIN_KICK, namespaces(2), admin(SET, 6, 0, 1), admin(SET, 6), namespaces(0), ADMIN_KICK]
+    rest = [admin(KEEP_ALIVE), admin(SET, 15, 0, 9), admin(KEEP_ALIVE), admin(SHADOW), admin(ABORT, 9), admin(KEEP_ALIVE, nsid=1),
+            admin(IDENTIFY, flags=1), admin(IDENTIFY, 1, flags=0x40), admin(IDENTIFY, opcode=0x80), admin(DELETE_SQ, 1),
+            admin(DELETE_CQ, 1), ADMIN_KICK]
+    starts = [u8(9) + u8(how) for how in range(4)]
+
+    def some(what, every=12):
+        return b"".join(part + (ADMIN_KICK if number % every == every - 1 else b"") for number, part in enumerate(what)) + ADMIN_KICK
+    return {"identify": some(identify), "identify-of-many": namespaces(0x3f) + some(identify), "get": some(get[:60]),
+            "get-more": some(get[60:]),
+            "set": some(put), "logs": some(logs), "logs-of-queues": b"".join(queues) + some(rest) + some(logs), "events": b"".join(events),
+            "namespaces": b"".join(coming), "namespaces-of-queues": b"".join(queues + coming), "cache": b"".join(cache), "rest": some(rest),
+            "starts": b"".join(part + b"".join(events) for part in starts), "starts-under-way": b"".join(queues + [admin(SET, 6)] + starts)}
+
+
 # --- nvme_registers: operations ---
 
 def nvme_registers():
@@ -943,8 +1013,8 @@ def state():
 
 def main():
     total = 0
-    for make in (version, options, config, registers, pci_config, chain, virtio_blk, nvme_walk, nvme_io, nvme_registers, session, inflight,
-                 client, vhost, state):
+    for make in (version, options, config, registers, pci_config, chain, virtio_blk, nvme_walk, nvme_io, nvme_admin, nvme_registers,
+                 session, inflight, client, vhost, state):
         folder = CORPUS / make.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():

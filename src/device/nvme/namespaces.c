@@ -92,7 +92,7 @@ struct nvme_change {
     struct nvme *nvme;
     struct nvme_namespace *ns;
     bool goes;
-    bool unwanted;    // it was taken away again before it had come
+    bool unwanted;    // it was taken away again before it had come: another change is on its way, behind this one
     unsigned pending; // workers that have not obeyed; zero: it has come, or may be closed
     struct nvme_change *next;
     struct change_at at[];
@@ -140,8 +140,6 @@ static void close_namespace(struct nvme_namespace *ns)
     free(ns);
 }
 
-static void start_change(struct nvme_change *change);
-
 // Drivers that were told of namespaces look at them again. One that has not begun looks at all of them anyway.
 static void tell_of(struct nvme *nvme, uint32_t nsid)
 {
@@ -153,13 +151,10 @@ static void has_come(struct nvme_change *change)
 {
     struct nvme *nvme = change->nvme;
 
-    if (change->unwanted) {
-        change->goes = true;
-        start_change(change);
-        return;
+    if (!change->unwanted) {
+        nvme->namespaces.by_id[change->ns->nsid] = change->ns;
+        tell_of(nvme, change->ns->nsid);
     }
-    nvme->namespaces.by_id[change->ns->nsid] = change->ns;
-    tell_of(nvme, change->ns->nsid);
     free(change);
 }
 
@@ -263,20 +258,20 @@ int sdc_nvme_namespace_add(struct sdc_pci_device *device, uint32_t nsid, struct 
 int sdc_nvme_namespace_remove(struct sdc_pci_device *device, uint32_t nsid)
 {
     struct nvme *nvme = nvme_of(device);
-    struct nvme_namespace *ns = nvme->namespaces.by_id[nsid];
     struct nvme_change *coming = find_coming(nvme, nsid);
+    struct nvme_namespace *ns = coming ? coming->ns : nvme->namespaces.by_id[nsid];
 
-    if (coming) {
-        coming->unwanted = true;
-        return 0;
-    }
     if (!ns)
         return -ENOENT;
     struct nvme_change *change = change_new(nvme, ns, true);
     if (!change)
         return -ENOMEM;
-    nvme->namespaces.by_id[nsid] = NULL;
-    tell_of(nvme, nsid);
+    if (coming) {
+        coming->unwanted = true;
+    } else {
+        nvme->namespaces.by_id[nsid] = NULL;
+        tell_of(nvme, nsid);
+    }
     start_change(change);
     return 0;
 }
@@ -290,7 +285,8 @@ void nvme_namespaces_free(struct nvme *nvme)
     while (nvme->changes) {
         struct nvme_change *change = nvme->changes;
         nvme->changes = change->next;
-        close_namespace(change->ns);
+        if (!change->unwanted)
+            close_namespace(change->ns);
         free(change);
     }
 }
