@@ -16,12 +16,12 @@ enum { QUEUES = 8, DEPTH = 1024 }; // where nothing is said
 
 // A namespace as it was asked for.
 struct asked {
-    char *name; // of its backend; NULL: there is none
     struct sdc_block_open_options options;
+    char name[]; // of its backend
 };
 
 struct nvme_card {
-    struct asked namespaces[SDC_NVME_NAMESPACES_MAX + 1]; // by NSID
+    struct asked *namespaces[SDC_NVME_NAMESPACES_MAX + 1]; // by NSID; NULL: there is none
 };
 
 // --- namespaces ---
@@ -30,7 +30,7 @@ static bool same(const struct asked *asked, const struct sdc_card_backend *backe
 {
     const struct sdc_block_open_options *a = &asked->options, *b = &backend->options;
 
-    return asked->name && strcmp(asked->name, backend->name) == 0 && a->read_only == b->read_only && a->direct == b->direct &&
+    return strcmp(asked->name, backend->name) == 0 && a->read_only == b->read_only && a->direct == b->direct &&
            a->raw == b->raw && a->block_size == b->block_size;
 }
 
@@ -39,24 +39,26 @@ typedef int add_namespace(struct sdc_pci_device *device, uint32_t nsid, struct s
 
 static int add(struct sdc_card *card, add_namespace *how, uint32_t nsid, const struct sdc_card_backend *backend, struct sdc_error *err)
 {
-    struct asked *asked = &((struct nvme_card *)card->device)->namespaces[nsid];
+    struct nvme_card *nvme = card->device;
+    size_t size = strlen(backend->name) + 1;
+    struct asked *asked = calloc(1, sizeof *asked + size);
     struct sdc_block *block;
-    char *name = strdup(backend->name);
 
-    if (!name)
+    if (!asked)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a namespace");
+    asked->options = backend->options;
+    memcpy(asked->name, backend->name, size);
     int rc = sdc_block_open(backend->name, &backend->options, &block, err);
     if (rc == 0) {
         rc = how(card->pci, nsid, block, backend->name, err);
         if (rc < 0)
             block->ops->close(block);
     }
-    if (rc < 0) {
-        free(name);
-        return rc;
-    }
-    *asked = (struct asked){.name = name, .options = backend->options};
-    return 0;
+    if (rc < 0)
+        free(asked);
+    else
+        nvme->namespaces[nsid] = asked;
+    return rc;
 }
 
 // Which backend is to have which NSID: the one that was said, or its place in the list. -EINVAL: two want the same.
@@ -81,14 +83,14 @@ static void refresh(struct sdc_card *card)
 
 static int take_away(struct sdc_card *card, uint32_t nsid)
 {
-    struct asked *asked = &((struct nvme_card *)card->device)->namespaces[nsid];
+    struct asked **asked = &((struct nvme_card *)card->device)->namespaces[nsid];
     int rc = sdc_nvme_namespace_remove(card->pci, nsid);
 
     if (rc < 0)
         return rc;
-    sdc_log(SDC_LOG_INFO, "nvme: namespace %" PRIu32 " on %s goes", nsid, asked->name);
-    free(asked->name);
-    asked->name = NULL;
+    sdc_log(SDC_LOG_INFO, "nvme: namespace %" PRIu32 " on %s goes", nsid, (*asked)->name);
+    free(*asked);
+    *asked = NULL;
     return 0;
 }
 
@@ -102,15 +104,15 @@ static int reload(struct sdc_card *card, const struct sdc_card_options *options,
     if (rc < 0)
         return rc;
     for (uint32_t nsid = 1; nsid <= SDC_NVME_NAMESPACES_MAX; nsid++) {
-        struct asked *asked = &nvme->namespaces[nsid];
-        if (!asked->name || (places[nsid] && same(asked, places[nsid])))
+        const struct asked *asked = nvme->namespaces[nsid];
+        if (!asked || (places[nsid] && same(asked, places[nsid])))
             continue;
         rc = take_away(card, nsid);
         if (rc < 0)
             return sdc_error_set(err, rc, SDC_FAULT_HOST, "namespace %" PRIu32 " cannot be taken away: %s", nsid, strerror(-rc));
     }
     for (uint32_t nsid = 1; nsid <= SDC_NVME_NAMESPACES_MAX; nsid++) {
-        if (!places[nsid] || nvme->namespaces[nsid].name)
+        if (!places[nsid] || nvme->namespaces[nsid])
             continue;
         int one = add(card, sdc_nvme_namespace_add, nsid, places[nsid], rc < 0 ? NULL : err);
         if (one == 0)
@@ -169,7 +171,7 @@ static void forget(struct sdc_card *card)
     struct nvme_card *nvme = card->device;
 
     for (uint32_t nsid = 1; nsid <= SDC_NVME_NAMESPACES_MAX; nsid++)
-        free(nvme->namespaces[nsid].name);
+        free(nvme->namespaces[nsid]);
     free(nvme);
 }
 

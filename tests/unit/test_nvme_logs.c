@@ -148,6 +148,23 @@ static void health_has_what_all_loops_counted(void **state)
     expect_zeroes(0, 512);
 }
 
+static void a_loop_is_busy_from_its_first_command_to_its_last(void **state)
+{
+    static const struct {
+        int begins; // 1: one begins, -1: one ends
+        uint64_t now_ns, busy_ns;
+    } steps[] = {{1, 10, 0}, {1, 20, 0}, {-1, 25, 0}, {1, 30, 0}, {-1, 40, 0}, {-1, 50, 40}, {1, 100, 40}, {-1, 101, 41}};
+
+    (void)state;
+    for (unsigned i = 0; i < SDC_COUNT(steps); i++) {
+        if (steps[i].begins > 0)
+            nvme_count_begin(&one, steps[i].now_ns);
+        else
+            nvme_count_end(&one, steps[i].now_ns);
+        assert_int_equal(one.busy_ns, steps[i].busy_ns);
+    }
+}
+
 static void heat_is_a_warning(void **state)
 {
     (void)state;
@@ -282,6 +299,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(supported_pages_are_those_that_can_be_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(errors_are_told_newest_first_and_the_oldest_are_forgotten, set_up, tear_down),
         cmocka_unit_test_setup_teardown(health_has_what_all_loops_counted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_loop_is_busy_from_its_first_command_to_its_last, set_up, tear_down),
         cmocka_unit_test_setup_teardown(heat_is_a_warning, set_up, tear_down),
         cmocka_unit_test_setup_teardown(firmware_is_in_its_only_slot, set_up, tear_down),
         cmocka_unit_test_setup_teardown(changed_namespaces_are_told_of_until_they_were_read, set_up, tear_down),

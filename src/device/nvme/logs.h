@@ -15,13 +15,29 @@ struct nvme_counters {
     _Atomic uint64_t write_commands; // Write
     _Atomic uint64_t read_bytes, written_bytes; // of those that succeeded
     _Atomic uint64_t media_errors;              // commands that ended with a status of type 2
-    _Atomic uint64_t busy_ns;                   // with I/O commands in flight
+    _Atomic uint64_t busy_ns;                   // with I/O commands in flight, up to when there was none last
+    // The loop's own.
+    uint32_t in_flight; // I/O commands; zero: it is not busy
+    uint64_t busy_since_ns;
 };
 
 // The counter's loop.
 static inline void nvme_count(_Atomic uint64_t *counter, uint64_t more)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more, memory_order_relaxed);
+}
+
+// The counter's loop: an I/O command begins, ends.
+static inline void nvme_count_begin(struct nvme_counters *counters, uint64_t now_ns)
+{
+    if (counters->in_flight++ == 0)
+        counters->busy_since_ns = now_ns;
+}
+
+static inline void nvme_count_end(struct nvme_counters *counters, uint64_t now_ns)
+{
+    if (--counters->in_flight == 0)
+        nvme_count(&counters->busy_ns, now_ns - counters->busy_since_ns);
 }
 
 // A command that failed, as the error log shows it.

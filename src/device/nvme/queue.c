@@ -58,6 +58,8 @@ static void link_command(struct nvme_sq *sq, struct nvme_command *command)
     *(sq->newest ? &sq->newest->newer : &sq->oldest) = command;
     sq->newest = command;
     sq->in_flight++;
+    if (sq->id != 0)
+        nvme_count_begin(&sq->worker->counters, sdc_loop_now(sq->worker->loop));
 }
 
 void nvme_release(struct nvme_command *command)
@@ -74,6 +76,8 @@ void nvme_release(struct nvme_command *command)
     *(command->older ? &command->older->newer : &sq->oldest) = command->newer;
     *(command->newer ? &command->newer->older : &sq->newest) = command->older;
     sq->in_flight--;
+    if (sq->id != 0)
+        nvme_count_end(&sq->worker->counters, sdc_loop_now(sq->worker->loop));
     command->state = NVME_COMMAND_FREE;
     command->next = sq->worker->free;
     sq->worker->free = command;
