@@ -901,7 +901,8 @@ def client():
     }
 
 
-# --- vhost: requests of any shape (0), a good beginning (2), a vring's start (3) and end (4), memory (5), the log (7), a kick (8) ---
+# --- vhost: requests of any shape (0), a good beginning (2), a vring's start (3) and end (4), memory (5), the log (7), a kick (8),
+# translations (11) and answers to misses (12) ---
 
 def vhost_request(number, payload=b"", fds=(), how=0):
     wide = len(payload) >= 64
@@ -935,6 +936,11 @@ def vhost():
                  u16(0x82))
         return poke(0x8000, u32(0) + u32(0) + u64(0)) + poke(0, table) + poke(14, u16(0x81))
     region = u64(0) + u64(0x10000) + u64(1 << 40) + u64(0)
+
+    def translate(how, pages, more=b""):
+        return u8(11) + u8(how) + u8(pages) + more
+    behind, behind_packed = u8(2) + u8(4), u8(2) + u8(5)
+    everything, asking, answers = translate(0, 0xf0) + translate(1, 0xf0), vhost_request(21, fds=[channel]), u8(12) + u8(15)
     return {
         "nothing": b"",
         "features": b"".join(vhost_request(number) for number in (1, 15, 17, 36, 40)) + begin + vhost_request(17) + vhost_request(36) +
@@ -960,6 +966,25 @@ def vhost():
         "read-and-gone": begin + split_read() + start() + u8(8) + u8(0),
         "read-packed": packed + packed_read() + start(0, 0x80008000) + kick + stop(),
         "bad-head": begin + split_read(head=99) + start() + kick + stop() + split_read() + start(),
+        "iommu-all": behind + everything + split_read() + start() + kick + stop(),
+        "iommu": behind + asking + split_read() + start() + answers + kick + answers + stop(),
+        "iommu-packed": behind_packed + asking + packed_read() + start(0, 0x80008000) + answers + kick + answers + stop(),
+        "iommu-log": u8(2) + u8(6) + asking + split_read() + start() + answers + kick + answers + stop() + start(0, 1) + answers,
+        "iommu-two": behind + asking + split_read() + start() + start(1) + answers + kick + answers + translate(2, 0xf0) + kick + answers,
+        "iommu-denied": behind + asking + split_read() + start() + answers + kick + u8(12) + u8(16) + kick + u8(12) + u8(32) + kick +
+                        answers,
+        "iommu-flushed": behind + everything + split_read() + start() + kick + translate(2, 0xf0) + translate(3, 0xf0) + asking + kick +
+                         answers + translate(2 | 16 | 32, 0, u64(0) + u64(0)) + kick + answers,
+        "iommu-refused": behind + translate(4, 0, u8(4)) + translate(8, 0, u8(0)) + translate(16, 0, u64(0)) +
+                         translate(16, 0, u64(1 << 63)) + translate(32, 0, u64((1 << 64) - 1)) + translate(64, 0, u32(0)) +
+                         translate(2 | 16 | 32, 0, u64(0) + u64(5)) +
+                         translate(8, 0, u8(1)) + translate(8, 0, u8(4)),
+        "iommu-replaced": behind + everything + translate(0, 0x21) + translate(4, 0x32, u8(1)) + split_read() + start() + kick +
+                          translate(4, 8, u8(0)) + kick + u8(12) + u8(3),
+        "iommu-on-and-off": behind + everything + begin + split_read() + start() + kick + stop() + behind + start(0, 1) + stop() + begin,
+        "iommu-reset": behind + asking + split_read() + start() + vhost_request(34) + behind + asking + start() + answers + kick + answers,
+        "iommu-slots": behind + everything + split_read() + start() + vhost_request(38, u64(0) + region) + kick +
+                       vhost_request(37, u64(0) + region, [memory]) + asking + kick + answers,
         "unmapped": begin + split_read() + start() + vhost_request(38, u64(0) + region) + kick +
                     vhost_request(37, u64(0) + region, [memory]) + kick,
         "log": log + split_read() + start() + kick + stop() + start(0, 1),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A vhost-user session over a socket pair: requests in any pieces, with any fds, to a real disk, among them good ones, so that vrings run
-// and are stopped; whatever a driver writes into its rings, and anybody into the log of what is in flight. The session ends when the
-// front end goes, every message to it is well-formed, and no fd stays behind.
+// and are stopped, behind an IOMMU or not; whatever a driver writes into its rings, and anybody into the log of what is in flight. The
+// session ends when the front end goes, every message to it is well-formed, and no fd stays behind.
 #include "base/check.h"
 #include "base/log.h"
 #include "card.h"
@@ -137,10 +137,11 @@ static void tell_state(struct course *course, uint32_t request, uint32_t index, 
     tell(course, request, &state, sizeof state, -1);
 }
 
-// As a front end begins. how: packed rings, a log, a table at once.
+// As a front end begins. how: packed rings, a log, an IOMMU.
 static void agree(struct course *course, uint8_t how)
 {
-    uint64_t features = sdc_virtio_core_offered(course->card->vhost->core) & ~(how & 1 ? 0 : SDC_VIRTIO_F_RING_PACKED);
+    uint64_t features = sdc_virtio_core_offered(course->card->vhost->core) & ~(how & 1 ? 0 : SDC_VIRTIO_F_RING_PACKED) &
+                        ~(how & 4 ? 0 : SDC_VIRTIO_F_ACCESS_PLATFORM);
     struct sdc_vhost_mem_reg slot = {.region = {.guest_address = 0, .size = MEMORY, .user_address = USER}};
     struct sdc_vhost_inflight inflight = {.num_queues = QUEUES, .queue_size = ENTRIES};
 
@@ -192,6 +193,77 @@ static void send_request(struct course *course, struct fuzz_input *input)
     send_all(course, message + cut, sizeof header + size - cut, fds, cut > 0 ? 0 : fds_count, !(how & 64));
 }
 
+// The pages of the memory are translated twice: where they lie for the guest, and where the front end has them.
+static uint64_t user_of(uint64_t page)
+{
+    return USER + (page & (MEMORY - 1));
+}
+
+// An update or invalidation of some pages, right but for what the input changes.
+static void translate(struct course *course, struct fuzz_input *input)
+{
+    uint8_t how = fuzz_u8(input), pages = fuzz_u8(input);
+    struct sdc_vhost_iotlb iotlb = {
+        .iova = (pages % 16) * UINT64_C(4096) + (how & 1 ? USER : 0),
+        .size = (pages / 16 + 1) * UINT64_C(4096),
+        .permissions = SDC_VHOST_ACCESS_READ | SDC_VHOST_ACCESS_WRITE,
+        .type = how & 2 ? SDC_VHOST_IOTLB_INVALIDATE : SDC_VHOST_IOTLB_UPDATE,
+    };
+
+    iotlb.user_address = user_of(iotlb.iova);
+    if (how & 4)
+        iotlb.permissions = fuzz_u8(input) % 5;
+    if (how & 8)
+        iotlb.type = fuzz_u8(input) % 6;
+    if (how & 16)
+        iotlb.size = fuzz_u64(input);
+    if (how & 32)
+        iotlb.iova = fuzz_u64(input);
+    if (how & 64)
+        iotlb.user_address += fuzz_u32(input) - (UINT64_C(1) << 31);
+    tell(course, SDC_VHOST_IOTLB_MSG, &iotlb, sizeof iotlb, -1);
+}
+
+static void acknowledge(struct course *course, uint32_t request, uint64_t result)
+{
+    struct __attribute__((packed)) {
+        struct sdc_vhost_header header;
+        uint64_t result;
+    } answer = {{.request = request, .flags = SDC_VHOST_VERSION | SDC_VHOST_REPLY, .size = sizeof result}, result};
+    struct iovec iov = {&answer, sizeof answer};
+
+    (void)sdc_socket_send(course->channel, &iov, 1, NULL, 0);
+}
+
+// Answers so many misses, with the page that was asked for; the last one with what the input says.
+static void answer_misses(struct course *course, struct fuzz_input *input)
+{
+    uint8_t how = fuzz_u8(input);
+    struct {
+        struct sdc_vhost_header header;
+        struct sdc_vhost_iotlb iotlb;
+    } asked;
+    int fds[SDC_SOCKET_FDS_MAX], count = 0;
+
+    for (unsigned i = 0; i < how % 16U + 1; i++) {
+        ssize_t got = sdc_socket_receive(course->channel, (uint8_t *)&asked, sizeof asked.header, fds, &count);
+        if (got == sizeof asked.header && asked.header.size > 0)
+            got = sdc_socket_receive(course->channel, (uint8_t *)&asked.iotlb, sizeof asked.iotlb, fds, &count);
+        if (got <= 0)
+            return;
+        if (asked.header.request == SDC_VHOST_BACKEND_IOTLB_MSG && !(how & 16 && i == how % 16U)) {
+            fuzz_check(asked.iotlb.type == SDC_VHOST_IOTLB_MISS && asked.iotlb.permissions > 0 && asked.iotlb.permissions < 4,
+                       "a question that is none");
+            uint64_t page = asked.iotlb.iova & ~UINT64_C(4095);
+            asked.iotlb = (struct sdc_vhost_iotlb){.iova = page, .size = 4096, .user_address = user_of(page), .permissions = 3,
+                                                   .type = SDC_VHOST_IOTLB_UPDATE};
+            tell(course, SDC_VHOST_IOTLB_MSG, &asked.iotlb, sizeof asked.iotlb, -1);
+        }
+        acknowledge(course, asked.header.request, how & 32);
+        fuzz_turns(4, NULL, NULL);
+    }
+}
+
 // Takes what the back end has asked on its channel, and answers it: with what was asked, but for what the input changes.
 static void answer(struct course *course, struct fuzz_input *input)
 {
@@ -215,7 +287,7 @@ static void answer(struct course *course, struct fuzz_input *input)
 
 static void do_one(struct course *course, struct fuzz_input *input)
 {
-    switch (fuzz_u8(input) % 11) {
+    switch (fuzz_u8(input) % 13) {
     case 0:
     case 1:
         send_request(course, input);
@@ -247,6 +319,12 @@ static void do_one(struct course *course, struct fuzz_input *input)
         break;
     case 10:
         answer(course, input);
+        break;
+    case 11:
+        translate(course, input);
+        break;
+    case 12:
+        answer_misses(course, input);
         break;
     }
 }
