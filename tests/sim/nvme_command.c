@@ -247,7 +247,7 @@ static bool ask_data(struct nvme_command *command, uint8_t *entry)
         sim_fill_sector(data + i * SIM_SECTOR, range->sector + i, compare ? sim_disk_stamp(range->sector + i) : io->stamp);
     command->differs = compare && sim_chance(1, 3);
     if (command->differs)
-        data[sim_below(range->sectors * SIM_SECTOR)] ^= (uint8_t)(1 << sim_below(8));
+        data[sim_chance(1, 3) ? range->sectors * SIM_SECTOR - 1 : sim_below(range->sectors * SIM_SECTOR)] ^= (uint8_t)(1 << sim_below(8));
     if (io->op == SDC_BLOCK_WRITE && sim_chance(1, 8))
         entry[SDC_NVME_SQE_CDW12 + 3] |= SDC_NVME_RW_FUA >> 24;
     return place(command, entry, command->reads ? NULL : data, range->sectors * SIM_SECTOR);

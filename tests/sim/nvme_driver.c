@@ -702,6 +702,8 @@ static void start(void)
         sim_fail("the number of queues is refused");
     sim_disk_expect_fua(!plan.write_cache);
     set_cache(sim_chance(1, 2));
+    if (sim_chance(1, 4)) // interrupts may wait for some others, up to 300 us
+        set_feature(SDC_NVME_FEAT_COALESCING, sim_pick(1, 3) << 8 | sim_below(8));
     if (sim_chance(1, 4))
         use_shadows();
     for (unsigned q = 0; q < plan.queues; q++)
@@ -973,6 +975,7 @@ static void make_card(struct sdc_block *block, struct sdc_loop *const *loops)
                                        .write_cache = plan.write_cache,
                                        .serial = "walk"};
 
+    sim_mapped_page = NULL; // a walk that failed leaves its own
     if (sdc_nvme_new(&options, loops, plan.loops, &sim_card, NULL) < 0 || sdc_nvme_namespace_new(sim_card, 1, block, "walk", NULL) < 0)
         sim_fail("the card cannot be made");
     memset(cqs, 0, sizeof cqs);
