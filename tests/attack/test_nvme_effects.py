@@ -120,6 +120,35 @@ def test_log_page_that_is_asked_for_longer_than_it_is(nvme, length, offset):
     assert data[512 - offset:] == bytes(length - (512 - offset))
 
 
+def test_next_client_finds_no_errors_of_the_one_before(serve):
+    server = serve("ram:16M", device="nvme")
+    guest = server.guest()
+    for _ in range(3):
+        assert guest.io(spec.READ, 1 << 40, 1, guest.buffer(length=512)).status != spec.OK
+    guest.restart()
+    assert smart(guest)["errors"] == 3, "a reset of the controller keeps them"
+    guest.close()
+    assert smart(server.guest())["errors"] == 0
+
+
+# --- features with data, in memory that is shared and that is not ---
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_timestamp_goes_there_and_back(serve, remote):
+    guest = serve("ram:16M", device="nvme").guest(remote=remote)
+    address = guest.buffer(struct.pack("<Q", 0x123456789ABC))
+    assert guest.set_feature(spec.F_TIMESTAMP, prp1=address).status == spec.OK
+    got = guest.buffer(length=8)
+    assert guest.get_feature(spec.F_TIMESTAMP, prp1=got).status == spec.OK
+    value, = struct.unpack("<Q", guest.space.read(got, 8))
+    assert value >> 48 == 2, "who set it"
+    assert 0 <= (value & (1 << 48) - 1) - 0x123456789ABC < 60000
+    nowhere = guest.set_feature(spec.F_TIMESTAMP, prp1=1 << 45)
+    assert nowhere.status != spec.OK
+    assert guest.get_feature(spec.F_TIMESTAMP, prp1=got).status == spec.OK
+    assert struct.unpack("<Q", guest.space.read(got, 8))[0] >= value
+
+
 # --- keep alive -----------------------------------------------------------------------------------------------------------------
 
 def test_driver_that_falls_silent_loses_its_controller(nvme):

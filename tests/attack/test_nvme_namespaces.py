@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Namespaces of an NVMe controller: several backends behind it, and their coming, going and growing while the guest runs."""
 
+import fcntl
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import struct
 
 import pytest
 
+from pylib import faults
 from pylib import nvme_spec as spec
 from pylib.events import wait_until
 
@@ -100,6 +102,61 @@ def test_namespace_goes_and_the_guest_is_told(serve_cards, workdir):
         assert guest.until(lambda: guest.io(spec.READ, 0, 1, guest.buffer(length=512), sqid=sqid, nsid=2).status == spec.INVALID_FIELD)
     assert wait_until(lambda: server.fd_count() < before), "the image stays open"
     guest.assert_works()
+
+
+def locked(image):
+    """Whether a process has the image locked for writing."""
+    with open(image, "r+b") as file:
+        try:
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_commands_in_flight_end_before_their_namespace_does(serve_cards, faulty_disk, workdir):
+    """The image stays open and locked until the last of them has its data; the guest knows meanwhile, and other commands go on."""
+    image = workdir.file("disk.img", 8 * M, b"z" * 4096)
+    server = serve_cards([card({"backend": "ram:16M"}, {"backend": str(image)})], threads=2)
+    guest = server.guest_of(0, queues=4)
+    request = wants_events(guest)
+    faulty_disk.hold(faults.READ)
+    buffers = [guest.buffer(length=512) for _ in range(4)]
+    held = [guest.put_io(spec.READ, 0, 1, buffers[sqid - 1], sqid=sqid, nsid=2) for sqid in range(1, 5)]
+    for sqid in range(1, 5):
+        guest.kick(sqid)
+    assert wait_until(lambda: faulty_disk.hits(faults.READ) == 4)
+    hang_up(server, {"backend": "ram:16M"})
+    told(guest, request)
+    for sqid in range(1, 5):
+        assert guest.io(spec.READ, 0, 1, guest.buffer(length=512), sqid=sqid, nsid=1).status == spec.OK
+        assert guest.until(lambda: guest.io(spec.READ, 0, 1, guest.buffer(length=512), sqid=sqid, nsid=2).status == spec.INVALID_FIELD)
+    assert guest.nothing_comes(1, held[0])
+    assert locked(image)
+    faulty_disk.open_gate()
+    for sqid, cid in enumerate(held, 1):
+        assert guest.finish(sqid, cid).status == spec.OK
+        assert guest.space.read(buffers[sqid - 1], 512) == b"z" * 512
+    assert wait_until(lambda: not locked(image))
+
+
+def test_controller_reset_while_a_namespace_goes(serve_cards, faulty_disk, workdir):
+    image = workdir.file("disk.img", 8 * M)
+    server = serve_cards([card({"backend": "ram:16M"}, {"backend": str(image)})], threads=2)
+    guest = server.guest_of(0, queues=2)
+    faulty_disk.hold(faults.READ)
+    guest.put_io(spec.READ, 0, 1, guest.buffer(length=512), sqid=2, nsid=2)
+    guest.kick(2)
+    assert wait_until(lambda: faulty_disk.hits(faults.READ) == 1)
+    hang_up(server, {"backend": "ram:16M"})
+    assert guest.until(lambda: guest.active_namespaces() == [1])
+    guest.set(spec.CC, guest.get(spec.CC) & ~spec.EN)
+    hang_up(server, {"backend": "ram:16M"}, {"backend": str(image)})
+    faulty_disk.open_gate()
+    guest.wait_csts(spec.RDY, 0)
+    guest.bring_up()
+    assert guest.until(lambda: guest.active_namespaces() == [1, 2])
+    assert guest.io(spec.READ, 0, 1, guest.buffer(length=512), sqid=2, nsid=2).status == spec.OK
 
 
 def test_namespace_grows_and_shrinks_and_the_guest_is_told(serve_cards, workdir):
