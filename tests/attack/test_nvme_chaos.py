@@ -78,7 +78,8 @@ class Chaos:
     def control(self):
         value = self.dice.choice([0, spec.cc(), spec.cc(), spec.cc(shn=spec.SHN_NORMAL), spec.cc(shn=spec.SHN_ABRUPT),
                                   self.dice.getrandbits(32)])
-        self.nvme.set(self.dice.choice([spec.CC] * 6 + [spec.NSSR, spec.AQA, spec.ASQ, spec.ACQ, spec.INTMS, spec.INTMC]), value, posted=True)
+        register = self.dice.choice([spec.CC] * 6 + [spec.NSSR, spec.AQA, spec.ASQ, spec.ACQ, spec.INTMS, spec.INTMC])
+        self.nvme.set(register, value, posted=True)
 
     def enable(self):
         """A good one, or nothing would ever run."""
