@@ -69,6 +69,14 @@ static int put(struct sdc_nvme_cq *cq, const uint8_t entry[SDC_NVME_CQE])
     return 0;
 }
 
+void sdc_nvme_cq_skip(struct sdc_nvme_cq *cq)
+{
+    if (++cq->tail == cq->size) {
+        cq->tail = 0;
+        cq->phase = !cq->phase;
+    }
+}
+
 int sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *completion)
 {
     uint8_t entry[SDC_NVME_CQE];
@@ -82,11 +90,18 @@ int sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *c
     int rc = put(cq, entry);
     if (rc < 0)
         return rc;
-    if (++cq->tail == cq->size) {
-        cq->tail = 0;
-        cq->phase = !cq->phase;
-    }
+    sdc_nvme_cq_skip(cq);
     return 0;
+}
+
+bool sdc_nvme_cq_peek(struct sdc_nvme_cq *cq, struct sdc_nvme_completion *completion)
+{
+    uint8_t entry[SDC_NVME_CQE];
+
+    if (sdc_area_read(&cq->area, &cq->memory, (uint64_t)cq->tail * SDC_NVME_CQE, entry, sizeof entry) < 0)
+        return false;
+    *completion = (struct sdc_nvme_completion){.sq = sdc_get16(entry + SDC_NVME_CQE_SQID), .cid = sdc_get16(entry + SDC_NVME_CQE_CID)};
+    return (sdc_get16(entry + SDC_NVME_CQE_STATUS) & 1) == cq->phase;
 }
 
 bool sdc_nvme_cq_stays(const struct sdc_nvme_cq *cq, const struct sdc_map *map)

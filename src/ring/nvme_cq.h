@@ -44,5 +44,8 @@ static inline uint32_t sdc_nvme_cq_room(const struct sdc_nvme_cq *cq)
 }
 // Puts an entry there is room for where the driver sees it. 0, or a negative errno: it is out of reach.
 int sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *completion);
+// The entry at the tail, if it is one of this pass; and as if it had been posted just now. For who goes on where another process was.
+bool sdc_nvme_cq_peek(struct sdc_nvme_cq *cq, struct sdc_nvme_completion *completion);
+void sdc_nvme_cq_skip(struct sdc_nvme_cq *cq);
 bool sdc_nvme_cq_stays(const struct sdc_nvme_cq *cq, const struct sdc_map *map);
 void sdc_nvme_cq_remap(struct sdc_nvme_cq *cq, const struct sdc_memory *memory);

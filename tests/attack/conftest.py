@@ -10,6 +10,7 @@ next.
 import pytest
 
 from pylib import faults
+from pylib.keeper import Keeper
 from pylib.cards import Cards
 from pylib.server import Server, Workdir, binary, run_cli
 
@@ -246,3 +247,31 @@ def nvme_server(nvme_shared, request):
 def nvme(nvme_server):
     """A guest with one pair of I/O queues of 64 entries, MSI-X."""
     return nvme_server.guest()
+
+
+# --- keepers ---
+
+@pytest.fixture
+def keep():
+    """keep(*options) is a keeper whose card is served; at the end its process is ended in order, and only the record is in a slot. device:
+    which, if not a virtio disk."""
+    workdir = Workdir()
+    keepers = []
+
+    def make(*options, backend=None, name=None, device="virtio-blk"):
+        keeper = Keeper(workdir, backend or workdir.file(f"disk{len(keepers)}", size=64 << 20), *options, device=device,
+                        name=name or f"k{len(keepers)}")
+        keepers.append(keeper)
+        return keeper.start()
+
+    yield make
+    try:
+        for keeper in keepers:
+            if keeper.process.poll() is None and keeper.serves:
+                assert keeper.terminate() == 0, keeper.stderr()
+                assert set(keeper.slots) == {0}, f"slots are left behind: {sorted(keeper.slots)}"
+            keeper.check()
+    finally:
+        for keeper in keepers:
+            keeper.close()
+        workdir.remove()

@@ -16,36 +16,12 @@ from pylib import wire
 from pylib.client import Client
 from pylib.keeper import Keeper
 from pylib.memory import GuestMemory
-from pylib.server import Workdir, binary
+from pylib.server import binary
 from pylib.vm import BASE, Guest
 from pylib.wire import Cmd
 
 CYCLES = int(os.environ.get("SIDECARD_STATE_CYCLES", "20"))
 MIB = 1 << 20
-
-
-@pytest.fixture
-def keep():
-    """keep(*options) is a keeper whose card is served; at the end its process is ended in order, and only the record is in a slot."""
-    workdir = Workdir()
-    keepers = []
-
-    def make(*options, backend=None, name=None):
-        keeper = Keeper(workdir, backend or workdir.file(f"disk{len(keepers)}", size=64 * MIB), *options, name=name or f"k{len(keepers)}")
-        keepers.append(keeper)
-        return keeper.start()
-
-    yield make
-    try:
-        for keeper in keepers:
-            if keeper.process.poll() is None and keeper.serves:
-                assert keeper.terminate() == 0, keeper.stderr()
-                assert set(keeper.slots) == {0}, f"slots are left behind: {sorted(keeper.slots)}"
-            keeper.check()
-    finally:
-        for keeper in keepers:
-            keeper.close()
-        workdir.remove()
 
 
 def carry_over(keeper, how):
@@ -57,15 +33,11 @@ def carry_over(keeper, how):
 # --- under load ---
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
-@pytest.mark.parametrize("packed", ["on", "off"])
-@pytest.mark.parametrize("queues", [1, 2])
-def test_p01_a_loaded_card_goes_on_in_a_fresh_process(keep, how, packed, queues):
-    keeper = keep(f"--queues={queues}", f"--threads={queues}")
+def carry_load_over(keeper, how, queues, *options):
     # A small part of the disk, so that most of what is read was written, however slow this is.
     command = binary() + ["bench", str(keeper.path), "--rw=randrw", "--bs=4k", "--size=1M", "--iodepth=16", f"--numjobs={queues}",
-                          "--verify", "--runtime=3600", f"--packed={packed}", "--timeout=60", "--json"]
-    dice = random.Random(f"{how} {packed} {queues}")
+                          "--verify", "--runtime=3600", "--timeout=60", "--json", *options]
+    dice = random.Random(f"{how} {options} {queues}")
     bench = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         while not keeper.slots.get(2) and bench.poll() is None:
@@ -85,6 +57,22 @@ def test_p01_a_loaded_card_goes_on_in_a_fresh_process(keep, how, packed, queues)
     job = json.loads(out)["jobs"][0]
     assert job["error"] == 0 and job["device"]["verified_blocks"] > 0
     assert keeper.processes == CYCLES + 1
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("packed", ["on", "off"])
+@pytest.mark.parametrize("queues", [1, 2])
+def test_p01_a_loaded_card_goes_on_in_a_fresh_process(keep, how, packed, queues):
+    carry_load_over(keep(f"--queues={queues}", f"--threads={queues}"), how, queues, f"--packed={packed}")
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("doorbells", ["on", "off"])
+@pytest.mark.parametrize("queues", [1, 2])
+def test_p01_a_loaded_nvme_controller_goes_on_in_a_fresh_process(keep, how, doorbells, queues):
+    # Queues that are short, so that they run full.
+    carry_load_over(keep(f"--queues={queues}", f"--threads={queues}", device="nvme"), how, queues, f"--shadow-doorbells={doorbells}",
+                    "--queue-size=18")
 
 
 # --- messages ---
@@ -219,11 +207,11 @@ def test_a_server_whose_keeper_is_gone_ends_in_order(keep):
 # --- records that are refused ---
 
 
-def memfd_copy(fd, size=None, change=None, seals=True):
+def memfd_copy(fd, size=None, change=None, seals=True, most=MIB):
     length = os.fstat(fd).st_size if size is None else size
     copy = os.memfd_create("record", os.MFD_ALLOW_SEALING)
     os.truncate(copy, length)
-    data = bytearray(os.pread(fd, min(length, 1 << 20), 0))
+    data = bytearray(os.pread(fd, min(length, most), 0))
     if change:
         change(data)
     os.pwrite(copy, data, 0)

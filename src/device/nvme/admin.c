@@ -89,6 +89,7 @@ static int feature_was_set(struct nvme_command *command, uint8_t id, bool cached
     struct nvme *nvme = command->sq->nvme;
     struct nvme_admin *admin = &nvme->admin;
 
+    nvme_live_features(nvme);
     if (id == SDC_NVME_FEAT_TEMPERATURE && nvme_features_hot_or_cold(&admin->features))
         nvme_events_raise(&admin->events, &admin->features, NVME_EVENT_TEMPERATURE);
     if (id == SDC_NVME_FEAT_KEEP_ALIVE && nvme_keep_alive_restart(nvme) < 0)

@@ -44,6 +44,9 @@ struct nvme_command {
     uint32_t dw0;                 // of its completion
     uint16_t status;              // likewise, once it is done
     // queue.c's
+    uint64_t position;            // of its entry in the queue, since that was made
+    uint32_t slot;                // of the queue's log
+    bool ended;                   // another process ran it, but for its completion
     void (*then)(struct nvme_command *command); // it is the controller's own: what follows, instead of a completion; NULL: the driver's
     enum nvme_command_state state;
     struct nvme_command *next;           // in the list that it waits in

@@ -18,13 +18,14 @@ void nvme_fatal(struct nvme *nvme, const char *reason)
 {
     uint32_t before = atomic_fetch_or(&nvme->csts, SDC_NVME_CSTS_CFS);
 
+    nvme_live_failed(nvme);
     if (!(before & SDC_NVME_CSTS_CFS))
         sdc_log_peer("nvme: the driver must reset the controller: %s", reason);
 }
 
 // --- enabling ---
 
-static int start_admin_queue(struct nvme *nvme)
+static int start_admin_queue(struct nvme *nvme, bool resumes)
 {
     struct nvme_cq *cq = &nvme->cqs[0];
     struct nvme_sq *sq = &nvme->sqs[0];
@@ -41,7 +42,9 @@ static int start_admin_queue(struct nvme *nvme)
     sq->cq = cq;
     sq->iova = nvme->asq;
     sq->size = (nvme->aqa & (NVME_ADMIN_DEPTH_MAX - 1)) + 1;
-    nvme->doorbells[0] = nvme->doorbells[1] = 0;
+    cq->resumes = sq->resumes = resumes;
+    if (!resumes)
+        nvme->doorbells[0] = nvme->doorbells[1] = 0;
     worker->queues = 1;
     int rc = nvme_worker_use(worker, sdc_map_ref(nvme->map));
     if (rc == 0)
@@ -71,12 +74,25 @@ static void start(struct nvme *nvme)
     const char *reason = what_forbids_start(nvme);
 
     nvme->life = NVME_ON;
-    if (!reason && start_admin_queue(nvme) < 0)
+    nvme_live_starts(nvme);
+    if (!reason && start_admin_queue(nvme, false) < 0)
         reason = "the admin queues are not in the guest's memory";
-    if (reason)
+    if (reason) {
         nvme_fatal(nvme, reason);
-    else
+        return;
+    }
+    nvme_live_runs(nvme);
+    nvme->csts |= SDC_NVME_CSTS_RDY;
+}
+
+int nvme_resume(struct nvme *nvme)
+{
+    if (what_forbids_start(nvme))
+        return -EINVAL;
+    int rc = start_admin_queue(nvme, true);
+    if (rc == 0)
         nvme->csts |= SDC_NVME_CSTS_RDY;
+    return rc;
 }
 
 // --- ending ---
@@ -106,6 +122,13 @@ static void finish_ending(struct nvme *nvme)
 {
     uint32_t subsystem_reset = nvme->csts & SDC_NVME_CSTS_NSSRO;
 
+    if (nvme->ending == NVME_END_LEAVE) {
+        nvme->left = true;
+        sdc_pci_ready(&nvme->pci);
+        return;
+    }
+    nvme_live_ended(nvme, nvme->ending == NVME_END_SHUTDOWN);
+    nvme->pci.state_changes++;
     forget(nvme);
     nvme->life = NVME_OFF;
     nvme->intms = 0;
@@ -128,6 +151,8 @@ static void finish_ending(struct nvme *nvme)
         nvme->resetting = false;
         sdc_pci_ready(&nvme->pci);
         return;
+    case NVME_END_LEAVE:
+        break; // above
     }
     nvme_step(nvme);
 }
@@ -217,7 +242,7 @@ void nvme_end(struct nvme *nvme, enum nvme_ending ending)
         if (worker->queues == 0)
             continue;
         nvme->stopping++;
-        worker->stop_order = (struct nvme_order){.run = nvme_run_stop, .obeyed = stopped};
+        worker->stop_order = (struct nvme_order){.run = ending == NVME_END_LEAVE ? nvme_run_leave : nvme_run_stop, .obeyed = stopped};
         nvme_order_send(&worker->stop_order, worker);
     }
     if (nvme->stopping == 0)
@@ -231,7 +256,7 @@ static void run_step(struct sdc_deferred *deferred)
     struct nvme *nvme = sdc_container(deferred, struct nvme, step);
     bool enabled = (nvme->cc & SDC_NVME_CC_EN) != 0;
 
-    if (nvme->resetting)
+    if (nvme->resetting || nvme->left)
         return;
     if (nvme->nssr)
         nvme_end(nvme, NVME_END_SUBSYSTEM);

@@ -13,6 +13,8 @@ enum {
     NVME_PBA_BAR = 5,
     NVME_BAR_SIZE = 16 * 1024, // Windows wants no less
     NVME_ADMIN_DEPTH_MAX = 4096,
+    NVME_CC_WRITABLE = 0x00fffff1, // the rest is reserved, or of a mode that is not offered
+    NVME_AQA_WRITABLE = 0x0fff0fff,
 };
 
 // What a controller is doing with CC.EN.
@@ -28,6 +30,7 @@ enum nvme_ending {
     NVME_END_SHUTDOWN,  // CC.SHN was set
     NVME_END_SUBSYSTEM, // NSSR was written
     NVME_END_RESET,     // the PCI function is reset: everything
+    NVME_END_LEAVE,     // another process goes on
 };
 
 struct nvme_change;
@@ -52,6 +55,9 @@ struct nvme {
     bool flushes;            // before it is shut down, what caches hold is made durable: the home loop's worker keeps the backends open
     bool resetting;          // of the PCI function
     unsigned remapping;      // workers that have not obeyed; zero, and not resetting: the card is not busy
+    unsigned resuming;       // queues that go on where another process was, and have not begun yet; zero, likewise
+    bool left;               // to another process
+    uint8_t *live;           // what is written down as it runs (state.c), or NULL
     struct sdc_map *map;     // a reference
     struct sdc_deferred step;
     struct sdc_deferred settle; // ends flushes
@@ -106,6 +112,33 @@ static inline bool nvme_failed(struct nvme *nvme)
 {
     return (atomic_load_explicit(&nvme->csts, memory_order_relaxed) & SDC_NVME_CSTS_CFS) != 0;
 }
+
+// Home loop: the admin queues go on where another process was. 0 or a negative errno.
+int nvme_resume(struct nvme *nvme);
+
+// --- pci.c, home loop ---
+
+// Brings what is derived from the configuration space up to date.
+void nvme_config_changed(struct nvme *nvme);
+// Doorbells are in these words from now on, which outlast the process; clients cannot map them.
+void nvme_adopt_doorbells(struct nvme *nvme, _Atomic uint32_t *words);
+
+// --- state.c: nothing happens where nothing is written down ---
+
+void nvme_state_needs(struct sdc_pci_device *device, struct sdc_pci_state_needs *needs);
+void nvme_state_keep(struct sdc_pci_device *device, void *memory, bool goes_on);
+void nvme_state_save(struct sdc_pci_device *device, void *registers);
+int nvme_state_load(struct sdc_pci_device *device, const void *registers, struct sdc_error *err);
+void nvme_state_stop(struct sdc_pci_device *device);
+// Home loop: the controller is about to start; it runs; it has ended, perhaps by a shutdown.
+void nvme_live_starts(struct nvme *nvme);
+void nvme_live_runs(struct nvme *nvme);
+void nvme_live_ended(struct nvme *nvme, bool shut_down);
+// Any thread.
+void nvme_live_failed(struct nvme *nvme);
+// Home loop: what the driver set has changed, and it does not know yet.
+void nvme_live_shadow(struct nvme *nvme);
+void nvme_live_features(struct nvme *nvme);
 
 // --- interrupts.c ---
 

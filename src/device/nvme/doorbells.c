@@ -68,8 +68,10 @@ static void shared(struct nvme_order *order)
 {
     struct nvme *nvme = order->worker->nvme;
 
-    if (--nvme->sharing == 0)
-        nvme_complete(nvme->share_command, SDC_NVME_SC_SUCCESS, 0);
+    if (--nvme->sharing > 0)
+        return;
+    nvme_live_shadow(nvme);
+    nvme_complete(nvme->share_command, SDC_NVME_SC_SUCCESS, 0);
 }
 
 static bool is_local(struct sdc_memory *memory, uint64_t iova)

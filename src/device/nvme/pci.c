@@ -98,6 +98,9 @@ static int card_access(struct sdc_pci_device *device, struct sdc_pci_access *acc
 {
     struct nvme *nvme = nvme_of(device);
 
+    // Doorbells are written down elsewhere, and are all that comes often.
+    if (access->write && (access->region != NVME_BAR || access->offset < SDC_NVME_DOORBELLS))
+        device->state_changes++;
     switch (access->region) {
     case NVME_BAR:
         return access_controller(nvme, access);
@@ -113,13 +116,19 @@ static int card_access(struct sdc_pci_device *device, struct sdc_pci_access *acc
     }
 }
 
-static void card_config_written(struct sdc_pci_device *device, uint32_t offset, uint32_t size)
+void nvme_config_changed(struct nvme *nvme)
 {
-    struct nvme *nvme = nvme_of(device);
+    const struct sdc_pci_device *device = &nvme->pci;
 
-    (void)offset, (void)size;
     nvme->msix_enabled = (sdc_get16(&device->config[nvme->msix_cap + 2]) & SDC_PCI_MSIX_CONTROL_ENABLE) != 0;
     nvme->intx_disabled = (sdc_get16(&device->config[SDC_PCI_COMMAND]) & SDC_PCI_COMMAND_INTX_DISABLE) != 0;
+}
+
+static void card_config_written(struct sdc_pci_device *device, uint32_t offset, uint32_t size)
+{
+    (void)offset, (void)size;
+    device->state_changes++;
+    nvme_config_changed(nvme_of(device));
 }
 
 // The status bit shows the level whether or not INTx is disabled; only the pin is.
@@ -138,6 +147,7 @@ static void card_reset(struct sdc_pci_device *device)
 {
     struct nvme *nvme = nvme_of(device);
 
+    device->state_changes++;
     sdc_pci_config_reset(device);
     sdc_msix_reset(device, nvme->msix_table, nvme->options.vectors);
     nvme->msix_enabled = nvme->intx_disabled = false;
@@ -149,7 +159,7 @@ static void remapped(struct nvme_order *order)
 {
     struct nvme *nvme = order->worker->nvme;
 
-    if (--nvme->remapping == 0)
+    if (--nvme->remapping == 0 && nvme->resuming == 0)
         sdc_pci_ready(&nvme->pci);
 }
 
@@ -176,7 +186,7 @@ static bool card_busy(struct sdc_pci_device *device)
 {
     const struct nvme *nvme = nvme_of(device);
 
-    return nvme->resetting || nvme->remapping > 0;
+    return nvme->resetting || nvme->remapping > 0 || nvme->resuming > 0 || (nvme->ending == NVME_END_LEAVE && !nvme->left);
 }
 
 // --- where doorbells are ---
@@ -201,11 +211,20 @@ static int doorbells_open(struct nvme *nvme)
 
 static void close_doorbells(struct nvme *nvme)
 {
+    if (nvme->live)
+        return; // they are not ours
     if (nvme->mapped_doorbells)
         sdc_mapped_page_free(&nvme->pci.bars[NVME_BAR].mappable, &nvme->mapped_doorbells);
     else
         free((void *)nvme->doorbells);
     nvme->doorbells = NULL;
+}
+
+void nvme_adopt_doorbells(struct nvme *nvme, _Atomic uint32_t *words)
+{
+    nvme->live = NULL;
+    close_doorbells(nvme);
+    nvme->doorbells = words;
 }
 
 // A doorbell says a number, which an eventfd cannot.
@@ -264,6 +283,11 @@ static const struct sdc_pci_ops card_ops = {
     .intx_level = card_intx_level,
     .io_fds = card_io_fds,
     .close_io_fds = card_close_io_fds,
+    .state_needs = nvme_state_needs,
+    .state_keep = nvme_state_keep,
+    .state_save = nvme_state_save,
+    .state_load = nvme_state_load,
+    .state_stop = nvme_state_stop,
     .destroy = card_destroy,
 };
 

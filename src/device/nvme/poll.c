@@ -10,12 +10,17 @@ static struct nvme_sq *sq_of(struct sdc_poller *poller)
     return sdc_container(poller, struct nvme_sq, poller);
 }
 
-bool nvme_may_take(const struct nvme_sq *sq)
+bool nvme_may_run(const struct nvme_sq *sq)
 {
     const struct nvme_worker *worker = sq->worker;
 
     return sq->ring.awake && !sq->stopping && !worker->stopping && !worker->remapping && !sq->cq->waiting && !sq->remote.fetching &&
            !sq->remote.starved && sq->spans <= SDC_LIMIT_QUEUE_SPANS && !nvme_failed(worker->nvme);
+}
+
+bool nvme_may_take(const struct nvme_sq *sq)
+{
+    return nvme_may_run(sq) && (!sq->log || sq->slots_free > 0);
 }
 
 int nvme_available(struct nvme_sq *sq)

@@ -99,8 +99,10 @@ static void post(struct nvme_cq *cq, struct nvme_command *command)
 
     // Before the driver can see it: who checks the driver's doorbell, or asks for the level of INTx, goes by this.
     atomic_store_explicit(&cq->shown, (cq->ring.tail + 1) % cq->ring.size, memory_order_seq_cst);
+    nvme_log_posting(cq, command);
     if (sdc_nvme_cq_post(&cq->ring, &completion) < 0)
         nvme_fatal(worker->nvme, "a completion queue cannot be written");
+    nvme_log_posted(cq, command);
     cq->untold++;
     nvme_bit_set(worker->fresh, cq->id);
     nvme_release(command);
@@ -177,7 +179,10 @@ void nvme_finish(struct nvme_command *command)
     if (nvme_bit_add(sq->worker->stirred, sq->id))
         sdc_poller_stir(&sq->poller);
     give_memory_up(command);
-    nvme_account(command, command->status);
+    if (!sq->worker->leaving)
+        nvme_log_end(command);
+    if (!command->ended) // by another process, which counted it
+        nvme_account(command, command->status);
     nvme_ns_put(command);
     // A controller that was disabled posts nothing any more (base 3.1.3.5): what ends late is thrown away with what waits.
     if (sq->worker->stopping || cq->waiting || !cq->ring.awake || !nvme_has_room(cq))
@@ -281,7 +286,6 @@ static struct nvme_command *begin(struct nvme_sq *sq, struct nvme_command *comma
     command->sq = sq;
     command->then = NULL;
     command->state = NVME_COMMAND_RUNNING;
-    command->dw0 = 0;
     command->ns = NULL;
     command->remote.queue = NULL; // set by who bounces it
     link_command(sq, command);
@@ -299,6 +303,7 @@ struct nvme_command *nvme_own_command(struct nvme_sq *sq, void (*then)(struct nv
 
     if (command) {
         begin(sq, command)->then = then;
+        command->dw0 = 0;
         memset(command->sqe, 0, sizeof command->sqe);
     }
     return command;
@@ -310,6 +315,8 @@ static int take_one(struct nvme_sq *sq)
     struct nvme_command *command = free_command(sq->worker);
     if (!command)
         return -ENOMEM;
+    command->dw0 = 0;
+    command->ended = false;
     int rc = sdc_nvme_sq_take(&sq->ring, command->sqe);
     if (rc == -EAGAIN && (rc = nvme_fetch(sq, &sq->ring.memory)) == 0)
         return 0; // we are brought here again
@@ -317,8 +324,28 @@ static int take_one(struct nvme_sq *sq)
     if (rc != 1)
         return rc;
 
-    run(begin(sq, command));
+    begin(sq, command);
+    nvme_log_take(command);
+    run(command);
     return 1;
+}
+
+// Goes on with what another process had taken. True: there is more, which has to wait.
+static bool run_again(struct nvme_sq *sq)
+{
+    while (sq->again_next < sq->again_count) {
+        struct nvme_command *command = nvme_may_run(sq) ? free_command(sq->worker) : NULL;
+        if (!command)
+            return true;
+        if (!nvme_log_again(sq, command))
+            continue;
+        begin(sq, command);
+        if (command->ended)
+            nvme_finish(command);
+        else
+            run(command);
+    }
+    return false;
 }
 
 // What waited for messages goes on. True: nothing may be taken before more of them come.
@@ -359,7 +386,7 @@ static void work(struct nvme_sq *sq)
 {
     bool more = false;
 
-    if (!sq->ring.awake || go_on(sq) || !nvme_may_take(sq))
+    if (!sq->ring.awake || go_on(sq) || !nvme_cq_settle(sq->cq) || run_again(sq) || !nvme_may_take(sq))
         return; // what ends that brings us here again
     if (nvme_available(sq) > 0 && take_some(sq, &more) > 0)
         sdc_poller_worked(&sq->poller);

@@ -9,6 +9,7 @@
 #include "device/nvme/nvme.h"
 #include "loop/poller.h"
 #include "ring/nvme_cq.h"
+#include "ring/nvme_log.h"
 #include "ring/nvme_sq.h"
 #include "transport/common/map_use.h"
 #include "transport/common/remote_queue.h"
@@ -53,6 +54,8 @@ enum nvme_queue_state {
 struct nvme_cq {
     struct nvme *nvme;
     uint16_t id;
+    uint8_t *log; // ring/nvme_log.h, or NULL: nothing is written down
+    bool resumes; // home loop, until the order that creates it has been obeyed: it goes on where the log says
     // Home loop; the worker reads it from the order that creates the queue on.
     struct nvme_worker *worker;
     uint64_t iova;
@@ -70,6 +73,7 @@ struct nvme_cq {
     atomic_bool starved;
     // The worker's loop.
     struct sdc_nvme_cq ring;
+    bool unsettled; // the log may name a slot whose completion is being posted
     bool misled; // its doorbell makes no sense
     struct nvme_command *waiting, **waiting_end; // done, and no room for what they have to say
     struct sdc_remote_queue remote; // of the ring alone
@@ -78,9 +82,17 @@ struct nvme_cq {
     bool interrupt_due;             // when the driver can see all that was written to the ring
 };
 
+// A command that another process took.
+struct nvme_again {
+    uint64_t position; // plus one
+    uint32_t slot;
+};
+
 struct nvme_sq {
     struct nvme *nvme;
     uint16_t id;
+    uint8_t *log; // likewise, of the same pair
+    bool resumes;
     // Home loop; the worker reads it from the order that creates the queue on.
     struct nvme_worker *worker;
     struct nvme_cq *cq;
@@ -95,6 +107,11 @@ struct nvme_sq {
     bool stopping; // takes no more; `order` is obeyed when nothing is in flight
     bool moving;   // its memory, or its completion queue's, goes away or moves: remap_order waits for what is in flight
     struct sdc_nvme_sq ring;
+    uint64_t taken;          // commands, since it was made
+    uint32_t *slots;         // of the log, that are free
+    uint32_t slots_free;
+    struct nvme_again *again; // what another process took, oldest first
+    uint32_t again_count, again_next;
     struct sdc_poller poller;
     bool misled; // its doorbell makes no sense
     struct sdc_remote_queue remote;
@@ -139,6 +156,7 @@ struct nvme_worker {
     struct nvme_ns_queue *batches; // those that have something to be submitted
     uint32_t io_users;         // who needs the backends, as I/O queues that run here do; zero: they are closed
     bool stopping;             // stop_order waits until nothing is in flight
+    bool leaving;              // and what has not ended by then is left to another process
     bool remapping;            // remap_order, likewise
     uint32_t draining;         // orders that wait so
     struct sdc_deferred work;
@@ -166,7 +184,25 @@ void nvme_run_delete_cq(struct nvme_order *order);
 void nvme_run_create_sq(struct nvme_order *order);
 void nvme_run_delete_sq(struct nvme_order *order);
 void nvme_run_stop(struct nvme_order *order);      // all queues here
+void nvme_run_leave(struct nvme_order *order);     // likewise, and leaves what has not ended to another process
 void nvme_run_remap(struct nvme_order *order);     // with map
+
+// --- log.c: the worker's loop; nothing happens without a log ---
+
+// The queue begins, or goes on where the log says (sq->resumes). -ENOMEM.
+int nvme_sq_log_open(struct nvme_sq *sq);
+void nvme_sq_log_close(struct nvme_sq *sq);
+// The same of a completion queue, whose ring has begun.
+void nvme_cq_log_start(struct nvme_cq *cq);
+// Finds out whether the completion that another process was posting is there. False: its memory is away.
+bool nvme_cq_settle(struct nvme_cq *cq);
+// Fills in the next command that another process took. False: its completion is posted, there is nothing to do.
+bool nvme_log_again(struct nvme_sq *sq, struct nvme_command *command);
+// A command was taken; it has ended; its completion is about to be posted, and has been.
+void nvme_log_take(struct nvme_command *command);
+void nvme_log_end(struct nvme_command *command);
+void nvme_log_posting(struct nvme_cq *cq, struct nvme_command *command);
+void nvme_log_posted(struct nvme_cq *cq, struct nvme_command *command);
 
 // --- between queue.c, worker.c and remote.c: the worker's loop ---
 
@@ -193,6 +229,8 @@ void nvme_look_at_drains(struct nvme_worker *worker);
 
 // poll.c. Whether the queue can take commands now; if not, what ends that brings it to look, or is its end.
 bool nvme_may_take(const struct nvme_sq *sq);
+// The same for a command that is written down already.
+bool nvme_may_run(const struct nvme_sq *sq);
 // Entries that there are to take, or a negative errno.
 int nvme_available(struct nvme_sq *sq);
 // As the queue's memory and doorbell are now.

@@ -47,6 +47,42 @@ static bool id_is_io(const struct nvme *nvme, uint32_t id)
     return id >= 1 && id <= nvme->options.queues;
 }
 
+// --- what another process finds ---
+
+// Whether this very command made, or deleted, the queue, but for its completion.
+static bool is_repeated(const struct nvme_command *command, const uint8_t *log, unsigned what)
+{
+    return log && sdc_nvme_log_load(log + what) == command->position + 1;
+}
+
+static void record_cq(const struct nvme_cq *cq)
+{
+    if (!cq->log)
+        return;
+    sdc_put64(cq->log + SDC_NVME_LOG_CQ_IOVA, cq->iova);
+    sdc_put32(cq->log + SDC_NVME_LOG_CQ_SIZE, cq->size);
+    sdc_put32(cq->log + SDC_NVME_LOG_CQ_VECTOR, cq->vector | (uint32_t)cq->interrupts << 16);
+    sdc_nvme_log_store(cq->log + SDC_NVME_LOG_CQ, cq->command->position + 1);
+}
+
+static void record_sq(const struct nvme_sq *sq)
+{
+    if (!sq->log)
+        return;
+    sdc_put64(sq->log + SDC_NVME_LOG_SQ_IOVA, sq->iova);
+    sdc_put32(sq->log + SDC_NVME_LOG_SQ_SIZE, sq->size);
+    sdc_put32(sq->log + SDC_NVME_LOG_SQ_CQ, sq->cq->id);
+    sdc_nvme_log_store(sq->log + SDC_NVME_LOG_SQ, sq->command->position + 1);
+}
+
+static void record_end(uint8_t *log, unsigned what, unsigned end, const struct nvme_command *command)
+{
+    if (!log)
+        return;
+    sdc_nvme_log_store(log + end, command->position + 1);
+    sdc_nvme_log_store(log + what, 0);
+}
+
 // --- completion queues ---
 
 static void cq_is_gone(struct nvme_cq *cq)
@@ -63,6 +99,8 @@ static void created_cq(struct nvme_order *order)
         cq_is_gone(cq);
     else
         cq->state = NVME_QUEUE_LIVE;
+    if (order->result == 0)
+        record_cq(cq);
     nvme_complete(cq->command, (uint16_t)status_of(order->result), 0);
 }
 
@@ -72,6 +110,8 @@ int nvme_create_cq(struct nvme_command *command)
     uint16_t id = (uint16_t)nvme_dword(command, 10);
     uint16_t vector = (uint16_t)(nvme_dword(command, 11) >> CDW11_HIGH);
 
+    if (id_is_io(nvme, id) && is_repeated(command, nvme->cqs[id].log, SDC_NVME_LOG_CQ))
+        return SDC_NVME_SC_SUCCESS;
     if (!id_is_io(nvme, id) || nvme->cqs[id].state != NVME_QUEUE_NONE)
         return refuse(SDC_NVME_SC_QID_INVALID);
     int rc = check_queue(command, SDC_NVME_CC_IOCQES, SDC_NVME_CQES);
@@ -94,6 +134,7 @@ int nvme_create_cq(struct nvme_command *command)
     cq->worker->queues++;
     nvme->doorbells[2 * id + 1] = 0;
     cq->state = NVME_QUEUE_CREATING;
+    cq->resumes = false;
     cq->order = (struct nvme_order){.run = nvme_run_create_cq, .obeyed = created_cq, .map = sdc_map_ref(nvme->map)};
     nvme_order_send(&cq->order, cq->worker);
     return NVME_PENDING;
@@ -104,6 +145,7 @@ static void deleted_cq(struct nvme_order *order)
     struct nvme_cq *cq = sdc_container(order, struct nvme_cq, order);
 
     cq_is_gone(cq);
+    record_end(cq->log, SDC_NVME_LOG_CQ, SDC_NVME_LOG_CQ_END, cq->command);
     nvme_complete(cq->command, SDC_NVME_SC_SUCCESS, 0);
 }
 
@@ -112,6 +154,8 @@ int nvme_delete_cq(struct nvme_command *command)
     struct nvme *nvme = command->sq->nvme;
     uint16_t id = (uint16_t)nvme_dword(command, 10);
 
+    if (id_is_io(nvme, id) && is_repeated(command, nvme->cqs[id].log, SDC_NVME_LOG_CQ_END))
+        return SDC_NVME_SC_SUCCESS;
     if (!id_is_io(nvme, id) || nvme->cqs[id].state != NVME_QUEUE_LIVE)
         return refuse(SDC_NVME_SC_QID_INVALID);
     struct nvme_cq *cq = &nvme->cqs[id];
@@ -140,6 +184,8 @@ static void created_sq(struct nvme_order *order)
         sq_is_gone(sq);
     else
         sq->state = NVME_QUEUE_LIVE;
+    if (order->result == 0)
+        record_sq(sq);
     nvme_complete(sq->command, (uint16_t)status_of(order->result), 0);
 }
 
@@ -149,6 +195,8 @@ int nvme_create_sq(struct nvme_command *command)
     uint16_t id = (uint16_t)nvme_dword(command, 10);
     uint16_t cq = (uint16_t)(nvme_dword(command, 11) >> CDW11_HIGH);
 
+    if (id_is_io(nvme, id) && is_repeated(command, nvme->sqs[id].log, SDC_NVME_LOG_SQ))
+        return SDC_NVME_SC_SUCCESS;
     if (!id_is_io(nvme, id) || nvme->sqs[id].state != NVME_QUEUE_NONE || !id_is_io(nvme, cq))
         return refuse(SDC_NVME_SC_QID_INVALID);
     if (nvme->cqs[cq].state != NVME_QUEUE_LIVE)
@@ -167,6 +215,7 @@ int nvme_create_sq(struct nvme_command *command)
     sq->cq->users++;
     nvme->doorbells[2 * id] = 0;
     sq->state = NVME_QUEUE_CREATING;
+    sq->resumes = false;
     sq->order = (struct nvme_order){.run = nvme_run_create_sq, .obeyed = created_sq};
     nvme_order_send(&sq->order, sq->worker);
     return NVME_PENDING;
@@ -177,6 +226,7 @@ static void deleted_sq(struct nvme_order *order)
     struct nvme_sq *sq = sdc_container(order, struct nvme_sq, order);
 
     sq_is_gone(sq);
+    record_end(sq->log, SDC_NVME_LOG_SQ, SDC_NVME_LOG_SQ_END, sq->command);
     nvme_complete(sq->command, SDC_NVME_SC_SUCCESS, 0);
 }
 
@@ -185,6 +235,8 @@ int nvme_delete_sq(struct nvme_command *command)
     struct nvme *nvme = command->sq->nvme;
     uint16_t id = (uint16_t)nvme_dword(command, 10);
 
+    if (id_is_io(nvme, id) && is_repeated(command, nvme->sqs[id].log, SDC_NVME_LOG_SQ_END))
+        return SDC_NVME_SC_SUCCESS;
     if (!id_is_io(nvme, id) || nvme->sqs[id].state != NVME_QUEUE_LIVE)
         return refuse(SDC_NVME_SC_QID_INVALID);
     struct nvme_sq *sq = &nvme->sqs[id];

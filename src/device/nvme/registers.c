@@ -66,7 +66,7 @@ static void write_configuration(void *context, uint32_t value)
 {
     struct nvme *nvme = context;
 
-    nvme->cc = value & 0x00fffff1; // the rest is reserved, or of a mode that is not offered
+    nvme->cc = value & NVME_CC_WRITABLE;
     nvme_step(nvme);
 }
 
@@ -99,7 +99,7 @@ static uint32_t read_aqa(void *context)
 
 static void write_aqa(void *context, uint32_t value)
 {
-    registers_of(context)->aqa = value & 0x0fff0fff;
+    registers_of(context)->aqa = value & NVME_AQA_WRITABLE;
 }
 
 static void set_half(uint64_t *reg, unsigned shift, uint32_t value)

@@ -15,13 +15,20 @@ int nvme_cq_start(struct nvme_cq *cq)
     struct sdc_memory memory = nvme_cq_view(cq);
     int rc = sdc_nvme_cq_start(&cq->ring, cq->iova, cq->size, &cq->nvme->doorbells[2 * cq->id + 1], &memory);
 
-    if (rc < 0)
+    // The memory of a queue that goes on may be away just now.
+    if (rc < 0 && !cq->resumes)
         return rc;
+    nvme_cq_log_start(cq);
     cq->waiting = NULL;
     cq->misled = false;
     nvme_interrupt_start(cq);
+    cq->ring.doorbell.shadowed = cq->resumes && cq->shadow.given; // the driver's word is newer than the register
     nvme_share_cq(cq);
     nvme_bit_set(cq->worker->cqs, cq->id);
+    if (cq->resumes) { // nobody knows which interrupts were sent
+        nvme_bit_set(cq->worker->fresh, cq->id);
+        sdc_loop_defer(cq->worker->loop, &cq->worker->flush);
+    }
     return 0;
 }
 
@@ -32,16 +39,24 @@ int nvme_sq_start(struct nvme_sq *sq)
     nvme_sq_init_remote(sq);
     struct sdc_memory memory = nvme_sq_view(sq);
     int rc = sdc_nvme_sq_start(&sq->ring, sq->iova, sq->size, &sq->nvme->doorbells[2 * sq->id], &memory);
+    if (rc < 0 && !sq->resumes)
+        return rc;
+    rc = nvme_sq_log_open(sq);
     if (rc == 0 && sq->id != 0)
         rc = nvme_namespaces_open(worker);
-    if (rc < 0)
+    if (rc < 0) {
+        nvme_sq_log_close(sq);
         return rc;
+    }
     sq->oldest = sq->newest = sq->fetching = NULL;
     sq->in_flight = sq->resting = 0;
     sq->stopping = sq->moving = sq->misled = false;
+    sq->ring.doorbell.shadowed = sq->resumes && sq->shadow.given; // the driver's word is newer than the register
     nvme_share_sq(sq);
     nvme_start_poller(sq);
     nvme_bit_set(worker->sqs, sq->id);
+    if (sq->resumes)
+        nvme_look(sq);
     return 0;
 }
 
@@ -122,6 +137,7 @@ static void end_sq(struct nvme_sq *sq)
     sq->stopping = sq->moving = false;
     nvme_bit_clear(worker->sqs, sq->id);
     nvme_bit_clear(worker->look, sq->id);
+    nvme_sq_log_close(sq);
     if (sq->id != 0)
         nvme_namespaces_close(worker);
 }
@@ -169,7 +185,7 @@ static void stop(struct nvme_worker *worker)
 {
     struct nvme *nvme = worker->nvme;
 
-    worker->stopping = false;
+    worker->stopping = worker->leaving = false;
     for (int id = -1; (id = nvme_bit_next(worker->sqs, id + 1)) >= 0;)
         end_sq(&nvme->sqs[id]);
     for (int id = -1; (id = nvme_bit_next(worker->cqs, id + 1)) >= 0;) {
@@ -185,17 +201,26 @@ static void stop(struct nvme_worker *worker)
     nvme_order_obeyed(&worker->stop_order);
 }
 
-void nvme_run_stop(struct nvme_order *order)
+static void begin_stop(struct nvme_worker *worker)
 {
-    struct nvme_worker *worker = order->worker;
-
     nvme_worker_flush(worker);
     worker->stopping = true;
     worker->draining++;
     for (int id = -1; (id = nvme_bit_next(worker->sqs, id + 1)) >= 0;)
         sdc_remote_abandon(&worker->nvme->sqs[id].remote);
-    nvme_namespaces_cancel(worker);
     sdc_loop_defer(worker->loop, &worker->flush);
+}
+
+void nvme_run_stop(struct nvme_order *order)
+{
+    begin_stop(order->worker);
+    nvme_namespaces_cancel(order->worker);
+}
+
+void nvme_run_leave(struct nvme_order *order)
+{
+    order->worker->leaving = true;
+    begin_stop(order->worker);
 }
 
 // Whether a queue's memory goes away or moves. What is in flight there ends as it is, but for what waits for messages.
