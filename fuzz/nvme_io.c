@@ -230,6 +230,20 @@ static void command(struct course *course, struct fuzz_input *input)
     put(course, &course->io, entry);
 }
 
+// An admin command that moves data and ends.
+static void admin_command(struct course *course, struct fuzz_input *input)
+{
+    static const uint8_t opcodes[] = {SDC_NVME_ADMIN_IDENTIFY, SDC_NVME_ADMIN_GET_LOG_PAGE, SDC_NVME_ADMIN_SET_FEATURES,
+                                      SDC_NVME_ADMIN_GET_FEATURES};
+    uint8_t entry[SDC_NVME_SQE] = {opcodes[fuzz_u8(input) % 4]};
+
+    sdc_put32(entry + SDC_NVME_SQE_NSID, fuzz_u8(input) & 1);
+    sdc_put64(entry + SDC_NVME_SQE_PRP1, address(input));
+    sdc_put64(entry + SDC_NVME_SQE_PRP2, address(input));
+    sdc_put32(entry + SDC_NVME_SQE_CDW10, fuzz_u8(input) | (uint32_t)fuzz_u8(input) << 16);
+    put(course, &course->admin, entry);
+}
+
 // Lists, or the ranges of a Dataset Management: numbers in a row.
 static void put_list(struct course *course, struct fuzz_input *input)
 {
@@ -277,7 +291,7 @@ static void ring_anything(struct course *course, struct fuzz_input *input)
 
 static void do_one(struct course *course, struct fuzz_input *input)
 {
-    switch (fuzz_u8(input) % 12) {
+    switch (fuzz_u8(input) % 13) {
     case 0:
     case 1:
     case 2:
@@ -307,6 +321,10 @@ static void do_one(struct course *course, struct fuzz_input *input)
     case 11: // the client says no: a queue that cannot be reached fails
         course->refused = fuzz_u8(input);
         course->honest = course->honest && (course->refused == 0 || course->remote_regions == 0);
+        break;
+    case 12:
+        admin_command(course, input);
+        kick(course, &course->admin);
         break;
     }
 }
