@@ -455,8 +455,9 @@ def nvme_io():
              u8(9) + u8(1), reset, nvme_command(3), nvme_command(5, io_page(10)), reset, nvme_command(2), kick]
     # Identify over a page's edge, of a namespace; the error log; features with data and without.
     admin = [u8(12) + u8(kind) + u8(nsid) + io_page(0, at) + io_page(2) + u8(dword & 0xff) + u8(dword >> 16)
-             for kind, nsid, at, dword in ((0, 0, None, 1), (0, 1, 64, 0), (0, 0, 1, 2), (1, 0, 16, 15 << 16 | 1),
-                                           (1, 0, None, 127 << 16 | 2), (2, 0, None, 14), (2, 0, 2, 6), (3, 0, None, 14), (3, 0, None, 7), (0, 0, 255, 1))]
+             for kind, nsid, at, dword in (
+                 (0, 0, None, 1), (0, 1, 64, 0), (0, 0, 1, 2), (0, 0, 255, 1), (1, 0, 16, 15 << 16 | 1), (1, 0, None, 127 << 16 | 2),
+                 (2, 0, None, 14), (2, 0, 2, 6), (3, 0, None, 14), (3, 0, None, 7))]
     refusals = [u8(11) + u8(1 << i) + command + kick + u8(11) + u8(0) + reset
                 for i in range(8) for command in (nvme_command(1, blocks=8), nvme_command(0, blocks=8), admin[0])]
     good += admin

@@ -38,6 +38,7 @@ struct course {
     uint8_t remote_regions; // a bit for each, the lowest first
     uint8_t refused;        // transfers to come that the client refuses, a bit each
     struct queue admin, io;
+    struct queue *kicked; // the one that is waited for
     bool honest;
 };
 
@@ -123,13 +124,13 @@ static bool is_idle(void *context)
 {
     struct course *course = context;
 
-    look(course, &course->admin);
-    look(course, &course->io);
-    return course->admin.completed == course->admin.submitted && course->io.completed == course->io.submitted;
+    look(course, course->kicked);
+    return course->kicked->completed == course->kicked->submitted;
 }
 
 static void kick(struct course *course, struct queue *queue)
 {
+    course->kicked = queue;
     doorbell(course, queue, false);
     bool ended = fuzz_turns(course->honest ? PATIENCE : 40, is_idle, course);
     if (course->honest) {
