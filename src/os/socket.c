@@ -74,6 +74,13 @@ static int connect_error(const char *path, int code, int timeout_ms, struct sdc_
     }
 }
 
+int sdc_socket_check_path(const char *path, struct sdc_error *err)
+{
+    struct sockaddr_un address;
+
+    return sdc_socket_address(path, &address, err);
+}
+
 int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err)
 {
     struct sockaddr_un address;
@@ -150,6 +157,29 @@ static bool has_option(int fd, int option, int wanted)
     int value;
     socklen_t size = sizeof value;
     return getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 && value == wanted;
+}
+
+// Its own name, or its peer's: how many bytes there are of the path.
+static size_t name_of(int fd, bool peer, struct sockaddr_un *name)
+{
+    socklen_t size = sizeof *name;
+    int ret = peer ? getpeername(fd, (struct sockaddr *)name, &size) : getsockname(fd, (struct sockaddr *)name, &size);
+
+    return ret < 0 || size <= offsetof(struct sockaddr_un, sun_path) ? 0 : size - offsetof(struct sockaddr_un, sun_path);
+}
+
+bool sdc_socket_may_be_ends(int a, int b)
+{
+    bool named = false;
+
+    for (int i = 0; i < 2; i++) {
+        struct sockaddr_un own, known;
+        size_t size = name_of(i == 0 ? a : b, false, &own);
+        if (name_of(i == 0 ? b : a, true, &known) != size || memcmp(own.sun_path, known.sun_path, size) != 0)
+            return false;
+        named |= size > 0;
+    }
+    return named;
 }
 
 bool sdc_socket_is_connected(int fd)

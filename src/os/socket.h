@@ -36,10 +36,15 @@ int sdc_socket_adopt(int fd, struct sdc_error *err);
 void sdc_socket_unlisten(const char *path, struct sdc_socket_place *place);
 // Blocks while the server's backlog is full, at most timeout_ms. The fd (blocking, close-on-exec) or a negative errno.
 int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err);
+// Whether a socket can have such a path: 0, -ENAMETOOLONG or -EINVAL.
+int sdc_socket_check_path(const char *path, struct sdc_error *err);
 // Two stream sockets that are connected with each other, close-on-exec. 0 or a negative errno.
 int sdc_socket_pair(int pair[2]);
 // Whether fd is a stream socket.
 bool sdc_socket_is_stream(int fd);
+// Whether a and b may be the two ends of one connection, by their names: each has the one that the other knows its peer by. False if
+// neither has a name.
+bool sdc_socket_may_be_ends(int a, int b);
 // A connection, non-blocking, close-on-exec, or a negative errno: -EAGAIN none waits; -EMFILE when fds have run out: then the
 // connection was accepted by means of a reserve fd and closed, so that the caller's loop does not spin.
 int sdc_socket_accept(int fd);

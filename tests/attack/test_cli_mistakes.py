@@ -201,6 +201,11 @@ def test_connecting_takes_the_path_of_a_vhost_user_front_end(cli, workdir, disk,
     said(cli("serve", socket, "virtio-blk", disk, "--connect"), USAGE, said_of_it)
 
 
+def test_connecting_to_a_path_that_no_socket_can_have_is_refused_at_once(cli, workdir, disk):
+    code, stderr = cli("serve", f"vhost-user:{workdir.path}/{'x' * 120}", "virtio-blk", disk, "--connect")
+    assert code != 0 and "the limit is 107" in stderr and "trying again" not in stderr
+
+
 @pytest.mark.parametrize("typed, meant", [("serv", "serve"), ("bnch", "bench"), ("server", "serve")])
 def test_unknown_command_names_the_nearest(cli, typed, meant):
     said(cli(typed), USAGE, typed, meant)

@@ -489,3 +489,11 @@ def test_w02_a_channel_that_is_not_read_is_not_waited_for(serve, workdir):
     guest.assert_works()
     assert select.select([channel.sock], [], [], 1)[0]
     channel.close()
+
+
+def test_f09_our_own_socket_as_the_channel_is_refused_when_it_comes(vhost_server):
+    """Not when something arrives on it, which may be a reply of ours."""
+    with vhost_server.connect() as front:
+        front.handshake()
+        front.refused(Req.SET_BACKEND_REQ_FD, fds=[front.sock.fileno()])
+        front.fence()

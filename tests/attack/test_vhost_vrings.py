@@ -314,3 +314,25 @@ def test_p01_what_was_in_flight_is_done_by_the_next_back_end(serve, image, packe
         assert guest.read(100 + i, 1) == bytes([i + 1]) * 512
     os.close(fd)
     guest.close()
+
+
+def test_r01_a_broken_vring_is_told_once(serve, image, packed):
+    """A change of the configuration afterwards is another matter; the next break is told again."""
+    server = serve(image, transport="vhost-user")
+    guest = server.guest(packed=packed)
+    channel = guest.channel()
+    for _ in range(2):
+        guest.queue.put_chain((BASE, 17, INDIRECT))
+        guest.kick()
+        guest.assert_broken()
+        guest.error_events[0].clear()
+        for number in range(2):
+            os.truncate(image, (9 + number) << 20)
+            server.signal(signal.SIGHUP)
+            message = channel.recv_any()  # that the configuration has changed; there is nothing else to say
+            channel.send_bytes(vhost.pack(message.request, U64.pack(0), flags=vhost.VERSION | vhost.REPLY))
+            guest.client.fence()
+            assert not guest.error_events[0].pending()
+        guest.restart()
+    guest.assert_works()
+    channel.close()

@@ -35,18 +35,19 @@ static void run_call(struct sdc_post *post)
     vhu_channel_tell(vring->card->session);
 }
 
-// The configuration has changed, or a queue is broken: which, the front end hears on its error fds.
+// The configuration has changed, or a queue is broken: that the front end hears on its error fds too, once for each break.
 static void core_config_interrupt(void *context)
 {
     struct sdc_vhu_card *card = context;
-    bool broken = card->core->status & SDC_VIRTIO_S_NEEDS_RESET;
+    bool breaks = card->core->status & SDC_VIRTIO_S_NEEDS_RESET && !card->broken;
 
-    for (uint16_t i = 0; broken && i < card->core->device->queues_count; i++) {
+    card->broken |= breaks;
+    for (uint16_t i = 0; breaks && i < card->core->device->queues_count; i++) {
         struct vhu_vring *vring = &card->vrings[i];
         if (vring->running && vring->err_fd >= 0)
             sdc_eventfd_signal(vring->err_fd);
-        else
-            vring->err_due = vring->running && atomic_load(&card->in_band);
+        else if (vring->running)
+            vring->err_due |= atomic_load(&card->in_band);
     }
     if (card->session) {
         card->session->channel.config_changed = true;
@@ -72,6 +73,7 @@ void vhu_card_forget(struct sdc_vhu_card *card)
 {
     atomic_store(&card->in_band, card->session && !card->session->closing &&
                                      card->session->protocol_features & SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS);
+    card->broken = false;
     for (uint16_t i = 0; i < card->core->device->queues_count; i++) {
         struct vhu_vring *vring = &card->vrings[i];
         sdc_virtio_core_set_kick_fd(card->core, i, -1);

@@ -166,7 +166,8 @@ int vhu_set_backend_req_fd(struct vhu_session *session, struct vhu_message *mess
 {
     struct vhu_channel *channel = &session->channel;
 
-    if (!sdc_socket_is_stream(message->fds[0]))
+    // Not its own end of the session's socket, on which our replies would come for answers.
+    if (!sdc_socket_is_stream(message->fds[0]) || sdc_socket_may_be_ends(message->fds[0], session->stream.fd))
         return -EINVAL;
     vhu_channel_close(session);
     *channel = (struct vhu_channel){

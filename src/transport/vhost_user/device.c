@@ -62,6 +62,7 @@ int vhu_set_features(struct vhu_session *session, struct vhu_message *message)
         return -EBUSY;
     }
     sdc_virtio_core_reset(core); // at once: no queue runs
+    session->card->broken = false;
     sdc_virtio_core_accept(core, features);
     sdc_virtio_core_set_status(core, DRIVER_THERE);
     session->features_set = core->status & SDC_VIRTIO_S_FEATURES_OK;

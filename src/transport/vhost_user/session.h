@@ -56,6 +56,7 @@ struct sdc_vhu_card {
     struct vhu_vring *vrings; // as many as the device has queues
     struct vhu_session *session; // NULL: no front end is connected
     atomic_bool in_band;         // notifications go as messages where there is no fd for them
+    bool broken;                 // and the front end was told
 };
 
 // The vrings are as the front end found them: its fds are closed. No queue runs.

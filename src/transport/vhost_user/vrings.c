@@ -86,6 +86,7 @@ static void note_end(struct vhu_session *session, uint16_t index)
     if (vhu_runs(session->card))
         return;
     sdc_virtio_core_forgive(session->card->core);
+    session->card->broken = false;
     vhu_iotlb_flush(session); // front ends tell of no change while there is nobody to use what has changed
 }
 
