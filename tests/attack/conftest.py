@@ -7,6 +7,8 @@ included, is checked after the module's last test. A test that failed, or ended 
 next.
 """
 
+import os
+
 import pytest
 
 from pylib import faults
@@ -39,10 +41,21 @@ def started():
         raise failure
 
 
+def has_direct_io(path):
+    """Whether the file system that the file is on can do I/O past the page cache; tmpfs on older kernels cannot."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
 def serve(workdir, started):
     """serve(backend, *options, ...) starts a server."""
     def start(backend="ram:16M", *options, **kwargs):
+        if "--direct" in options and not has_direct_io(backend):
+            pytest.skip("the file system of the test's folder has no direct I/O")
         started.append(Server(workdir, backend, *options, **kwargs))
         return started[-1].start()
 
