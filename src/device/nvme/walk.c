@@ -22,16 +22,12 @@ static int flush(struct nvme_walk *walk)
     return outcome(sdc_payload_add(walk->payload, walk->memory, walk->iova, size, walk->access));
 }
 
-// What lies behind one another is one buffer: one look-up, one span.
-int nvme_walk_add(struct nvme_walk *walk, uint64_t iova, uint32_t size)
+int nvme_walk_begin_buffer(struct nvme_walk *walk, uint64_t iova, uint32_t size)
 {
-    int rc = 0;
+    int rc = flush(walk);
 
-    if (walk->pending == 0 || iova != walk->iova + walk->pending || iova == 0) {
-        rc = flush(walk);
-        walk->iova = iova;
-    }
-    walk->pending += size;
+    walk->iova = iova;
+    walk->pending = size;
     walk->left -= size;
     return rc;
 }

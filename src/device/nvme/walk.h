@@ -26,8 +26,18 @@ struct nvme_walk {
 int nvme_prp_walk(struct nvme_walk *walk, uint64_t prp1, uint64_t prp2);
 int nvme_sgl_walk(struct nvme_walk *walk, const uint8_t descriptor[SDC_NVME_SGL]);
 
-// For those two. The next `size` bytes of the data are at iova; size is at most `left`. Likewise.
-int nvme_walk_add(struct nvme_walk *walk, uint64_t iova, uint32_t size);
+// For those two. The next `size` bytes of the data are at iova, in a buffer of their own; size is at most `left`. Likewise.
+int nvme_walk_begin_buffer(struct nvme_walk *walk, uint64_t iova, uint32_t size);
+// The same, wherever iova is. What lies behind one another is one buffer: one look-up, one span.
+static inline int nvme_walk_add(struct nvme_walk *walk, uint64_t iova, uint32_t size)
+{
+    if (walk->pending == 0 || iova != walk->iova + walk->pending || iova == 0)
+        return nvme_walk_begin_buffer(walk, iova, size);
+    walk->pending += size;
+    walk->left -= size;
+    return 0;
+}
+
 // The next `size` bytes of the data are nowhere.
 int nvme_walk_skip(struct nvme_walk *walk, uint32_t size);
 // There are no more.
