@@ -21,11 +21,11 @@ class Served:
     """One server of a card in a folder of its own; `wrapper` is put before the command (setarch)."""
 
     def __init__(self, binary, backend, *options, transport="vfio-user", device="virtio-blk", wrapper=(), env=None,
-                 start_timeout=20):
+                 start_timeout=20, base=None):
         self.binary = str(binary)
         self.wrapper = list(wrapper)
         self.env = dict(os.environ, **(env or {}))
-        self.folder = Path(tempfile.mkdtemp(prefix="sdc-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="sdc-", dir=base))
         self.socket = self.folder / "disk.sock"
         self.stderr = self.folder / "serve.stderr"
         self.command = [*self.wrapper, self.binary, "serve", f"{transport}:{self.socket}", device, str(backend),
