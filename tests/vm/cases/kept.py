@@ -66,3 +66,14 @@ class LinuxKeptSplit(LinuxKept):
     name = "linux-kept-split"
     short = False
     packed = False
+
+
+class NvmeKept(LinuxKept):
+    """The same by NVMe: queues go on at the commands that were in flight, and the driver sees no controller disappear."""
+
+    name = "nvme-kept"
+    short = False
+    the_features_are_negotiated = None  # there are none
+
+    def make_disk(self):
+        return Disk(self.image, device="nvme", queues=self.queues, threads=self.queues)

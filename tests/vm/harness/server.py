@@ -222,8 +222,8 @@ class Kept(Sidecard):
         """The first process, or the next one; raises Lost."""
         self.disk = disk
         if self._keeper is None:
-            self._keeper = Keeper(SimpleNamespace(path=self._folder), disk.image, *self._options(disk), name="disk.sock",
-                                  program=[self._binary])
+            self._keeper = Keeper(SimpleNamespace(path=self._folder), disk.image, *self._options(disk), device=disk.device,
+                                  name="disk.sock", program=[self._binary])
         try:
             self._keeper.start()
         except AssertionError as error:
