@@ -166,7 +166,7 @@ def test_other_sizes_are_no_notifications(server, features, size):
 @pytest.mark.parametrize("number", [1, 2, 64, 0x8000, 0xFFFF])
 @pytest.mark.parametrize("features", [USUAL_FEATURES, DATA], ids=["plain", "data"])
 def test_register_of_one_queue_with_the_number_of_another_is_ignored(serve, features, number):
-    guest = serve("ram:16M", "--queues=2").guest(features=features, queues=2)
+    guest = serve("ram:16M", *SERVE_OPTIONS, "--queues=2").guest(features=features, queues=2)
     request = offer(guest)
     guest.virtio.notify(0, value=number)
     assert not guest.queues[1].given_back()

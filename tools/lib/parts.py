@@ -141,6 +141,18 @@ def run_attack_nvme(part, log):
                  "tests/attack/test_d_memory.py", env={"SIDECARD_DEVICE": "nvme"})
 
 
+# What these want to see is a queue that sleeps.
+NOT_WITHOUT_SLEEP = ["-k", "not kicks_only_when_the_device_asks and not r09_more_chains_than_the_ring"]
+
+
+def run_attack_always(part, log):
+    files = sorted(str(path.relative_to(TOP)) for pattern in OVER_VHOST_TOO for path in TOP.glob(pattern))
+    for transport in ("vfio-user", "vhost-user"):
+        chosen = [name for name in files if transport == "vfio-user" or not name.endswith(NOT_OVER_VHOST)]
+        python_tests(part, log, TOP / "build/sidecard", NOT_WITHOUT_SLEEP[0], f"{NOT_WITHOUT_SLEEP[1]} and {NOT_OF_VHOST[1]}", *chosen,
+                     env={"SIDECARD_SERVE_ARGS": "--poll=always", "SIDECARD_TRANSPORT": transport})
+
+
 def run_rows(part, log):
     script(part, log, "tests/rows")
 
@@ -297,6 +309,7 @@ def all_parts():
         Part("docs", "manual pages and links against the program", "product", run_docs),
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
         Part("asan-epoll", "the attack suite over epoll under ASan and UBSan", "asan", run_asan_epoll, long=True),
+        Part("attack-always", "rings and requests of queues that always poll, over each transport", "product", run_attack_always, long=True),
         Part("state", "cards stopped and killed under load go on in fresh processes", "product", run_state, long=True),
         Part("kills-long", "the same killed 1,000 times", "product", run_kills_long, long=True),
         Part("attack-tsan", "the attack suite over both kinds of loop under TSan", "tsan", run_attack_tsan, long=True),
