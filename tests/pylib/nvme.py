@@ -150,7 +150,7 @@ class NvmeGuest(PciGuest):
         self.capabilities = spec.Capabilities(self.get(spec.CAP, 8))
         self.pci.set_command(pci.COMMAND_MEMORY | pci.COMMAND_MASTER)
         if interrupts == "msix":
-            self.vectors = self.connect_msix(vectors or queues + 1)
+            self.vectors = self.connect_msix(vectors or min(queues + 1, self.pci.msix()[0]))
         elif interrupts == "intx":
             self.connect_intx()
         if enable:
@@ -163,7 +163,7 @@ class NvmeGuest(PciGuest):
         if count:
             assert self.set_feature(spec.F_QUEUES, count - 1 | (count - 1) << 16).status == spec.OK
         for qid in range(1, count + 1):
-            self.make_queue_pair(qid, self._options["queue_size"], vector=qid if self.vectors else 0)
+            self.make_queue_pair(qid, self._options["queue_size"], vector=qid % len(self.vectors) if self.vectors else 0)
         for event in self._events:
             event.clear()
 

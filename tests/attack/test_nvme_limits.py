@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""An NVMe controller at the ends of what can be asked for on its command line, and beyond."""
+
+import os
+
+import pytest
+
+from pylib import nvme_spec as spec
+from pylib.nvme import expect
+
+M = 1 << 20
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_two_hundred_and_fifty_six_queues_all_work_at_once(serve, threads):
+    nvme = serve("ram:16M", "--queues=256", f"--threads={threads}", device="nvme").guest(queues=0, vectors=257, memory=32 * M)
+    assert expect(nvme.set_feature(spec.F_QUEUES, 255 | 255 << 16), spec.OK).result == 255 | 255 << 16
+    addresses = {}
+    for qid in range(1, 257):
+        nvme.make_queue_pair(qid, 4, vector=qid)
+        addresses[qid] = nvme.buffer(qid.to_bytes(2, "little") * 256)
+        nvme.put_io(spec.WRITE, qid, 1, addresses[qid], sqid=qid)
+    for event in nvme.vectors:
+        event.clear()
+    for qid in range(1, 257):
+        nvme.kick(qid)
+    assert nvme.until(lambda: all(nvme.cqs[qid].peek() for qid in addresses))
+    for qid in addresses:
+        assert nvme.vectors[qid].wait(), f"queue {qid} has not interrupted"
+    assert all(done.status == spec.OK for done in nvme.finish_all())
+    expect(nvme.create_cq(257, 4), spec.QID_INVALID)
+    for qid in (1, 128, 256):
+        assert nvme.read(qid, 1, sqid=257 - qid) == qid.to_bytes(2, "little") * 256
+
+
+def test_deepest_queues_take_as_many_commands_as_they_have_entries(serve):
+    nvme = serve("ram:16M", "--queues=1", "--queue-size=32768", device="nvme").guest(queues=0, vectors=2, memory=16 * M)
+    assert nvme.capabilities.entries == 32768
+    nvme.make_queue_pair(1, 32768, vector=1)
+    for _ in range(2):
+        for _ in range(32767):
+            nvme.put(1, spec.FLUSH, nsid=1)
+        nvme.kick(1)
+        assert len(nvme.finish_all(60.0)) == 32767
+
+
+def test_smallest_queues_are_all_that_is_offered(serve):
+    server = serve("ram:16M", "--queues=1", "--queue-size=2", device="nvme")
+    nvme = server.guest(queue_size=2)
+    assert nvme.capabilities.entries == 2
+    expect(nvme.create_cq(1, 3), spec.QID_INVALID, spec.QUEUE_SIZE_INVALID)
+    for _ in range(20):
+        nvme.assert_works()
+
+
+@pytest.mark.parametrize("vectors", [1, 2, 5])
+def test_queues_share_what_vectors_there_are(serve, vectors):
+    """5.4, IV: several completion queues may have the same."""
+    nvme = serve("ram:16M", "--queues=4", f"--vectors={vectors}", device="nvme").guest(queues=0, vectors=vectors)
+    assert nvme.pci.msix()[0] == vectors
+    expect(nvme.create_cq(1, 16, vector=vectors), spec.VECTOR_INVALID)
+    for qid in range(1, 5):
+        nvme.make_queue_pair(qid, 16, vector=qid % vectors)
+    for qid in range(1, 5):
+        for event in nvme.vectors:
+            event.clear()
+        cid = nvme.issue(qid, spec.FLUSH, nsid=1)
+        assert nvme.until(nvme.cqs[qid].peek)
+        assert nvme.vectors[qid % vectors].wait()
+        nvme.finish(qid, cid)
+
+
+def test_two_hundred_and_fifty_six_namespaces_each_have_their_own_blocks(serve_cards):
+    server = serve_cards([{"socket": "s0", "device": "nvme", "queues": 2, "namespaces": [{"backend": "ram:1M"} for _ in range(256)]}])
+    nvme = server.guest_of(0, queues=2)
+    assert nvme.active_namespaces() == list(range(1, 257))
+    assert nvme.active_namespaces(after=250) == list(range(251, 257))
+    for nsid in (1, 2, 100, 255, 256):
+        nvme.write(5, nsid.to_bytes(2, "little") * 256, nsid=nsid)
+    for nsid in (1, 2, 100, 255, 256):
+        assert nvme.read(5, 1, nsid=nsid, sqid=2) == nsid.to_bytes(2, "little") * 256
+    assert nvme.read(5, 1, nsid=3) == bytes(512)
+    expect(nvme.flush(nsid=spec.ALL), spec.OK, spec.INVALID_NAMESPACE)
+    expect(nvme.flush(nsid=257), spec.INVALID_NAMESPACE)
+
+
+def test_smallest_disk_has_one_block(serve, workdir):
+    nvme = serve(workdir.file("disk.img", 512), device="nvme").guest()
+    assert nvme.namespace().size == 1
+    data = os.urandom(512)
+    nvme.write(0, data)
+    assert nvme.read(0, 1) == data
+    expect(nvme.io(spec.READ, 1, 1, nvme.buffer(length=512)), spec.LBA_OUT_OF_RANGE)
+
+
+MISTAKES = [("--queues=0", "1 to 256"), ("--queues=257", "1 to 256"), ("--queue-size=1", "2 to 32768"),
+            ("--queue-size=32769", "2 to 32768"), ("--vectors=0", "--vectors"), ("--vectors=10", "can use 9"),
+            ("--block-size=1024", "512 or 4096"), ("--nqn=disk1", "begin with nqn."), ("--packed=off", "option of virtio-blk"),
+            ("--in-order=on", "option of virtio-blk"), ("--serial=123456789012345678901", "limit is 20"), ("--model=" + "m" * 41, "40")]
+
+
+@pytest.mark.parametrize("option, words", MISTAKES)
+def test_mistake_on_the_command_line_is_told_in_one_line(cli, workdir, option, words):
+    status, stderr = cli("serve", workdir.path / "s", "nvme", "ram:16M", option)
+    assert status == 2 and len(stderr.splitlines()) == 1 and words in stderr, stderr
+
+
+def test_virtio_transport_is_refused_for_a_device_that_is_not_virtio(cli, workdir):
+    status, stderr = cli("serve", f"vhost-user:{workdir.path}/s", "nvme", "ram:16M")
+    assert status == 2 and "not a virtio device" in stderr
