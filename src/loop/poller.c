@@ -103,7 +103,7 @@ void sdc_poller_worked(struct sdc_poller *poller)
     poller->gap_ns = (poller->gap_ns * (GAP_WEIGHT - 1) + gap) / GAP_WEIGHT;
     note_end(poller);
     if (poller->open)
-        poller->misses = poller->skip = 0;
+        poller->misses = 0; // and skip is: the window would not have been opened
 }
 
 void sdc_poller_rest(struct sdc_poller *poller)

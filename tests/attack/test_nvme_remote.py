@@ -55,6 +55,7 @@ def test_w11_messages_keep_to_the_clients_limit(nvme_server, limit):
 def test_completion_is_written_after_its_data_and_before_its_interrupt(far):
     """Data, entry, interrupt, each answered before the next."""
     far.write(0, b"\x31" * 4096)
+    assert far.until(far.vectors[1].pending)  # it comes when the entry was answered
     cq = far.cqs[1]
     address = far.buffer(length=4096)
     for event in far.vectors:

@@ -318,6 +318,32 @@ static void a_look_may_stop_its_poller(void **state)
     }
 }
 
+static bool look_and_stop_the_next(struct sdc_poller *poller)
+{
+    struct fake *fake = sdc_container(poller, struct fake, poller);
+    fake->looks++;
+    if (poller->next)
+        sdc_poller_stop(poller->next);
+    return false;
+}
+
+static void a_look_may_stop_the_next(void **state)
+{
+    static const struct sdc_poller_ops stopping = {look_and_stop_the_next, suppress, rearm};
+    (void)state;
+    struct sdc_loop *loop = new_loop();
+    for (unsigned i = 0; i < 3; i++)
+        begin(&three[i], loop, SDC_POLL_ALWAYS);
+    loop->pollers->ops = &stopping;
+    sdc_loop_turn(loop);
+    assert_int_equal(three[2].looks + three[1].looks + three[0].looks, 2);
+    assert_int_equal(three[2].poller.open + three[1].poller.open + three[0].poller.open, 2);
+    for (unsigned i = 0; i < 3; i++)
+        sdc_poller_stop(&three[i].poller);
+    assert_null(loop->pollers);
+    sdc_loop_free(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,6 +357,7 @@ int main(void)
         cmocka_unit_test(the_end_of_a_request_opens_a_window),
         cmocka_unit_test(two_that_poll_share_the_turns),
         cmocka_unit_test(a_look_may_stop_its_poller),
+        cmocka_unit_test(a_look_may_stop_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
