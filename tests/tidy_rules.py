@@ -166,6 +166,7 @@ KEEPS = {
     ("src/transport/common/virtqueue.c", "grow"),   # requests, up to as many as the driver has had in flight
     ("src/transport/common/map_use.c", "sdc_map_use_switch"), # once for each map of memory
     ("src/transport/common/guest_memory.c", "sdc_guest_memory_publish_other"), # likewise
+    ("src/transport/common/guest_memory.c", "make_lists"), # when a client shows more files than ever
     ("src/loop/timers.c", "make_room"),             # up to as many as were set
     ("src/loop/files.c", "make_room"),              # up to as many as were added
     # Once when a queue goes on where another process was killed.

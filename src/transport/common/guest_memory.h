@@ -17,7 +17,9 @@ struct sdc_guest_memory {
     void (*slot_free)(struct sdc_guest_memory *memory, uint32_t slot);
     struct sdc_region_table table;
     struct sdc_map *map;        // the newest; a reference
-    struct sdc_guest_file *files; // that are mapped
+    struct sdc_guest_file **files; // that are mapped: lists, by what tells a file; NULL: none was yet
+    uint32_t files_count;
+    uint32_t lists_count;       // a power of two
     uint32_t maps_alive;        // published and not freed; one: nobody uses an older one than the newest
 };
 
