@@ -79,6 +79,23 @@ def test_cards_are_spread_over_threads(serve_cards):
     assert sum(after[thread] > before.get(thread, 0) for thread in after) >= 2, f"{before} {after}"
 
 
+@pytest.mark.parametrize("mode", ["always", "adaptive"])
+def test_two_cards_that_poll_share_a_thread(serve_cards, mode):
+    """Each answers while the other is busy and while it is idle; neither takes the thread from the other."""
+    server = serve_cards([card("s0", poll=mode), card("vhost-user:s1", poll=mode)])
+    guests = [server.guest_of(0), server.guest_of(1)]
+    for turn in range(50):
+        for guest in guests:
+            guest.write(turn, bytes([turn]) * 512)
+        for guest in guests:
+            assert guest.read(turn, 1) == bytes([turn]) * 512
+    for index in range(16):  # one has its ring full, and the other is asked
+        guests[0].submit(guests[0].prepare(blk.T_IN, 8 * index, length=4096), kick=False)
+    guests[0].kick()
+    guests[1].assert_works()
+    assert len(guests[0].queue.wait(16, 20)) == 16
+
+
 def test_sessions_of_one_card_that_fail_do_not_touch_another(serve_cards):
     server = serve_cards([card("s0"), card("s1"), card("vhost-user:s2")])
     neighbours = [server.guest_of(1), server.guest_of(2)]
