@@ -19,7 +19,7 @@ from .memory import PAGE
 from .nvme_spec import Completion
 from .pci_guest import BASE, PciGuest
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 # What a guest of virtio-blk has: where SIDECARD_DEVICE gives tests for any device this one, those that ask for it are skipped.
 OF_VIRTIO = {"virtio", "queue", "queues", "queue_events", "config_event", "prepare", "segments", "submit", "do", "kick_events", "discard",
              "broken", "assert_broken"}

@@ -80,6 +80,7 @@ class NvmeCli(Case):
             expect_equal(field, ours[field], theirs[field])
         expect(ours["ver"] >= theirs["ver"], f"version {ours['ver']:#x}")
         expect(ours["mn"].strip() and ours["fr"].strip() and ours["subnqn"].startswith("nqn."), f"names: {ours}")
+        expect(ours["oacs"] >> 8 & 1, "no Doorbell Buffer Config, so that Linux writes each doorbell")
         for bit, what in ((0, "Compare"), (2, "Dataset Management"), (3, "Write Zeroes"), (6, "Timestamp")):
             expect(ours["oncs"] >> bit & 1, f"oncs {ours['oncs']:#x}: no {what}")
 
