@@ -11,8 +11,8 @@ from seeds import nvme, text, vfio_user, vhost, virtio
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
 MAKERS = (text.version, text.options, text.config, virtio.registers, virtio.pci_config, virtio.chain, virtio.virtio_blk, virtio.inflight,
-          nvme.nvme_walk, nvme.nvme_io, nvme.nvme_admin, nvme.nvme_registers, vfio_user.session, vfio_user.client, vfio_user.state,
-          vhost.vhost)
+          nvme.nvme_walk, nvme.nvme_io, nvme.nvme_admin, nvme.nvme_registers, nvme.nvme_driver, vfio_user.session, vfio_user.client,
+          vfio_user.state, vhost.vhost)
 
 
 def main():

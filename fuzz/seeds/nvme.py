@@ -223,3 +223,26 @@ def nvme_registers():
         "doorbells": [*pair, *[access(0x1000 + 4 * number, value) for number in range(10) for value in (1, 15, 16, 0xffffffff)], turns],
     }
     return {name: b"".join(what) for name, what in courses.items()}
+
+
+# --- nvme_driver: the controller's manners, how to open the disk, then what its user does ---
+
+def ask_disk(op, offset=0, blocks=1, data=0, last=True):
+    """A request; the last of a batch ends it."""
+    return u8(op | (8 if last else 0)) + u16(offset) + u8(blocks - 1) + u16(data)
+
+
+def nvme_driver():
+    read, write, flush, discard, zeroes, unmap, compare, get_id = range(8)
+    submit, take, check, reset = u8(0), u8(0xf8 | 4), u8(6), u8(7)
+    every = b"".join(submit + ask_disk(op, op * 7, 9, 512) for op in (read, write, flush, discard, zeroes, unmap, compare, get_id))
+    batch = submit + b"".join(ask_disk(read, i, 1 + i * 8, i * 68, last=i == 31) for i in range(32))
+    odd_places = b"".join(submit + ask_disk(write, 0, 256, place) for place in (0, 4, 512, 4092))
+    courses = {"every": every + take, "batch": (batch + take) * 9, "places": odd_places + take, "check": check + every + take,
+               "reset": batch + take + batch + reset + batch + take}
+    seeds = {}
+    for name, course in courses.items():
+        for how in (0, 2, 5):  # the first namespace, SGLs, namespace 1 with two queues
+            for size in (0, 2, 33):
+                seeds[f"{name}-{how}-{size}"] = u8(0) + u8(4) + u8(how) + u8(size) + u8(size - 1 if size else 0) + course
+    return seeds
