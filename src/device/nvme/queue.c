@@ -386,6 +386,9 @@ static void work(struct nvme_sq *sq)
 {
     bool more = false;
 
+    // Admin commands are about queues that have begun.
+    if (sq->id == 0 && sq->nvme->resuming > 0)
+        return;
     if (!sq->ring.awake || go_on(sq) || !nvme_cq_settle(sq->cq) || run_again(sq) || !nvme_may_take(sq))
         return; // what ends that brings us here again
     if (nvme_available(sq) > 0 && take_some(sq, &more) > 0)

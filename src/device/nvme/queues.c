@@ -154,7 +154,7 @@ int nvme_delete_cq(struct nvme_command *command)
     struct nvme *nvme = command->sq->nvme;
     uint16_t id = (uint16_t)nvme_dword(command, 10);
 
-    if (id_is_io(nvme, id) && is_repeated(command, nvme->cqs[id].log, SDC_NVME_LOG_CQ_END))
+    if (id_is_io(nvme, id) && nvme->cqs[id].state == NVME_QUEUE_NONE && is_repeated(command, nvme->cqs[id].log, SDC_NVME_LOG_CQ_END))
         return SDC_NVME_SC_SUCCESS;
     if (!id_is_io(nvme, id) || nvme->cqs[id].state != NVME_QUEUE_LIVE)
         return refuse(SDC_NVME_SC_QID_INVALID);
@@ -235,7 +235,7 @@ int nvme_delete_sq(struct nvme_command *command)
     struct nvme *nvme = command->sq->nvme;
     uint16_t id = (uint16_t)nvme_dword(command, 10);
 
-    if (id_is_io(nvme, id) && is_repeated(command, nvme->sqs[id].log, SDC_NVME_LOG_SQ_END))
+    if (id_is_io(nvme, id) && nvme->sqs[id].state == NVME_QUEUE_NONE && is_repeated(command, nvme->sqs[id].log, SDC_NVME_LOG_SQ_END))
         return SDC_NVME_SC_SUCCESS;
     if (!id_is_io(nvme, id) || nvme->sqs[id].state != NVME_QUEUE_LIVE)
         return refuse(SDC_NVME_SC_QID_INVALID);

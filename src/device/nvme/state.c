@@ -279,7 +279,10 @@ static void resumed(struct nvme_order *order)
 
     if (order->result < 0)
         nvme_fatal(nvme, "a queue cannot go on in this process");
-    if (--nvme->resuming == 0 && nvme->remapping == 0)
+    if (--nvme->resuming > 0)
+        return;
+    nvme_look(&nvme->sqs[0]); // which has waited for that
+    if (nvme->remapping == 0)
         sdc_pci_ready(&nvme->pci);
 }
 
