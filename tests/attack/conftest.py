@@ -271,9 +271,9 @@ def keep():
     workdir = Workdir()
     keepers = []
 
-    def make(*options, backend=None, name=None, device="virtio-blk"):
+    def make(*options, backend=None, name=None, device="virtio-blk", card=None):
         keeper = Keeper(workdir, backend or workdir.file(f"disk{len(keepers)}", size=64 << 20), *options, device=device,
-                        name=name or f"k{len(keepers)}")
+                        name=name or f"k{len(keepers)}", card=card)
         keepers.append(keeper)
         return keeper.start()
 

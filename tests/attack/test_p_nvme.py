@@ -120,6 +120,19 @@ def test_p01_a_controller_is_what_it_was(nvme):
     nvme.assert_works()
 
 
+def test_p01_every_namespace_is_gone_on_with(keep, how, workdir):
+    disks = [workdir.file(f"ns{number}", size=4 << 20) for number in range(3)]
+    card = {"device": "nvme", "namespaces": [{"backend": str(disk)} for disk in disks]}
+    keeper = keep("--threads=2", card=card)
+    with NvmeGuest.boot(keeper.path, queues=2) as guest:
+        for round_number in range(4):
+            for nsid in (1, 2, 3):
+                guest.write(8, bytes([16 * round_number + nsid]) * 4096, nsid=nsid, sqid=1 + nsid % 2)
+            carry_over(keeper, how)
+            for nsid in (1, 2, 3):
+                assert guest.read(8, 8, nsid=nsid) == bytes([16 * round_number + nsid]) * 4096
+
+
 def test_p01_queues_without_their_memory_sleep_on(nvme):
     cid = nvme.put(1, spec.FLUSH, nsid=1)
     memory = nvme.memories[0]

@@ -4,6 +4,7 @@ numbered slots. It starts one device process after the other, each with what the
 
 The channel (sidecard-keeper(7)): a SOCK_SEQPACKET socket, messages of two 32-bit numbers, what and slot, with an fd for PUT."""
 
+import json
 import os
 import shlex
 import signal
@@ -22,7 +23,10 @@ TIMEOUT = 60.0
 class Keeper:
     """Holds a card's fds; `start` makes a device process, `stop` and `kill` end it."""
 
-    def __init__(self, workdir, backend, *options, device="virtio-blk", name="k0", program=None):
+    def __init__(self, workdir, backend, *options, device="virtio-blk", name="k0", program=None, card=None):
+        """card: what a configuration file says of it beside its socket; then device, backend and its options are there."""
+        self.config = workdir.path / f"{name}.json" if card else None
+        self.card = card
         self.program = program or binary()
         self.path = workdir.path / name
         self.logs = workdir.path / f"{name}-log"
@@ -71,14 +75,20 @@ class Keeper:
 
     # --- processes ---
 
+    def _card(self):
+        socket_name = f"fd:{self.listening.fileno()}"
+        if not self.config:
+            return [socket_name, self.device, self.backend]
+        self.config.write_text(json.dumps({"cards": [{"socket": socket_name, **self.card}]}))
+        return [f"--config={self.config}"]
+
     def spawn(self, options=None):
         """Starts a device process and hands it everything; does not wait."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel, self.ready, self.stopped = ours, threading.Event(), threading.Event()
         self.processes += 1
         self.serves = False
-        command = self.program + ["serve", f"fd:{self.listening.fileno()}", self.device, self.backend, *self.options, *(options or []),
-                              f"--keeper-fd={theirs.fileno()}"]
+        command = self.program + ["serve", *self._card(), *self.options, *(options or []), f"--keeper-fd={theirs.fileno()}"]
         self.stderr_path = self.logs / f"stderr{self.processes}"
         with open(self.stderr_path, "wb") as stderr:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
