@@ -5,6 +5,7 @@ import time
 
 from cases import workloads
 from cases.linux_disk import WritableCase, power_off_and_look
+from cases.restart import Restarts
 from harness.case import Case, test
 from harness.errors import expect, expect_equal
 from harness.image import MIB, checksum, create, fill
@@ -250,6 +251,17 @@ class NvmeAlwaysPolling(NvmeToTheEnd):
     short = False
     queues = 1
     options = ("--poll=always",)
+
+
+class NvmeRestarts(Restarts):
+    """Reboots, power cycles, a pulled plug and machines that are killed while they start, on one server."""
+
+    name = "nvme-restarts"
+    short = False
+    the_features_are_negotiated = None  # there are none
+
+    def make_disk(self):
+        return Disk(self.image, device="nvme", queues=self.queues)
 
 
 class NvmeNamespaces(Case):
