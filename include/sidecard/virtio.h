@@ -108,6 +108,10 @@ SDC_PUBLIC unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_v
 // interrupted once at the end of the loop's turn. The request's memory is the queue's again.
 SDC_PUBLIC void sdc_virtqueue_give(struct sdc_virtio_request *request, uint32_t written);
 
+// The same for a request of which nothing was done, because the queue is to stop: true if it stays in flight for whoever goes on with the
+// queue, and is not the device's any more; false if it has to be given, failed.
+SDC_PUBLIC bool sdc_virtqueue_leave(struct sdc_virtio_request *request);
+
 SDC_PUBLIC uint16_t sdc_virtqueue_index(const struct sdc_virtqueue *queue);
 SDC_PUBLIC struct sdc_loop *sdc_virtqueue_loop(const struct sdc_virtqueue *queue);
 // A pointer of the device's own for each queue.

@@ -336,3 +336,54 @@ def test_r01_a_broken_vring_is_told_once(serve, image, packed):
         guest.restart()
     guest.assert_works()
     channel.close()
+
+
+@pytest.mark.parametrize("way", ["stopped", "stopped and given the log", "disabled"])
+def test_p01_a_vring_that_is_stopped_fails_nothing_that_was_not_begun(serve, image, packed, way):
+    """As QEMU's `stop` does it, while requests wait for the image's lock: they stay in flight in the log, and are done when the vring
+    goes on."""
+    owner = serve(image)
+    owner.guest().assert_works()
+    guest = serve(image, transport="vhost-user").guest(packed=packed)
+    guest.stop_vring(0)
+    payload, fd = get_inflight(guest)
+    guest.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
+    guest.run()
+    requests = [guest.submit(guest.prepare(blk.T_OUT, 100 + i, data=bytes([i + 1]) * 512)) for i in range(16)]
+    assert not guest.queue.wait(1, 0.2)
+    for _ in range(3):
+        if way == "disabled":
+            guest.client.tell(Req.SET_VRING_ENABLE, state(0, 0))
+            guest.client.tell(Req.SET_VRING_ENABLE, state(0, 1))
+        else:
+            base = guest.stop_vring(0)
+            if way != "stopped":
+                guest.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
+            guest.start_vring(0, base)
+        assert not guest.queue.given_back()
+    assert owner.stop() == 0
+    done = guest.queue.wait(16, 5.0)
+    assert sorted(head for head, _ in done) == sorted(request.head for request in requests), "each once"
+    for i, request in enumerate(requests):
+        assert guest.result(request, 1).status == blk.S_OK
+        assert guest.read(100 + i, 1) == bytes([i + 1]) * 512
+    os.close(fd)
+
+
+def test_p01_a_vring_that_begins_anew_forgets_what_was_left(serve, image, packed):
+    """A guest that is reset in the meantime has other rings in the same place."""
+    owner = serve(image)
+    owner.guest().assert_works()
+    guest = serve(image, transport="vhost-user").guest(packed=packed)
+    guest.stop_vring(0)
+    payload, fd = get_inflight(guest)
+    guest.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
+    guest.run()
+    for i in range(4):
+        guest.submit(guest.prepare(blk.T_OUT, 100 + i, data=bytes([i + 1]) * 512))
+    assert not guest.queue.wait(1, 0.2)
+    guest.restart()
+    assert owner.stop() == 0
+    guest.assert_works()
+    assert not guest.broken
+    os.close(fd)

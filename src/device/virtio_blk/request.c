@@ -92,7 +92,7 @@ static void blk_done(void *context, struct sdc_block_request **requests, unsigne
         if (requests[i]->result == 0 && blk->ranges_done < blk->ranges_count) {
             next_range(blk);
             queue->backend->ops->submit(queue->backend, &requests[i], 1);
-        } else {
+        } else if (requests[i]->result != -ECANCELED || !sdc_virtqueue_leave(sdc_virtio_request_of(blk))) {
             complete(sdc_virtio_request_of(blk), status_of(requests[i]->result));
         }
     }

@@ -16,6 +16,7 @@ struct request {
     struct sdc_chain chain;
     struct sdc_remote_request remote; // bounced
     uint32_t written; // what the device said
+    bool left;        // in flight, for whoever goes on with the queue
     bool done;        // it waits for those that were taken before it: rings in order only
     alignas(16) unsigned char private_memory[]; // the device's
 };

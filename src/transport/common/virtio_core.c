@@ -192,13 +192,7 @@ void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const 
     }
 }
 
-void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue)
-{
-    if (core->features & SDC_VIRTIO_F_RING_RESET)
-        sdc_virtio_core_stop_queue(core, queue);
-}
-
-void sdc_virtio_core_stop_queue(struct sdc_virtio_core *core, uint16_t queue)
+static void stop_queue(struct sdc_virtio_core *core, uint16_t queue, bool spares)
 {
     struct queue_state *state = &core->states[queue];
 
@@ -210,7 +204,19 @@ void sdc_virtio_core_stop_queue(struct sdc_virtio_core *core, uint16_t queue)
     state->started = false;
     state->resetting = true;
     core->queues[queue].leaves = false;
+    core->queues[queue].spares = spares;
     order(core, queue, SDC_VIRTQUEUE_STOP);
+}
+
+void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue)
+{
+    if (core->features & SDC_VIRTIO_F_RING_RESET)
+        stop_queue(core, queue, false);
+}
+
+void sdc_virtio_core_stop_queue(struct sdc_virtio_core *core, uint16_t queue)
+{
+    stop_queue(core, queue, true);
 }
 
 void sdc_virtio_core_forgive(struct sdc_virtio_core *core)
@@ -259,6 +265,7 @@ static void end_queues(struct sdc_virtio_core *core, bool leave)
     for (uint16_t i = 0; i < core->device->queues_count; i++) {
         struct queue_state *state = &core->states[i];
         core->queues[i].leaves = leave;
+        core->queues[i].spares = false;
         bool started = state->started;
         state->enabled = state->started = false;
         if (started)

@@ -52,7 +52,8 @@ void sdc_virtio_core_enable(struct sdc_virtio_core *core, uint16_t queue, const 
 bool sdc_virtio_core_enabled(const struct sdc_virtio_core *core, uint16_t queue);
 // VIRTIO_F_RING_RESET: the queue alone ends (virtio 1.2, 2.6.1); it may be set up and enabled again when it is not resetting any more.
 void sdc_virtio_core_reset_queue(struct sdc_virtio_core *core, uint16_t queue);
-// The same where it is the transport that ends queues (vhost-user). Where the ring stood is in core->queues[queue] then.
+// The same where it is the transport that ends queues (vhost-user), and the driver stays: what nothing was done of stays in flight in the
+// queue's log, if it keeps one. Where the ring stood is in core->queues[queue] then, and how much was left.
 void sdc_virtio_core_stop_queue(struct sdc_virtio_core *core, uint16_t queue);
 // No queue runs: those that broke may be started again.
 void sdc_virtio_core_forgive(struct sdc_virtio_core *core);

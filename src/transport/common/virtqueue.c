@@ -152,11 +152,15 @@ static bool has_drained(const struct sdc_virtqueue *queue)
 
 static void put_back(struct sdc_virtqueue *queue, struct request *request)
 {
-    if (queue->stopping && queue->leaves && queue->config.log)
+    bool behind = queue->left > 0 && in_order(queue); // nothing is given before what was taken before it
+
+    if (queue->stopping && queue->config.log && (queue->leaves || request->left || behind)) {
         sdc_ring_leave(&queue->ring);
-    else
+        queue->left++;
+    } else {
         sdc_ring_give(&queue->ring, &request->chain, request->written);
-    request->done = false;
+    }
+    request->done = request->left = false;
     request->next = queue->free_requests;
     queue->free_requests = request;
 }
@@ -203,6 +207,18 @@ void sdc_virtqueue_give(struct sdc_virtio_request *shown, uint32_t written)
         sdc_virtqueue_unbounce(request, written);
     else
         sdc_virtqueue_finish(request, written);
+}
+
+bool sdc_virtqueue_leave(struct sdc_virtio_request *shown)
+{
+    struct request *request = sdc_request_of(shown);
+    struct sdc_virtqueue *queue = shown->queue;
+
+    if (!queue->stopping || !queue->spares || !queue->config.log)
+        return false;
+    request->left = true;
+    sdc_virtqueue_give(shown, 0);
+    return true;
 }
 
 // Shows the driver what was given. It is interrupted when it can see it: in remote memory, when that has arrived.
@@ -476,6 +492,7 @@ static void start(struct sdc_virtqueue *queue)
 
     queue->position = queue->config.position;
     queue->wrapped = queue->config.wrapped;
+    queue->left = 0;
     int rc = sdc_map_use_switch(&queue->use, queue->map);
     if (rc < 0) {
         queue->broke(queue, "no memory");

@@ -61,6 +61,7 @@ struct sdc_virtqueue {
     int kick_fd;
     uint64_t start_number; // of START: counts up, and is the same when another process repeats or goes on with the start
     bool leaves; // a STOP leaves what has not ended by then in flight in the ring's log, if it has one
+    bool spares; // a STOP leaves there what nothing was done of
     struct sdc_post order_post;
 
     // A kick on its way; set by the kicker, cleared by the queue before it looks.
@@ -70,6 +71,7 @@ struct sdc_virtqueue {
     // Where the ring stood when the queue obeyed a STOP; the home loop reads it until the next START.
     uint16_t position;
     bool wrapped;
+    uint32_t left; // in flight in the log
 
     // The queue's loop only.
     struct sdc_watch kick_watch;

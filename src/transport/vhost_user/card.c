@@ -85,7 +85,7 @@ void vhu_card_forget(struct sdc_vhu_card *card)
         vring->size = 0;
         vring->position = 0;
         vring->call_due = vring->err_due = false;
-        vring->has_addresses = vring->wrapped = vring->resume = vring->started = vring->enabled = vring->running = false;
+        vring->has_addresses = vring->wrapped = vring->resume = vring->left = vring->started = vring->enabled = vring->running = false;
     }
 }
 

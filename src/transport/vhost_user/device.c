@@ -63,6 +63,8 @@ int vhu_set_features(struct vhu_session *session, struct vhu_message *message)
     }
     sdc_virtio_core_reset(core); // at once: no queue runs
     session->card->broken = false;
+    for (uint16_t i = 0; i < core->device->queues_count; i++)
+        session->card->vrings[i].left = false; // of another driver
     sdc_virtio_core_accept(core, features);
     sdc_virtio_core_set_status(core, DRIVER_THERE);
     session->features_set = core->status & SDC_VIRTIO_S_FEATURES_OK;

@@ -103,7 +103,7 @@ int vhu_inflight_open(struct vhu_session *session, uint16_t index, struct sdc_ri
     if (rc < 0)
         return rc;
     config->log = &vring->log;
-    config->resume = vring->resume && sdc_inflight_written(&vring->log);
-    vring->resume = false;
+    config->resume = (vring->resume || vring->left) && sdc_inflight_written(&vring->log);
+    vring->resume = vring->left = false;
     return 0;
 }

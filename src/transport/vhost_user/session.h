@@ -39,6 +39,7 @@ struct vhu_vring {
     bool running;
     struct sdc_inflight log; // of what is in flight, while it runs
     bool resume;             // the log is somebody's who is gone: the vring goes on from there
+    bool left;               // or ours, of when it stopped, and the front end has the same vring go on
     // Queues' loops signal the fds while the home loop changes them.
     pthread_mutex_t lock;
     int call_fd; // eventfds; -1: none

@@ -83,6 +83,7 @@ static void note_end(struct vhu_session *session, uint16_t index)
     sdc_inflight_close(&vring->log);
     vring->position = queue->position;
     vring->wrapped = queue->wrapped;
+    vring->left = queue->left > 0;
     if (vhu_runs(session->card))
         return;
     sdc_virtio_core_forgive(session->card->core);
@@ -109,6 +110,7 @@ int vhu_set_vring_num(struct vhu_session *session, struct vhu_message *message)
         return -EINVAL;
     if (vring->running && state.num != vring->size)
         return -EBUSY;
+    vring->left &= vring->size == state.num;
     vring->size = state.num;
     return 0;
 }
@@ -126,6 +128,7 @@ int vhu_set_vring_addr(struct vhu_session *session, struct vhu_message *message)
                 vring->addresses.available == addr.available && vring->addresses.used == addr.used;
     if (vring->running && !same)
         return -EBUSY;
+    vring->left &= same;
     vring->addresses = addr;
     vring->has_addresses = true;
     return 0;
@@ -143,17 +146,14 @@ int vhu_set_vring_base(struct vhu_session *session, struct vhu_message *message)
         return -EINVAL;
     if (vring->running)
         return -EBUSY;
-    if (!vhu_is_packed(session)) {
-        if (state.num > UINT16_MAX)
-            return -EINVAL;
-        vring->position = available;
-        vring->wrapped = false;
-        return 0;
-    }
-    if (state.num >> SDC_VHOST_PACKED_USED_SHIFT != available)
+    bool packed = vhu_is_packed(session);
+    if (packed ? state.num >> SDC_VHOST_PACKED_USED_SHIFT != available : state.num > UINT16_MAX)
         return -EINVAL;
-    vring->position = available & (SDC_VHOST_PACKED_WRAP - 1);
-    vring->wrapped = !(available & SDC_VHOST_PACKED_WRAP);
+    uint16_t position = packed ? available & (SDC_VHOST_PACKED_WRAP - 1) : available;
+    bool wrapped = packed && !(available & SDC_VHOST_PACKED_WRAP);
+    vring->left &= position == vring->position && wrapped == vring->wrapped;
+    vring->position = position;
+    vring->wrapped = wrapped;
     return 0;
 }
 
