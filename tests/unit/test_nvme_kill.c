@@ -227,15 +227,17 @@ static void run_script(void)
     nothing_is_left();
 }
 
-// Runs the script in a process of its own, which is killed before its n-th store. Whether it was.
-static bool run_killed(unsigned n)
+// Runs the script, or what is left of it, in a process of its own, which is killed before its n-th store. Whether it was.
+static bool run_killed(bool goes_on, unsigned n)
 {
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
-        open_process(false);
+        open_process(goes_on);
         steps_left = n;
         sdc_step = count_step;
+        if (goes_on)
+            go_on();
         run_script();
         _exit(0);
     }
@@ -257,6 +259,40 @@ static void close_process(void)
     sdc_loop_free(nf.loop);
 }
 
+// Killed while it was being disabled, and again when the driver had enabled it, but before it began: nothing of the queues before counts.
+static void a_disable_that_was_not_done_is_done_by_the_next_process(void **state)
+{
+    uint64_t value = 0;
+
+    (void)state;
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(shared, MAP_FAILED);
+    sdc_step = NULL;
+    for (unsigned process = 0; process < 4; process++) {
+        open_process(process > 0);
+        if (process == 0) {
+            nf_enable();
+            assert_int_equal(nf_csts(), SDC_NVME_CSTS_RDY);
+            value = nf_good_cc() & ~(uint32_t)SDC_NVME_CC_EN;
+        } else {
+            go_on();
+            assert_int_equal(nf_csts(), process == 1 ? 0 : SDC_NVME_CSTS_RDY);
+            value = nf_good_cc();
+        }
+        // Handled and recorded, but the turn does not end.
+        if (process < 2) {
+            assert_int_equal(nf_access(SDC_NVME_CC, 4, true, &value), 0);
+            nf.pci->ops->state_save(nf.pci, shared->registers);
+        }
+        if (process == 2) {
+            nf_new_queue(0, NF_ADMIN_SIZE);
+            nf_run(4);
+            assert_int_equal(nf_csts(), SDC_NVME_CSTS_RDY);
+        }
+    }
+    munmap(shared, sizeof *shared);
+}
+
 static void another_process_goes_on_after_every_store(void **state)
 {
     bool killed = true;
@@ -267,8 +303,9 @@ static void another_process_goes_on_after_every_store(void **state)
         shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         assert_ptr_not_equal(shared, MAP_FAILED);
         killed_at = n;
-        killed = run_killed(n);
-        if (killed) {
+        killed = run_killed(false, n);
+        // So is the next one, soon after it went on.
+        if (killed && run_killed(true, n % 13 + 1)) {
             sdc_step = NULL;
             open_process(true);
             go_on();
@@ -285,6 +322,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(another_process_goes_on_after_every_store),
+        cmocka_unit_test(a_disable_that_was_not_done_is_done_by_the_next_process),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,10 +27,13 @@ static void resume(struct nvme_sq *sq)
     sq->ring.head = sq->ring.tail = (uint32_t)(sq->taken % sq->size);
     for (uint32_t slot = 0; slot < sq->size; slot++) {
         uint64_t position = position_of(sq, slot);
-        if (position > 0 && position <= sq->taken)
+        if (position > 0 && position <= sq->taken) {
             sq->again[sq->again_count++] = (struct nvme_again){position, slot};
-        else
-            sq->slots[sq->slots_free++] = slot;
+            continue;
+        }
+        // One that was not quite taken must not count when its command is, into another slot.
+        sdc_nvme_log_free(sq->log, slot);
+        sq->slots[sq->slots_free++] = slot;
     }
     qsort(sq->again, sq->again_count, sizeof *sq->again, by_position);
 }

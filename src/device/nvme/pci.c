@@ -32,15 +32,15 @@ static void ring_sq(struct nvme *nvme, uint16_t id, uint32_t tail)
     nvme_kick_sq(sq->worker, id);
 }
 
-// Whether the driver can have taken what a head of `head` says. Where it keeps its doorbells in memory it tells the register only of a few,
-// and the queue looks by itself.
+// Whether the driver can have taken what a head of `head` says. Where it keeps its doorbells in memory it tells the register only of a few;
+// of a queue that goes on, what was shown is not known yet. Then the queue finds out by itself.
 static bool head_is_possible(struct nvme *nvme, uint16_t id, uint32_t head)
 {
     const struct nvme_cq *cq = &nvme->cqs[id];
     uint32_t before = nvme->doorbells[2 * id + 1];
     uint32_t posted = (cq->shown + cq->size - before) % cq->size;
 
-    if (head >= cq->size || (nvme->shadow.given && id != 0))
+    if (head >= cq->size || cq->resumes || (nvme->shadow.given && id != 0))
         return head < cq->size;
     return (head + cq->size - before) % cq->size <= posted;
 }

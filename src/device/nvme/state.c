@@ -97,6 +97,7 @@ void nvme_live_starts(struct nvme *nvme)
 
     if (!nvme->live)
         return;
+    set_life(nvme, LIFE_OFF); // what was before does not count
     for (unsigned id = 0; id <= nvme->options.queues; id++) {
         for (size_t i = 0; i < SDC_COUNT(words); i++)
             sdc_nvme_log_store(nvme->sqs[id].log + words[i], 0);
@@ -351,7 +352,9 @@ int nvme_state_load(struct sdc_pci_device *device, const void *registers, struct
     nvme->acq = sdc_get64(from + AT_ACQ) & ~(uint64_t)(NVME_PAGE - 1);
     nvme->nssr = sdc_get32(from + AT_NSSR) & 1;
     nvme->csts = sdc_get32(from + AT_CSTS) & SDC_NVME_CSTS_NSSRO;
-    if (nvme->cc & SDC_NVME_CC_EN && life != LIFE_OFF)
+    if (!(nvme->cc & SDC_NVME_CC_EN))
+        set_life(nvme, LIFE_OFF); // it was being disabled, which is done now
+    else if (life != LIFE_OFF)
         nvme->life = NVME_ON;
     if (nvme->life == NVME_ON && life == LIFE_ON)
         rc = go_on(nvme, err);
