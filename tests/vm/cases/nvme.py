@@ -219,6 +219,7 @@ class NvmePrivateMemory(NvmeCase):
     """The server does not see the guest's memory: queues, lists and data move in messages. Then the machine reboots."""
 
     name = "nvme-private-memory"
+    short = False
     shared = False
     fio_mib = 8
 
