@@ -126,6 +126,27 @@ def test_conformance_the_acknowledgement_may_overtake_its_update(iommu):
         iommu.assert_works()
 
 
+def test_conformance_an_acknowledgement_waits_for_what_was_sent_before_it(serve, image, packed):
+    """The back end does not read while an invalidation waits for I/O: the update behind that is no refusal."""
+    owner, waiter = serve(image), serve(image, "--queues=2", transport="vhost-user")
+    owner.guest().assert_works()
+    guest = boot(waiter, packed=packed, queues=2)
+    busy, wanted = guest.add_memory(IOVA + (1 << 30), SIZE), guest.add_memory(IOVA + (2 << 30), SIZE)
+    first = guest.submit(guest.prepare(blk.T_IN, 0, length=4096, data_addr=busy.iova))
+    while guest.serve(0.2):
+        pass
+    second = guest.submit(guest.prepare(blk.T_IN, 0, length=4096, data_addr=wanted.iova, queue=1))
+    while (miss := guest.next_miss(5)).iova != wanted.iova:
+        guest.acknowledge(guest.answer(miss))
+    for payload in (message(INVALIDATE, busy.iova, PAGE), message(UPDATE, wanted.iova, PAGE, guest.user_of(wanted.iova), BOTH)):
+        guest.client.send(Req.IOTLB_MSG, payload, flags=VERSION | NEED_REPLY)
+    guest.acknowledge()
+    assert guest.client.silent(0.3)
+    assert owner.stop() == 0
+    assert [guest.client.reply(Req.IOTLB_MSG).value for _ in range(2)] == [0, 0]
+    assert [guest.finish(request).status for request in (first, second)] == [blk.S_OK] * 2
+
+
 def test_conformance_several_vrings_ask_for_themselves(vhost_server, packed):
     guest = boot(vhost_server, packed=packed, queues=4)
     requests = [guest.submit(guest.prepare(blk.T_IN, queue, length=8192, queue=queue)) for queue in range(4)]
