@@ -180,6 +180,7 @@ class VhostUserIommuSplit(BehindIommu, LinuxOneQueue):
     """Behind an IOMMU whose every translation is void as soon as its request has ended, split rings."""
 
     name = "vhost-user-iommu-split"
+    short = False
     domain = "DMA"
     kernel_words = "intel_iommu=on iommu.strict=1"
 
