@@ -34,6 +34,7 @@ struct region {
     bool writable;   // by the device
     bool remote;
     bool dimmed; // for now not writable, though it is meant to be
+    bool kept;   // it was not given up, since the server was busy: some queues may have let go of it for now
     enum state state;
 };
 
@@ -215,7 +216,7 @@ uint64_t sim_guest_hole(void)
 static bool is_steady(struct region *region, uint32_t offset, uint32_t size, void *context)
 {
     (void)offset, (void)size, (void)context;
-    return region->state == HERE && !region->dimmed;
+    return region->state == HERE && !region->dimmed && !region->kept;
 }
 
 bool sim_guest_steady(uint64_t iova, uint32_t size)
@@ -362,6 +363,7 @@ static void went(struct sim_command *command)
     if (command->error && command->error != EBUSY)
         sim_fail("DMA_UNMAP was refused: %d", command->error);
     region->state = command->error ? HERE : AWAY;
+    region->kept = command->error;
     command->busy = false;
     if (region->state == HERE)
         return;

@@ -470,6 +470,9 @@ void nvme_command_begin(struct nvme_command *command, uint64_t now)
     command->calm = is_calm(command);
     EVENT("driver: queue %llu: command %llu of opcode %llu at %llu", command->io.queue, command->cid, command->opcode,
           command->io.ranges[0].sector);
+    for (unsigned i = 0; i < command->pieces_count; i++)
+        EVENT("driver: piece %llu at %llx + %llx, nowhere %llu", i, command->pieces[i].iova, command->pieces[i].size,
+              command->pieces[i].nowhere);
 }
 
 static void leave(struct nvme_command *command, uint64_t now)
@@ -544,13 +547,12 @@ static bool takes_errors_of_ranges(const struct nvme_command *command)
 
 static void check_failure(const struct nvme_command *command, uint16_t status)
 {
-    bool error = command->io.op == SDC_BLOCK_DISCARD ? takes_errors_of_ranges(command) : sim_io_takes_error(&command->io);
-
     if (command->opcode == SDC_NVME_IO_COMPARE && status == SDC_NVME_SC_COMPARE && command->expected == 0) {
         if (!command->differs && command->calm && is_calm(command) && !command->io.may_fail)
             sim_fail("a compare finds a difference, though there is none");
         return;
     }
+    bool error = command->io.op == SDC_BLOCK_DISCARD ? takes_errors_of_ranges(command) : sim_io_takes_error(&command->io);
     if (!error && !command->io.may_fail && status != command->expected)
         sim_fail("a command of opcode %#x ends with status %#x instead of %#x", command->opcode, status, command->expected);
 }

@@ -497,6 +497,8 @@ static uint16_t admin(uint8_t entry[SDC_NVME_SQE])
 {
     uint16_t cid, result, id, mine = admin_cid++;
 
+    if (!sim_guest_whole())
+        sim_disk_unlock(); // what is in flight may wait for it, and memory for that
     sim_guest_map_all();
     memcpy(entry + SDC_NVME_SQE_CID, &mine, 2);
     put_entry(&sqs[ADMIN], entry);
@@ -746,6 +748,9 @@ static void reset_by_cc(void)
 {
     EVENT("driver: disables the controller");
     leave();
+    // What is in flight is lost, and a flush at the shutdown has errors of its own.
+    for (unsigned i = 0; i < plan.queues * ENTRIES_MAX; i++)
+        io(i)->may_fail = true;
     if (sim_chance(1, 2)) {
         sim_register_write(SDC_NVME_CC, 4, sim_register_read(SDC_NVME_CC, 4) | sim_pick(1, 2) << SDC_NVME_CC_SHN);
         shut_down();
@@ -950,6 +955,9 @@ static void restless(void)
         break;
     case 16:
         drain_all();
+        break;
+    case 17:
+        sim_disk_unlock(); // others, which never rest, would keep whoever waits for it waiting
         break;
     default:
         if (may_break && status() & SDC_NVME_CSTS_CFS)

@@ -139,6 +139,8 @@ void sim_preempt(void)
 void sim_wait(const bool *flag, const char *what)
 {
     for (unsigned steps = 0; !*flag; steps++) {
+        if (steps % 5000 == 4999)
+            sim_disk_unlock(); // others may go on without end, and nobody rest until then
         if (!sim_step() || steps > 100000)
             sim_fail("stall while %s", what);
     }
