@@ -151,8 +151,8 @@ static void host_ready(struct sdc_pci_host *host)
 void fuzz_card_open_device(struct fuzz_card *card, const char *device, uint16_t queues, uint16_t queue_size)
 {
     static const struct sdc_pci_host_ops ops = {.interrupt = host_interrupt, .ready = host_ready};
-    struct sdc_card_options options = {.queues = queues, .queue_size = queue_size, .write_cache = true, .packed = true,
-                                       .in_order = true, .backends_count = 1,
+    struct sdc_card_options options = {.queues = queues, .queue_size = queue_size, .shadow_doorbells = true, .write_cache = true,
+                                       .packed = true, .in_order = true, .backends_count = 1,
                                        .backends = &(struct sdc_card_backend){.name = "ram:256k"}};
     struct sdc_loop *loop = fuzz_loop();
     struct sdc_error err;

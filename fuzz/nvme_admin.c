@@ -220,7 +220,7 @@ static void change_namespaces(struct course *course, uint8_t wanted)
     static const char *const names[2][NAMESPACES] = {{"ram:64k", "ram:128k", "null:1M", "ram:4k", "null:8k", "ram:64k"},
                                                      {"ram:32k", "null:128k", "ram:1M", "null:4k", "ram:8k", "null:64k"}};
     struct sdc_card_backend backends[NAMESPACES];
-    struct sdc_card_options options = {.backends = backends};
+    struct sdc_card_options options = {.shadow_doorbells = true, .backends = backends};
 
     for (unsigned i = 0; i < NAMESPACES; i++) {
         if (wanted >> i & 1)

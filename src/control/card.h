@@ -22,6 +22,7 @@ struct sdc_card_options {
     uint16_t queue_size; // entries, default 256, or 1024 over vhost-user
     uint32_t seg_max;    // default: what the queue size suggests
     uint32_t size_max;   // bytes, default: no limit
+    bool shadow_doorbells; // of NVMe: offered
     bool write_cache;
     bool packed;        // packed rings are offered beside split ones
     enum sdc_poll_mode poll; // how its queues wait

@@ -130,6 +130,7 @@ static const struct sdc_option rows[] = {
     {"queues", SDC_OPTION_NUMBER, CARD(queues), 1, SDC_NVME_QUEUES_MAX, "4", NULL},
     {"queue-size", SDC_OPTION_NUMBER, CARD(queue_size), 2, SDC_LIMIT_QUEUE_SIZE, "256", NULL},
     {"vectors", SDC_OPTION_NUMBER, CARD(vectors), 1, SDC_NVME_QUEUES_MAX + 1, "2", NULL},
+    {"shadow-doorbells", SDC_OPTION_BOOL, CARD(shadow_doorbells), 0, 0, "off", NULL},
     {"write-cache", SDC_OPTION_BOOL, CARD(write_cache), 0, 0, "off", NULL},
     {"serial", SDC_OPTION_TEXT, CARD(serial), 0, SDC_NVME_SERIAL_BYTES, "DISK1", NULL},
     {"model", SDC_OPTION_TEXT, CARD(model), 0, SDC_NVME_MODEL_BYTES, "\"fast disk\"", NULL},
@@ -182,6 +183,7 @@ static int make(struct sdc_card *card, const struct sdc_card_options *options, s
     struct sdc_nvme_options nvme = {
         .queues = options->queues ? options->queues : QUEUES,
         .depth = options->queue_size ? options->queue_size : DEPTH,
+        .shadow_doorbells = options->shadow_doorbells,
         .write_cache = options->write_cache,
         .poll = options->poll,
         .poll_max_ns = sdc_card_poll_max_ns(options),
@@ -213,8 +215,8 @@ static int make(struct sdc_card *card, const struct sdc_card_options *options, s
         forget(card);
         return rc;
     }
-    snprintf(card->identity, sizeof card->identity, "nvme, queues %u of %u entries, vectors %u, serial %s, model %s", nvme.queues,
-             nvme.depth, nvme.vectors, nvme.serial, nvme.model);
+    snprintf(card->identity, sizeof card->identity, "nvme, queues %u of %u entries, vectors %u, serial %s, model %s%s", nvme.queues,
+             nvme.depth, nvme.vectors, nvme.serial, nvme.model, nvme.shadow_doorbells ? "" : ", without shadow doorbells");
     card->refresh = refresh;
     card->reload = reload;
     card->forget = forget;

@@ -131,7 +131,7 @@ const struct sdc_options sdc_serve_options = {serve_rows, SDC_COUNT(serve_rows)}
 void sdc_serve_options_init(struct sdc_serve_options *options)
 {
     *options = (struct sdc_serve_options){
-        .card = {.write_cache = true, .packed = true, .poll = SDC_POLL_ADAPTIVE},
+        .card = {.write_cache = true, .shadow_doorbells = true, .packed = true, .poll = SDC_POLL_ADAPTIVE},
         .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
     };
 }

@@ -37,6 +37,15 @@ def test_identify_offers_them(nvme):
     assert nvme.controller().oacs & spec.OACS_DBBUF
 
 
+def test_withheld_they_are_not_offered_and_refused(serve):
+    """--shadow-doorbells=off."""
+    guest = serve("ram:16M", "--shadow-doorbells=off", device="nvme").guest()
+    assert not guest.controller().oacs & spec.OACS_DBBUF
+    shadow, events = guest.space.alloc(PAGE, PAGE), guest.space.alloc(PAGE, PAGE)
+    expect(guest.admin(spec.DBBUF, prp1=shadow, prp2=events), spec.INVALID_OPCODE)
+    settle(guest, 1)
+
+
 def test_queues_go_round_by_shadow_doorbells(shadow):
     for sqid in range(1, 5):
         settle(shadow, sqid)

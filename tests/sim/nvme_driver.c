@@ -980,6 +980,7 @@ static void make_card(struct sdc_block *block, struct sdc_loop *const *loops)
                                        .vectors = (uint16_t)(plan.queues + 1),
                                        .poll = (enum sdc_poll_mode)plan.poll,
                                        .poll_max_ns = plan.poll_max_us * UINT64_C(1000),
+                                       .shadow_doorbells = true,
                                        .write_cache = plan.write_cache,
                                        .serial = "walk"};
 

@@ -184,8 +184,8 @@ static inline void nf_start(const struct sdc_nvme_options *options)
 
 static inline void nf_open_card(void)
 {
-    struct sdc_nvme_options options = {.queues = NF_QUEUES, .depth = NF_DEPTH, .vectors = NF_QUEUES + 1, .write_cache = true,
-                                       .poll_max_ns = 1000};
+    struct sdc_nvme_options options = {.queues = NF_QUEUES, .depth = NF_DEPTH, .vectors = NF_QUEUES + 1, .poll_max_ns = 1000,
+                                       .shadow_doorbells = true, .write_cache = true};
 
     nf_start(&options);
 }

@@ -49,7 +49,8 @@ static void count_step(void)
 
 static void open_process(bool goes_on)
 {
-    struct sdc_nvme_options options = {.queues = NF_QUEUES, .depth = NF_DEPTH, .vectors = NF_QUEUES + 1, .write_cache = true};
+    struct sdc_nvme_options options = {.queues = NF_QUEUES, .depth = NF_DEPTH, .vectors = NF_QUEUES + 1,
+                                       .shadow_doorbells = true, .write_cache = true};
     struct sdc_pci_state_needs needs;
 
     nf_start(&options);

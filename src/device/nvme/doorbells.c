@@ -106,7 +106,7 @@ static bool over_queues(const struct nvme *nvme, const struct nvme_shadow *shado
 
 bool nvme_offers_shadow(const struct nvme *nvme)
 {
-    return !nvme->sqs[0].ring.area.remote;
+    return nvme->options.shadow_doorbells && !nvme->sqs[0].ring.area.remote;
 }
 
 int nvme_doorbell_buffer(struct nvme_command *command)

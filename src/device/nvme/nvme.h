@@ -23,6 +23,7 @@ struct sdc_nvme_options {
     uint16_t vectors; // of MSI-X, 1 to queues + 1
     enum sdc_poll_mode poll; // of queues whose doorbells are in memory
     uint64_t poll_max_ns;
+    bool shadow_doorbells; // are offered, where the guest's memory is shared
     bool write_cache; // whether the driver finds the cache on (it may switch it)
     char serial[SDC_NVME_SERIAL_BYTES + 1];
     char model[SDC_NVME_MODEL_BYTES + 1]; // empty: the usual one

@@ -245,6 +245,14 @@ class NvmeNeverPolling(NvmeToTheEnd):
     options = ("--poll=never",)
 
 
+class NvmeRegisters(NvmeToTheEnd):
+    """A driver that is offered no doorbells in memory: each is a register write."""
+
+    name = "nvme-registers"
+    short = False
+    options = ("--shadow-doorbells=off",)
+
+
 class NvmeAlwaysPolling(NvmeToTheEnd):
     """Queues that never sleep, on a thread of the server; QEMU maps the doorbells, and nothing wakes anybody."""
 
