@@ -269,6 +269,7 @@ static void post(struct fake_nvme *nvme, uint16_t id, uint8_t *entry)
         return;
     memcpy(at, entry, SDC_NVME_CQE_CID);
     uint32_t word = sdc_get32(entry + SDC_NVME_CQE_CID);
+    atomic_fetch_add_explicit(&nvme->posted, 1, memory_order_release);
     __atomic_store_n((uint32_t *)(void *)(at + SDC_NVME_CQE_CID), htole32(word), __ATOMIC_RELEASE);
     queue->at++;
     if (queue->at == queue->size) {

@@ -5,6 +5,8 @@
 
 #include "fake_server.h"
 
+#include <stdatomic.h>
+
 enum {
     FAKE_NVME_QUEUES = 5,   // with the admin queue
     FAKE_NVME_DISK = 8 << 20, // bytes
@@ -60,7 +62,9 @@ struct fake_nvme {
     void (*complete)(struct fake_nvme *nvme, uint16_t queue, uint8_t entry[16]);              // likewise
     unsigned duplicate; // so many I/O completions are posted twice
 
-    // What it has seen.
+    // What it has seen. Whoever has got a completion and then loads `posted` with acquire may look at it: the completion comes through
+    // memory that is mapped twice, of which TSan does not know that it is the same.
+    atomic_uint posted;
     uint8_t last[64]; // I/O command
     unsigned tail_rings;
     unsigned head_rings;

@@ -77,10 +77,18 @@ static void close_setup(struct setup *setup)
     free_fake_nvme(setup->nvme);
 }
 
+// A completion is here: what the controller has done before it can be looked at.
+static void see(const struct setup *setup)
+{
+    assert_true(atomic_load_explicit(&setup->nvme->posted, memory_order_acquire) > 0);
+}
+
 static int do_one(struct setup *setup, enum sdc_driver_disk_op op, uint64_t offset, uint64_t size, uint64_t at)
 {
     struct sdc_driver_disk_request request = {.op = op, .offset = offset, .size = size, .data = DATA_IOVA + at};
-    return sdc_driver_disk_do(setup->queue, &request, 2000, &setup->err);
+    int ret = sdc_driver_disk_do(setup->queue, &request, 2000, &setup->err);
+    see(setup);
+    return ret;
 }
 
 static void fill(uint8_t *to, uint64_t size, unsigned seed)
@@ -254,6 +262,7 @@ static void every_operation_has_its_command(void **state)
         // What the controller refuses has its status.
         struct sdc_driver_disk_request request = {.op = SDC_DRIVER_DISK_READ, .offset = FAKE_NVME_DISK, .size = 512, .data = DATA_IOVA};
         assert_int_equal(sdc_driver_disk_do(setup.queue, &request, 2000, &setup.err), -EIO);
+        see(&setup);
         assert_int_equal(request.status, SDC_NVME_SC_LBA_RANGE);
         // What is no command is not given to it.
         unsigned commands = nvme->io_commands;
@@ -298,6 +307,7 @@ static void run_many(struct setup *setup, uint16_t index)
             assert_int_equal(done[i]->result, 0);
         taken += (unsigned)ret;
     }
+    see(setup);
     assert_memory_equal(setup->nvme->disk, setup->data.base, MANY * 512);
 }
 
