@@ -261,36 +261,50 @@ static void close_process(void)
 }
 
 // Killed while it was being disabled, and again when the driver had enabled it, but before it began: nothing of the queues before counts.
+static void be_one_of_four(unsigned process)
+{
+    uint64_t value = nf_good_cc();
+
+    open_process(process > 0);
+    if (process == 0) {
+        nf_enable();
+        assert_int_equal(nf_csts(), SDC_NVME_CSTS_RDY);
+        value &= ~(uint64_t)SDC_NVME_CC_EN;
+    } else {
+        go_on();
+        assert_int_equal(nf_csts(), process == 1 ? 0 : SDC_NVME_CSTS_RDY);
+    }
+    // Handled and recorded, but the turn does not end.
+    if (process < 2) {
+        assert_int_equal(nf_access(SDC_NVME_CC, 4, true, &value), 0);
+        nf.pci->ops->state_save(nf.pci, shared->registers);
+    }
+    if (process == 2) {
+        nf_new_queue(0, NF_ADMIN_SIZE);
+        nf_run(4);
+        assert_int_equal(nf_csts(), SDC_NVME_CSTS_RDY);
+    }
+}
+
 static void a_disable_that_was_not_done_is_done_by_the_next_process(void **state)
 {
-    uint64_t value = 0;
-
     (void)state;
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_ptr_not_equal(shared, MAP_FAILED);
     sdc_step = NULL;
-    for (unsigned process = 0; process < 4; process++) {
-        open_process(process > 0);
-        if (process == 0) {
-            nf_enable();
-            assert_int_equal(nf_csts(), SDC_NVME_CSTS_RDY);
-            value = nf_good_cc() & ~(uint32_t)SDC_NVME_CC_EN;
-        } else {
-            go_on();
-            assert_int_equal(nf_csts(), process == 1 ? 0 : SDC_NVME_CSTS_RDY);
-            value = nf_good_cc();
+    fflush(stdout);
+    for (unsigned process = 0; process < 3; process++) {
+        int status;
+        pid_t child = fork();
+        if (child == 0) {
+            be_one_of_four(process);
+            _exit(0);
         }
-        // Handled and recorded, but the turn does not end.
-        if (process < 2) {
-            assert_int_equal(nf_access(SDC_NVME_CC, 4, true, &value), 0);
-            nf.pci->ops->state_save(nf.pci, shared->registers);
-        }
-        if (process == 2) {
-            nf_new_queue(0, NF_ADMIN_SIZE);
-            nf_run(4);
-            assert_int_equal(nf_csts(), SDC_NVME_CSTS_RDY);
-        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
     }
+    be_one_of_four(3);
+    close_process();
     munmap(shared, sizeof *shared);
 }
 
