@@ -169,8 +169,17 @@ def run_asan_unit(part, log):
         script(part, log, TOP / "build-asan/tests/sim/walk", f"--device={device}", "--seeds=300")
 
 
+# The longest of them.
+NVME_FILES = "tests/attack/test_nvme_*.py"
+
+
 def run_asan(part, log):
-    python_tests(part, log, TOP / "build-asan/sidecard", "tests/attack")
+    python_tests(part, log, TOP / "build-asan/sidecard", f"--ignore-glob={NVME_FILES}", "tests/attack")
+
+
+def run_asan_nvme(part, log):
+    files = sorted(str(path.relative_to(TOP)) for path in TOP.glob(NVME_FILES))
+    python_tests(part, log, TOP / "build-asan/sidecard", *files)
 
 
 def run_tsan(part, log):
@@ -299,6 +308,7 @@ def all_parts():
         Part("attack-nvme", "messages, fds and guest memory of an NVMe card", "product", run_attack_nvme, more=True),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
+        Part("asan-nvme", "the same on NVMe", "asan", run_asan_nvme, more=True),
         Part("asan-unit", "unit tests and the walk under ASan and UBSan", "asan", run_asan_unit),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
         Part("matrix", "the same of every transport, device, ring, backend, number of queues and loop", "tests", run_matrix),
