@@ -95,11 +95,27 @@ def run_unit(part, log):
     meson_tests(part, log, "build")
 
 
-def run_attack(part, log):
-    # Fresh memory is not zero by chance: what relies on it shows.
+# Those of the attack suite that are about the NVMe card run beside the others.
+NVME_FILES = "tests/attack/test_nvme_*.py"
+
+
+def nvme_files():
+    return sorted(str(path.relative_to(TOP)) for path in TOP.glob(NVME_FILES))
+
+
+def perturbed(log):
+    """Fresh memory is not zero by chance: what relies on it shows."""
     perturb = {"MALLOC_PERTURB_": str(random.randint(1, 255))}
     log.write(f"MALLOC_PERTURB_={perturb['MALLOC_PERTURB_']}\n")
-    python_tests(part, log, TOP / "build/sidecard", "tests/pylib", "tests/attack", env=perturb)
+    return perturb
+
+
+def run_attack(part, log):
+    python_tests(part, log, TOP / "build/sidecard", f"--ignore-glob={NVME_FILES}", "tests/pylib", "tests/attack", env=perturbed(log))
+
+
+def run_nvme(part, log):
+    python_tests(part, log, TOP / "build/sidecard", *nvme_files(), env=perturbed(log))
 
 
 EPOLL = {"SIDECARD_SERVE_ARGS": "--loop=epoll"}
@@ -169,16 +185,17 @@ def run_asan_unit(part, log):
         script(part, log, TOP / "build-asan/tests/sim/walk", f"--device={device}", "--seeds=300")
 
 
-# The longest of them.
-NVME_FILES = "tests/attack/test_nvme_*.py"
+# Under a sanitizer all of them would take longer than one wants to wait for `make check`.
+ASAN_LATER = [NVME_FILES, "tests/attack/test_vhost_*.py", "tests/attack/test_p_*.py", "tests/attack/test_polling.py",
+              "tests/attack/test_many_cards.py", "tests/attack/test_config_files.py"]
 
 
 def run_asan(part, log):
-    python_tests(part, log, TOP / "build-asan/sidecard", f"--ignore-glob={NVME_FILES}", "tests/attack")
+    python_tests(part, log, TOP / "build-asan/sidecard", *[f"--ignore-glob={pattern}" for pattern in ASAN_LATER], "tests/attack")
 
 
-def run_asan_nvme(part, log):
-    files = sorted(str(path.relative_to(TOP)) for path in TOP.glob(NVME_FILES))
+def run_asan_rest(part, log):
+    files = sorted(str(path.relative_to(TOP)) for pattern in ASAN_LATER for path in TOP.glob(pattern))
     python_tests(part, log, TOP / "build-asan/sidecard", *files)
 
 
@@ -233,6 +250,7 @@ def run_attack_repeated(part, log):
     """Five times, under load and with other garbage in fresh memory each time."""
     for _ in range(5):
         run_attack(part, log)
+        run_nvme(part, log)
 
 
 def run_state(part, log):
@@ -303,12 +321,13 @@ def all_parts():
         Part("unit", "unit tests", "tests", run_unit),
         Part("walk", "driver, device, backend and clock in one thread, 300 seeds", "tests", run_walk),
         Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
+        Part("nvme", "the same against an NVMe card", "product", run_nvme),
         Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll, more=True),
         Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost, more=True),
         Part("attack-nvme", "messages, fds and guest memory of an NVMe card", "product", run_attack_nvme, more=True),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
-        Part("asan-nvme", "the same on NVMe", "asan", run_asan_nvme, more=True),
+        Part("asan-rest", "the same of NVMe, vhost-user, and what is kept and polled", "asan", run_asan_rest, more=True),
         Part("asan-unit", "unit tests and the walk under ASan and UBSan", "asan", run_asan_unit),
         Part("tsan", "two threads under verified load, and unit tests, under TSan", "tsan", run_tsan),
         Part("matrix", "the same of every transport, device, ring, backend, number of queues and loop", "tests", run_matrix),
