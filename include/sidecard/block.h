@@ -59,6 +59,7 @@ struct sdc_block_info {
     uint32_t physical_block_size; // bytes: writes of this size and alignment don't read first; >= block_size
     uint32_t optimal_io_size;     // bytes, 0: unknown
     uint32_t discard_granularity; // bytes, 0: discard does nothing
+    bool discard_zeroes;          // what was discarded reads as zeroes
     bool read_only;
     bool volatile_cache;          // writes need FLUSH or FUA to be durable
 };

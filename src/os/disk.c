@@ -157,6 +157,13 @@ static void measure_direct(int fd, struct sdc_disk_shape *shape)
     shape->direct_offset_align = shape->block_device ? shape->logical_block_size : try_offset_align(fd);
 }
 
+// Whether the file system makes holes, found by trying behind the end of the file, where there is nothing to lose.
+static bool makes_holes(int fd, uint64_t size)
+{
+    return size <= INT64_MAX - SECTOR &&
+           fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)size, SECTOR) == 0;
+}
+
 int sdc_disk_measure(int fd, struct sdc_disk_shape *shape)
 {
     struct stat st;
@@ -168,6 +175,8 @@ int sdc_disk_measure(int fd, struct sdc_disk_shape *shape)
     int ret = sdc_disk_size(fd, &shape->size);
     if (ret == 0 && S_ISBLK(st.st_mode))
         ret = measure_device(fd, st.st_rdev, shape);
+    else if (ret == 0)
+        shape->discard_zeroes = makes_holes(fd, shape->size);
     if (ret == 0)
         measure_direct(fd, shape);
     return ret;

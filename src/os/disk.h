@@ -16,6 +16,7 @@ struct sdc_disk_shape {
     uint32_t physical_block_size; // bytes: of the device, or the file system's blocks
     uint32_t optimal_io_size;     // bytes, 0: unknown
     uint32_t discard_granularity; // bytes, 0: cannot discard
+    bool discard_zeroes;          // holes can be made, which read as zeroes: of a file that is open for writing
     uint32_t direct_offset_align; // bytes: offsets and lengths of direct I/O; 0: no direct I/O asked for
     uint32_t direct_memory_align; // bytes: addresses
 };

@@ -96,6 +96,11 @@ def test_deallocated_blocks_read_as_identify_says(disk):
         assert disk.read(0, 64) == data[:8 * size] + bytes(8 * size) + data[16 * size:32 * size] + bytes(size) + data[33 * size:]
 
 
+def test_a_disk_whose_deallocated_blocks_keep_what_was_in_them_does_not_promise_zeroes(serve):
+    """DLFEAT, byte 33 bits 2:0: 000b is nothing said; bit 3 is Write Zeroes with deallocation, which always reads as zeroes."""
+    assert serve("null:16M", device="nvme").guest().namespace().raw[33] == 8
+
+
 def test_dataset_management_takes_two_hundred_and_fifty_six_ranges(disk):
     fill(disk, 0, 256)
     fill(disk, 256, 256)

@@ -30,7 +30,8 @@ static inline void three_open(struct three_namespaces *three)
     static const char *const names[] = {"a.img", "b.img", "c.img"};
     static const struct sdc_block_info infos[] = {
         {.size = 1000 * 512, .block_size = 512, .physical_block_size = 512, .volatile_cache = true},
-        {.size = 77 * 4096, .block_size = 4096, .physical_block_size = 16384, .optimal_io_size = 65536, .discard_granularity = 32768},
+        {.size = 77 * 4096, .block_size = 4096, .physical_block_size = 16384, .optimal_io_size = 65536, .discard_granularity = 32768,
+         .discard_zeroes = true},
         {.size = 512, .block_size = 512, .physical_block_size = 4096, .discard_granularity = 4096, .read_only = true},
     };
 

@@ -170,6 +170,29 @@ static void body_info(struct fixture *f, const struct cell *cell)
     assert_false(info.read_only);
 }
 
+static void body_discard(struct fixture *f, const struct cell *cell)
+{
+    enum { SIZE = 64 << 10 };
+    struct sdc_block_info info;
+    unsigned char *memory = malloc(SIZE);
+
+    f->block->ops->info(f->block, &info);
+    memset(memory, 0x77, SIZE);
+    assert_int_equal(fixture_do(f, SDC_BLOCK_WRITE, 0, 0, memory, SIZE), 0);
+    assert_int_equal(fixture_do(f, SDC_BLOCK_DISCARD, 0, info.block_size, NULL, SIZE - info.block_size), 0);
+    assert_int_equal(fixture_do(f, SDC_BLOCK_READ, 0, 0, memory, SIZE), 0);
+    for (unsigned i = 0; i < SIZE; i++)
+        if (keeps_data(cell) && (i < info.block_size || info.discard_zeroes))
+            assert_int_equal(memory[i], i < info.block_size ? 0x77 : 0);
+    free(memory);
+}
+
+static void what_was_discarded_reads_as_the_disk_says(void **state)
+{
+    (void)state;
+    each_cell(body_discard, false);
+}
+
 static void a_disk_describes_itself(void **state)
 {
     (void)state;
@@ -333,6 +356,7 @@ int main(void)
         cmocka_unit_test(requests_outside_of_the_disk_are_refused),
         cmocka_unit_test(a_read_only_disk_is_only_read),
         cmocka_unit_test(a_disk_describes_itself),
+        cmocka_unit_test(what_was_discarded_reads_as_the_disk_says),
         cmocka_unit_test(a_batch_ends_in_few_calls),
         cmocka_unit_test(a_device_that_always_has_more_leaves_room_for_timers),
         cmocka_unit_test(several_loops_share_a_disk),

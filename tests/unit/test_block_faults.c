@@ -244,11 +244,14 @@ static void unsupported_discard_succeeds_and_is_not_tried_again(void **state)
     (void)state;
     char *image = make_image(1 << 20);
     struct fixture f;
+    struct sdc_block_info info;
     fixture_open(&f, image, &(struct sdc_block_open_options){0});
     inject(SDC_IO_FALLOCATE, -EOPNOTSUPP, 10);
     for (int i = 0; i < 3; i++)
         assert_int_equal(fixture_do(&f, SDC_BLOCK_DISCARD, 0, 0, NULL, 1 << 20), 0);
     assert_int_equal(fault.hits, 1);
+    f.block->ops->info(f.block, &info);
+    assert_false(info.discard_zeroes);
     fixture_close(&f);
     drop_image(image);
 }

@@ -337,7 +337,10 @@ static void discard_and_unmap_give_space_back(void **state)
     char *image = make_image(SIZE);
     unsigned char *memory = malloc(SIZE);
     struct fixture f;
+    struct sdc_block_info info;
     fixture_open(&f, image, &plain);
+    f.block->ops->info(f.block, &info);
+    assert_true(info.discard_zeroes);
     for (int pass = 0; pass < 3; pass++) {
         memset(memory, 0xa5, SIZE);
         assert_int_equal(fixture_do(&f, SDC_BLOCK_WRITE, SDC_BLOCK_FUA, 0, memory, SIZE), 0);

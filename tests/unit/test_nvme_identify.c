@@ -112,7 +112,7 @@ static void without_shadow_doorbells_their_command_is_not_there(void **state)
 static void a_namespace_says_what_its_backend_is(void **state)
 {
     static const struct field small[] = {
-        {"NSZE", 0, 8, 1000}, {"NCAP", 8, 8, 1000}, {"NUSE", 16, 8, 1000}, {"NSFEAT", 24, 1, 0x10}, {"DLFEAT", 33, 1, 9},
+        {"NSZE", 0, 8, 1000}, {"NCAP", 8, 8, 1000}, {"NUSE", 16, 8, 1000}, {"NSFEAT", 24, 1, 0x10}, {"DLFEAT", 33, 1, 8},
         {"LBADS", 130, 1, 9},
     };
     static const struct field large[] = {

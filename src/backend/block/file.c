@@ -19,6 +19,7 @@ static void info(struct sdc_block *block, struct sdc_block_info *out)
     struct sdc_file *file = (struct sdc_file *)block;
     *out = file->info;
     out->size = atomic_load_explicit(&file->size, memory_order_relaxed);
+    out->discard_zeroes = out->discard_zeroes && !atomic_load_explicit(&file->no_punch, memory_order_relaxed);
 }
 
 static int refresh(struct sdc_block *block)
@@ -127,6 +128,7 @@ static void describe(struct sdc_file *file, const struct sdc_disk_shape *shape,
         .optimal_io_size = shape->optimal_io_size,
         .discard_granularity =
             shape->discard_granularity ? (uint32_t)sdc_max(shape->discard_granularity, block_size) : 0,
+        .discard_zeroes = shape->discard_zeroes,
         .read_only = options->read_only,
         .volatile_cache = !options->read_only,
     };

@@ -90,6 +90,7 @@ int sdc_block_open_ram(uint64_t size, const struct sdc_block_open_options *optio
                                               .block_size = block_size,
                                               .physical_block_size = PAGE,
                                               .discard_granularity = PAGE,
+                                              .discard_zeroes = true,
                                               .read_only = options->read_only};
     *block = &made->base.base;
     return 0;

@@ -74,7 +74,7 @@ enum {
 };
 enum {
     NSFEAT_OPTIMAL = 1 << 4,     // NPWG to NOWS say something
-    DLFEAT_ZEROES = 1,           // what was deallocated reads as zeroes: backends punch holes
+    DLFEAT_ZEROES = 1,           // what was deallocated reads as zeroes
     DLFEAT_WRITE_ZEROES = 1 << 3 // and Write Zeroes can do it too
 };
 
@@ -151,7 +151,7 @@ static void namespace_structure(const struct nvme_namespace *namespace, uint8_t 
     sdc_put64(page + NS_NCAP, blocks);
     sdc_put64(page + NS_NUSE, blocks);
     page[NS_NSFEAT] = NSFEAT_OPTIMAL;
-    page[NS_DLFEAT] = info->read_only ? 0 : DLFEAT_ZEROES | DLFEAT_WRITE_ZEROES;
+    page[NS_DLFEAT] = (uint8_t)(info->read_only ? 0 : DLFEAT_WRITE_ZEROES | (info->discard_zeroes ? DLFEAT_ZEROES : 0));
     sdc_put16(page + NS_NPWG, granule);
     sdc_put16(page + NS_NPWA, granule);
     sdc_put16(page + NS_NPDG, hole);
