@@ -338,3 +338,35 @@ static inline void nf_queue_pair(unsigned id, uint32_t size)
     assert_int_equal(nf_create_cq(id, size), 0);
     assert_int_equal(nf_create_sq(id, size), 0);
 }
+
+// A card whose controller is enabled, with so many queue pairs.
+static inline void nf_open_with_queues(unsigned count, uint32_t size)
+{
+    nf_open_card();
+    nf_use_msix();
+    nf_enable();
+    for (unsigned id = 1; id <= count; id++)
+        nf_queue_pair(id, size);
+    memset(nf.msix, 0, sizeof nf.msix);
+}
+
+static inline void nf_put_flush(unsigned sq)
+{
+    nf_put(sq, SDC_NVME_IO_FLUSH, 1, 0, 0, 0);
+}
+
+static inline void nf_flush(unsigned sq)
+{
+    nf_put_flush(sq);
+    nf_ring(sq);
+    nf_run(4);
+}
+
+// As nf_open_with_queues, and the backend holds what queue 1 was asked for.
+static inline void nf_open_with_io(unsigned count, uint32_t size)
+{
+    nf_open_with_queues(count, size);
+    backend.hold = true;
+    nf_put_flush(1);
+    nf_ring(1);
+}
