@@ -5,3 +5,4 @@
 
 int sdc_command_serve(int argc, char **argv);
 int sdc_command_bench(int argc, char **argv);
+int sdc_command_check(int argc, char **argv);

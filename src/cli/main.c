@@ -15,6 +15,7 @@ struct command {
 static const struct command commands[] = {
     {"serve", "serve a card at a socket, or many", sdc_command_serve},
     {"bench", "measure or verify a served disk", sdc_command_bench},
+    {"check", "hold a server against the specifications", sdc_command_check},
 };
 
 static int help(FILE *to)

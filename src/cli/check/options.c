@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The command line of sidecard check.
+#include "cli/check/check.h"
+
+#include "base/check.h"
+#include "cli/options.h"
+
+#include <errno.h>
+#include <string.h>
+
+const char sdc_check_usage[] =
+    "usage: sidecard check SOCKET [--option=value ...]\n"
+    "\n"
+    "  SOCKET   PATH or vfio-user:PATH of any vfio-user server, or vhost-user:PATH of a vhost-user back end\n"
+    "\n"
+    "Holds the server against the specifications: each test has passed, is noted (allowed, but worth a remark), has FAILED, was\n"
+    "not offered by the server, or was skipped. The server has to serve one client after the other.\n"
+    "\n"
+    "  --only=GLOB           only tests whose names match, for example 'dma-map/*'\n"
+    "  --list                name the tests, run none\n"
+    "  --destructive         also tests that overwrite what is on a disk\n"
+    "  --timeout=SECONDS     that an answer may take (5)\n"
+    "  --json                results as JSON\n"
+    "  --help                this text\n"
+    "\n"
+    "Exit status: 0 when nothing failed; 1 when something did or the server was not there; 2 for a mistake in what was typed.\n";
+
+#define AT(member) SDC_OPTION_AT(struct sdc_check_options, member)
+
+static const struct sdc_option rows[] = {
+    {"only", SDC_OPTION_TEXT, AT(only), 0, 0, "'dma-map/*'", NULL},
+    {"list", SDC_OPTION_FLAG, AT(list), 0, 0, NULL, NULL},
+    {"destructive", SDC_OPTION_FLAG, AT(destructive), 0, 0, NULL, NULL},
+    {"timeout", SDC_OPTION_NUMBER, AT(timeout_s), 1, 3600, "10", NULL},
+    {"json", SDC_OPTION_FLAG, AT(json), 0, 0, NULL, NULL},
+    {"help", SDC_OPTION_FLAG, AT(help), 0, 0, NULL, NULL},
+};
+
+static const struct sdc_options table = {rows, SDC_COUNT(rows)};
+
+static const char *without(const char *socket, const char *prefix)
+{
+    size_t length = strlen(prefix);
+    return strncmp(socket, prefix, length) == 0 ? socket + length : NULL;
+}
+
+int sdc_check_options_parse(int argc, char **argv, struct sdc_check_options *options, struct sdc_error *err)
+{
+    *options = (struct sdc_check_options){.timeout_s = 5};
+    const struct sdc_option_group group = {&table, options, NULL};
+    const char *socket = NULL;
+    int ret = sdc_options_parse(&group, 1, argc, argv, &socket, 1, err);
+    if (ret < 0 || options->help)
+        return ret < 0 ? ret : 0;
+    if (!socket && !options->list)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "check needs a socket; type for example sidecard check vm0.sock");
+    if (!socket)
+        return 0;
+    const char *vhost = without(socket, "vhost-user:"), *vfio = without(socket, "vfio-user:");
+    options->vhost_user = vhost != NULL;
+    options->socket = vhost ? vhost : vfio ? vfio : socket;
+    if (*options->socket == '\0')
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the socket's path is empty; type for example sidecard check vm0.sock");
+    return 0;
+}

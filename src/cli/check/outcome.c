@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What tests say: how they ended, what was sent, and what came back. All of it lies in memory that the tester shares.
+#include "cli/check/check.h"
+
+#include "base/check.h"
+#include "os/child.h"
+#include "os/clock.h"
+#include "os/socket.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MS_NS UINT64_C(1000000)
+
+// vsnprintf to a text of the outcome.
+#define SAY(place, format)                                \
+    do {                                                  \
+        va_list arguments;                                \
+        va_start(arguments, format);                      \
+        vsnprintf(place, sizeof(place), format, arguments); \
+        va_end(arguments);                                \
+    } while (0)
+
+_Noreturn void sdc_check_fail(struct sdc_check *check, const char *format, ...)
+{
+    SAY(check->outcome->text, format);
+    check->outcome->result = SDC_CHECK_FAILED;
+    sdc_child_end();
+}
+
+_Noreturn void sdc_check_not_offered(struct sdc_check *check, const char *format, ...)
+{
+    SAY(check->outcome->text, format);
+    check->outcome->result = SDC_CHECK_NOT_OFFERED;
+    sdc_child_end();
+}
+
+_Noreturn void sdc_check_skip(struct sdc_check *check, const char *format, ...)
+{
+    SAY(check->outcome->text, format);
+    check->outcome->result = SDC_CHECK_SKIPPED;
+    sdc_child_end();
+}
+
+void sdc_check_note(struct sdc_check *check, const char *format, ...)
+{
+    char remark[SDC_CHECK_TEXT];
+    SAY(remark, format);
+    if (check->outcome->result == SDC_CHECK_NOTED)
+        return;
+    memcpy(check->outcome->text, remark, sizeof remark);
+    check->outcome->result = SDC_CHECK_NOTED;
+}
+
+void sdc_check_section(struct sdc_check *check, const char *section)
+{
+    snprintf(check->outcome->section, sizeof check->outcome->section, "%s", section);
+}
+
+void sdc_check_sent(struct sdc_check *check, const char *format, ...)
+{
+    SAY(check->outcome->sent, format);
+    check->outcome->came[0] = '\0';
+}
+
+void sdc_check_came(struct sdc_check *check, const char *format, ...)
+{
+    SAY(check->outcome->came, format);
+}
+
+int sdc_check_must(struct sdc_check *check, int ret, const struct sdc_error *err, const char *what)
+{
+    if (ret >= 0)
+        return ret;
+    sdc_check_came(check, "%s", err->text);
+    sdc_check_fail(check, "%s has to succeed", what);
+}
+
+int sdc_check_patience(const struct sdc_check *check)
+{
+    uint64_t now = sdc_clock_ns();
+    uint64_t left = now < check->deadline_ns ? (check->deadline_ns - now) / MS_NS : 0;
+    return (int)sdc_max(sdc_min(left, check->options->timeout_s * 1000), 1);
+}
+
+int sdc_check_connect(struct sdc_check *check)
+{
+    struct sdc_error err = {0};
+    int patience = sdc_check_patience(check);
+    uint64_t give_up = sdc_clock_ns() + (uint64_t)patience * MS_NS;
+    int fd = sdc_socket_connect(check->options->socket, patience, &err);
+    // A server that serves one client and ends may be started anew by somebody.
+    while ((fd == -ENOENT || fd == -ECONNREFUSED) && sdc_clock_ns() < give_up) {
+        sdc_clock_pause(10 * MS_NS);
+        fd = sdc_socket_connect(check->options->socket, patience, &err);
+    }
+    if (fd < 0) {
+        sdc_check_sent(check, "a connection to the socket");
+        sdc_check_came(check, "%s", err.text);
+        sdc_check_fail(check, "the server has to let clients in");
+    }
+    return fd;
+}
+
+const char *sdc_check_hex(const void *bytes, size_t size, char *buffer, size_t room)
+{
+    const uint8_t *from = bytes;
+    size_t used = 0;
+    buffer[0] = '\0';
+    for (size_t i = 0; i < size && used + 32 < room; i++)
+        used += (size_t)snprintf(buffer + used, room - used, "%s%02x", i > 0 ? " " : "", from[i]);
+    if (used < size * 3 - (size > 0))
+        snprintf(buffer + used, room - used, " ... (%zu bytes)", size);
+    return buffer;
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// vfio-user as a transport of sidecard check: what is behind the socket, a client without faults, and which tests there are.
+#include "cli/check/vfio.h"
+
+#include "base/check.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum {
+    CONFIG_ID = 0,
+    CONFIG_REVISION = 8, // and the class code behind it
+    VENDOR_VIRTIO = 0x1af4,
+    VIRTIO_FIRST = 0x1040, // device IDs: this and the kind (virtio 1.2, 4.1.2.1)
+    VIRTIO_LAST = 0x107f,
+    VIRTIO_BLK = 2,
+};
+#define CLASS_NVME UINT32_C(0x010802)
+
+static void look_at_pci(struct sdc_check_vfio *vfio, struct sdc_check_target *target)
+{
+    uint32_t id = (uint32_t)sdc_check_vfio_read(vfio, SDC_CHECK_REGION_CONFIG, CONFIG_ID, 4);
+    uint32_t class = (uint32_t)sdc_check_vfio_read(vfio, SDC_CHECK_REGION_CONFIG, CONFIG_REVISION, 4) >> 8;
+    uint32_t vendor = id & 0xffff, device = id >> 16;
+    const char *what = "PCI device";
+    target->has |= SDC_CHECK_PCI;
+    if (class == CLASS_NVME) {
+        target->has |= SDC_CHECK_NVME | SDC_CHECK_DISK;
+        what = "NVMe controller";
+    } else if (vendor == VENDOR_VIRTIO && device >= VIRTIO_FIRST && device <= VIRTIO_LAST) {
+        target->has |= SDC_CHECK_VIRTIO;
+        what = "virtio device";
+        if (device - VIRTIO_FIRST == VIRTIO_BLK) {
+            target->has |= SDC_CHECK_BLK | SDC_CHECK_DISK;
+            what = "virtio disk";
+        }
+    }
+    snprintf(target->what, sizeof target->what, "%s %04" PRIx32 ":%04" PRIx32 ", class %06" PRIx32, what, vendor, device, class);
+}
+
+static void look(struct sdc_check *check, struct sdc_check_target *target)
+{
+    struct sdc_check_vfio vfio;
+    sdc_check_vfio_connect(&vfio, check); // the tests of VERSION are to run even if VERSION does not work
+    sdc_check_vfio_close(&vfio);
+    snprintf(target->what, sizeof target->what, "what it is could not be found out");
+    check->outcome->result = SDC_CHECK_PASSED;
+    sdc_check_vfio_open(&vfio, check);
+    struct sdc_vfu_device_info info = sdc_check_vfio_info(&vfio);
+    if (info.flags & SDC_VFU_DEVICE_PCI && info.num_regions > SDC_CHECK_REGION_CONFIG)
+        look_at_pci(&vfio, target);
+}
+
+static void greet(struct sdc_check *check)
+{
+    struct sdc_check_vfio vfio;
+    sdc_check_vfio_open(&vfio, check);
+    sdc_check_vfio_fence(&vfio);
+    sdc_check_vfio_close(&vfio);
+}
+
+static const struct sdc_check_table *const tables[] = {
+    &sdc_check_vfio_version,
+};
+
+const struct sdc_check_transport sdc_check_vfio_user = {
+    .name = "vfio-user",
+    .tables = tables,
+    .tables_count = SDC_COUNT(tables),
+    .look = look,
+    .greet = greet,
+};
