@@ -33,6 +33,7 @@ static uint8_t in[MESSAGE_MAX];
 static size_t in_used;
 static struct vfu_session *session;
 static bool connected, agreed, ended, dma_asked;
+static bool masked[SIM_QUEUES + 1];
 
 static const struct sdc_vfu_options options = {.name = "sim"};
 
@@ -275,16 +276,42 @@ void sim_set_irqs(uint32_t vectors)
         sim_fail("SET_IRQS was refused");
 }
 
-void sim_mask_irq(uint32_t vector, bool masked)
+static void mask_irq(uint32_t vector, bool mask)
 {
     struct sdc_vfu_set_irqs set = {.argsz = sizeof set,
-                                   .flags = SDC_VFU_IRQ_DATA_NONE | (masked ? SDC_VFU_IRQ_ACTION_MASK : SDC_VFU_IRQ_ACTION_UNMASK),
+                                   .flags = SDC_VFU_IRQ_DATA_NONE | (mask ? SDC_VFU_IRQ_ACTION_MASK : SDC_VFU_IRQ_ACTION_UNMASK),
                                    .index = SDC_PCI_MSIX,
                                    .start = vector,
                                    .count = 1};
 
+    if (!mask)
+        masked[vector] = false;
     if (sim_reply(sim_send(SDC_VFU_SET_IRQS, &set, sizeof set, NULL, 0), "a vector is masked or unmasked"))
         sim_fail("masking was refused");
+    masked[vector] = mask;
+}
+
+void sim_mask_some_irq(void)
+{
+    uint32_t vector = sim_below(plan.queues + 1);
+
+    if (!plan.masks)
+        return;
+    mask_irq(vector, !masked[vector]);
+    EVENT("client: vector %llu masked: %llu", vector, masked[vector]);
+}
+
+void sim_unmask_irqs(void)
+{
+    for (uint32_t i = 0; i <= plan.queues; i++) {
+        if (masked[i])
+            mask_irq(i, false);
+    }
+}
+
+bool sim_irq_masked(uint32_t vector)
+{
+    return masked[vector];
 }
 
 // --- life ---
@@ -304,6 +331,7 @@ void sim_client_open(void)
     struct sdc_vfu_version version = {.major = 0, .minor = 2};
 
     memset(commands, 0, sizeof commands);
+    memset(masked, 0, sizeof masked);
     questions_count = 0;
     next_id = 0;
     in_used = 0;
@@ -343,6 +371,15 @@ void sim_client_close(void)
     sim_driver->lost();
 }
 
+void sim_client_reconnect(void)
+{
+    sim_client_close();
+    if (sim_disk_queues() > 0)
+        sim_fail("the session is over with %u of the backend's queues open", sim_disk_queues());
+    sim_client_open();
+    sim_set_irqs(plan.queues + 1);
+}
+
 void sim_client_abort(void)
 {
     drop_questions();
@@ -361,6 +398,10 @@ bool sim_client_agreed(void)
 
 void sim_irq(uint32_t vector)
 {
-    if (connected)
-        sim_driver->irq(vector);
+    if (!connected)
+        return;
+    EVENT("interrupt of vector %llu", vector);
+    if (masked[vector])
+        sim_fail("an interrupt of vector %u, which is masked", vector);
+    sim_driver->irq(vector);
 }

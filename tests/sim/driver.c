@@ -146,16 +146,6 @@ static void know_the_cache(void)
     sim_disk_expect_fua(!(features & BLK_FLUSH) || sim_register_read(WRITEBACK, 1) == 0);
 }
 
-static void unmask_all(void)
-{
-    for (uint32_t i = 0; i <= plan.queues; i++) {
-        if (!driver.masked[i])
-            continue;
-        driver.masked[i] = false;
-        sim_mask_irq(i, false);
-    }
-}
-
 static void start(void)
 {
     EVENT("driver: starts");
@@ -260,13 +250,8 @@ static void reset_queue(struct driver_queue *queue)
 
 static void reconnect(void)
 {
-    sim_client_close();
-    memset(driver.masked, 0, sizeof driver.masked);
     driver.silent = true;
-    if (sim_disk_queues() > 0)
-        sim_fail("the session is over with %u of the backend's queues open", sim_disk_queues());
-    sim_client_open();
-    sim_set_irqs(plan.queues + 1);
+    sim_client_reconnect();
     start();
 }
 
@@ -322,7 +307,7 @@ static void drain(void)
 {
     EVENT("driver: drains");
     driver.stopped = true;
-    unmask_all();
+    sim_unmask_irqs();
     sim_guest_map_all();
     sim_disk_unlock();
     for (unsigned steps = 0; sim_step(); steps++) {
@@ -350,22 +335,6 @@ static void drain_all(void)
 
 // --- whatever else a driver and its VMM do ---
 
-static void mask_something(void)
-{
-    uint32_t vector = sim_below(plan.queues + 1);
-
-    if (!plan.masks || driver.silent)
-        return;
-    if (!driver.masked[vector]) {
-        sim_mask_irq(vector, true);
-        driver.masked[vector] = true;
-        EVENT("client: masked vector %llu", vector);
-    } else {
-        driver.masked[vector] = false;
-        sim_mask_irq(vector, false);
-    }
-}
-
 static void resize(void)
 {
     if (!plan.resizes || sim_loop_in_turn(0))
@@ -376,7 +345,7 @@ static void resize(void)
     sim_home_enter();
     sdc_virtio_blk_refresh(device);
     sim_home_leave();
-    if (!driver.masked[0] && !driver.config_irq)
+    if (!sim_irq_masked(0) && !driver.config_irq)
         sim_fail("the driver is not told of the disk's new size");
     driver.config_irq |= before;
     if (sim_register_read(DEVICE, 8) != sim_disk_sectors())
@@ -410,7 +379,8 @@ static void restless(void)
         break;
     case 5:
     case 6:
-        mask_something();
+        if (!driver.silent)
+            sim_mask_some_irq();
         break;
     case 7:
         resize();
@@ -461,7 +431,6 @@ static void make_card(struct sdc_block *block, struct sdc_loop *const *loops)
         sim_fail("the card cannot be made");
     sdc_virtio_core_poll(device->core, (enum sdc_poll_mode)plan.poll, plan.poll_max_us * UINT64_C(1000));
     memset(driver.queues, 0, sizeof driver.queues);
-    memset(driver.masked, 0, sizeof driver.masked);
     driver.now = 0;
     driver.stopped = driver.config_irq = tainted = false;
     driver.silent = true;

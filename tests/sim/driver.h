@@ -27,7 +27,6 @@ struct driver {
     bool stopped; // no new requests
     bool silent;  // the device may not interrupt: it was reset
     bool config_irq;
-    bool masked[SIM_QUEUES + 1];
     unsigned long ended; // requests
 };
 extern struct driver driver;

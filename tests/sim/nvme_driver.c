@@ -124,13 +124,8 @@ static void reset_device(void)
 
 static void reconnect(void)
 {
-    sim_client_close();
-    memset(nvme.masked, 0, sizeof nvme.masked);
     nvme.silent = true;
-    if (sim_disk_queues() > 0)
-        sim_fail("the session is over with %u of the backend's queues open", sim_disk_queues());
-    sim_client_open();
-    sim_set_irqs(plan.queues + 1);
+    sim_client_reconnect();
     start();
 }
 
@@ -150,16 +145,6 @@ static void restart(void)
 }
 
 // --- draining ---
-
-static void unmask_all(void)
-{
-    for (uint32_t i = 0; i <= plan.queues; i++) {
-        if (!nvme.masked[i])
-            continue;
-        nvme.masked[i] = false;
-        sim_mask_irq(i, false);
-    }
-}
 
 static void settle(void)
 {
@@ -191,7 +176,7 @@ static void drain(void)
 {
     EVENT("driver: drains");
     nvme.stopped = true;
-    unmask_all();
+    sim_unmask_irqs();
     sim_guest_map_all();
     sim_disk_unlock();
     settle();
@@ -208,22 +193,6 @@ static void drain_all(void)
 }
 
 // --- whatever else a driver and its VMM do ---
-
-static void mask_something(void)
-{
-    uint32_t vector = sim_below(plan.queues + 1);
-
-    if (!plan.masks || nvme.silent)
-        return;
-    if (!nvme.masked[vector]) {
-        sim_mask_irq(vector, true);
-        nvme.masked[vector] = true;
-        EVENT("client: masked vector %llu", vector);
-    } else {
-        nvme.masked[vector] = false;
-        sim_mask_irq(vector, false);
-    }
-}
 
 static void resize(void)
 {
@@ -278,7 +247,8 @@ static void restless(void)
         break;
     case 5:
     case 6:
-        mask_something();
+        if (!nvme.silent)
+            sim_mask_some_irq();
         break;
     case 7:
         resize();

@@ -44,7 +44,6 @@ struct nvme_driver {
     bool stopped;             // no new commands
     bool silent;              // the device may not interrupt
     bool may_break;           // a refused message may have cost the controller
-    bool masked[SIM_QUEUES + 1];
     unsigned long ended; // commands, in all walks
     uint16_t admin_cid;
 };

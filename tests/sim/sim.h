@@ -125,6 +125,7 @@ struct sim_command {
 };
 void sim_client_open(void);  // connects and agrees on a version
 void sim_client_close(void); // leaves; waits until the server has taken the session down
+void sim_client_reconnect(void); // leaves and comes back, with interrupts as at first
 bool sim_client_connected(void);
 bool sim_client_can_read(void);
 void sim_client_read(void);  // one message
@@ -143,7 +144,9 @@ void sim_post_write(uint64_t offset, unsigned size, uint64_t value); // nobody w
 int sim_device_reset(void);
 void sim_config_write(uint32_t offset, unsigned size, uint32_t value);
 void sim_set_irqs(uint32_t vectors);
-void sim_mask_irq(uint32_t vector, bool masked);
+void sim_mask_some_irq(void); // or unmasks it, in some plans
+void sim_unmask_irqs(void);
+bool sim_irq_masked(uint32_t vector);
 void sim_irq(uint32_t vector); // the server signals an eventfd
 
 // --- guest.c: the guest's memory ---
