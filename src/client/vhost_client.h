@@ -81,7 +81,6 @@ int sdc_vhost_ask(struct sdc_vhost_client *client, struct sdc_vhost_message *mes
 int sdc_vhost_answer_missed(struct sdc_vhost_client *client, struct sdc_error *err);
 // vhost_memory.c: shows a new back end what the one before was shown.
 int sdc_vhost_show_memory(struct sdc_vhost_client *client, struct sdc_error *err);
-const char *sdc_vhost_request_name(uint32_t request);
 
 static inline bool sdc_vhost_has(const struct sdc_vhost_client *client, uint64_t protocol_feature)
 {

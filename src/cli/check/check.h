@@ -68,6 +68,8 @@ struct sdc_check_options {
     const char *socket; // without a prefix
     const char *only;   // NULL: all
     uint64_t timeout_s; // for each answer
+    const char *device; // a virtio device's kind, for people; NULL: not named
+    unsigned device_number; // virtio 1.2, 5; 0: not named
     bool vhost_user;
     bool destructive;
     bool json;
@@ -86,6 +88,10 @@ struct sdc_check_transport {
     void (*greet)(struct sdc_check *check);
 };
 extern const struct sdc_check_transport sdc_check_vfio_user;
+extern const struct sdc_check_transport sdc_check_vhost_user;
+
+// Tests of virtio devices over either transport.
+extern const struct sdc_check_table sdc_check_ring_requests;
 
 // --- for tests ---
 

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const struct sdc_check_transport *const transports[] = {&sdc_check_vfio_user};
+static const struct sdc_check_transport *const transports[] = {&sdc_check_vfio_user, &sdc_check_vhost_user};
 
 static int list(void)
 {
@@ -23,7 +23,7 @@ static int list(void)
 
 static int run_tests(const struct sdc_check_options *options, struct sdc_error *err)
 {
-    struct sdc_check_run run = {.options = options, .transport = transports[0]};
+    struct sdc_check_run run = {.options = options, .transport = transports[options->vhost_user ? 1 : 0]};
     int ret = sdc_check_run_all(&run, sdc_check_print_entry, err);
     if (ret >= 0 && options->json && sdc_check_print_json(&run) < 0)
         ret = sdc_error_set(err, -EIO, SDC_FAULT_HOST, "cannot write the results");

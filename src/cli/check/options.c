@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "cli/options.h"
+#include "wire/names.h"
 
 #include <errno.h>
 #include <string.h>
@@ -19,6 +20,7 @@ const char sdc_check_usage[] =
     "  --only=GLOB           only tests whose names match, for example 'dma-map/*'\n"
     "  --list                name the tests, run none\n"
     "  --destructive         also tests that overwrite what is on a disk\n"
+    "  --device=NAME         what kind of virtio device it is, for example blk: vhost-user does not say (by its features, a disk or not)\n"
     "  --timeout=SECONDS     that an answer may take (5)\n"
     "  --json                results as JSON\n"
     "  --help                this text\n"
@@ -31,6 +33,7 @@ static const struct sdc_option rows[] = {
     {"only", SDC_OPTION_TEXT, AT(only), 0, 0, "'dma-map/*'", NULL},
     {"list", SDC_OPTION_FLAG, AT(list), 0, 0, NULL, NULL},
     {"destructive", SDC_OPTION_FLAG, AT(destructive), 0, 0, NULL, NULL},
+    {"device", SDC_OPTION_TEXT, AT(device), 0, 0, "blk", NULL},
     {"timeout", SDC_OPTION_NUMBER, AT(timeout_s), 1, 3600, "10", NULL},
     {"json", SDC_OPTION_FLAG, AT(json), 0, 0, NULL, NULL},
     {"help", SDC_OPTION_FLAG, AT(help), 0, 0, NULL, NULL},
@@ -61,5 +64,9 @@ int sdc_check_options_parse(int argc, char **argv, struct sdc_check_options *opt
     options->socket = vhost ? vhost : vfio ? vfio : socket;
     if (*options->socket == '\0')
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the socket's path is empty; type for example sidecard check vm0.sock");
+    options->device_number = options->device ? sdc_virtio_device_number(options->device) : 0;
+    if (options->device && options->device_number == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--device=%s: there is no such virtio device; type for example --device=blk",
+                             options->device);
     return 0;
 }

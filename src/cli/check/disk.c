@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "cli/check/disk.h"
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum {
+    GUARD = 64,
+    HEADER = 16,
+    RANGE = 16,
+    ID_BYTES = 20,
+    POISON = 0xa5,
+    GUARD_BYTE = 0x5a,
+    DATA_AT = GUARD + HEADER, // in a request's memory
+};
+
+// --- what the disk says ---
+
+void sdc_check_disk_read(struct sdc_check_bed *bed, struct sdc_check_disk *disk)
+{
+    const struct {
+        uint64_t feature;
+        uint32_t offset, size;
+        uint64_t absent;
+    } fields[] = {
+        {0, 0, 8, 0},
+        {SDC_CHECK_BLK_F_SIZE_MAX, 8, 4, UINT32_MAX},
+        {SDC_CHECK_BLK_F_SEG_MAX, 12, 4, 1},
+        {SDC_CHECK_BLK_F_BLK_SIZE, 20, 4, SDC_CHECK_SECTOR},
+        {SDC_CHECK_BLK_F_MQ, 34, 2, 1},
+        {SDC_CHECK_BLK_F_DISCARD, 36, 4, 0},
+        {SDC_CHECK_BLK_F_DISCARD, 40, 4, 0},
+        {SDC_CHECK_BLK_F_WRITE_ZEROES, 48, 4, 0},
+        {SDC_CHECK_BLK_F_WRITE_ZEROES, 52, 4, 0},
+    };
+    uint64_t values[SDC_COUNT(fields)];
+
+    for (unsigned i = 0; i < SDC_COUNT(fields); i++) {
+        uint8_t raw[8] = {0};
+        bool there = fields[i].feature == 0 || bed->features & fields[i].feature;
+        if (there)
+            sdc_check_bed_config(bed, fields[i].offset, raw, fields[i].size);
+        values[i] = there ? sdc_get64(raw) : fields[i].absent;
+    }
+    *disk = (struct sdc_check_disk){
+        .sectors = values[0],
+        .size_max = (uint32_t)values[1],
+        .seg_max = (uint32_t)values[2],
+        .block_sectors = (uint32_t)values[3] / SDC_CHECK_SECTOR,
+        .queues = (uint16_t)values[4],
+        .discard_sectors = (uint32_t)values[5],
+        .discard_segments = (uint32_t)values[6],
+        .zeroes_sectors = (uint32_t)values[7],
+        .zeroes_segments = (uint32_t)values[8],
+    };
+    // What makes no sense is the affair of one test, disk/configuration; here it is taken for no limit.
+    if (disk->size_max == 0)
+        disk->size_max = UINT32_MAX;
+    disk->seg_max = (uint32_t)sdc_max(disk->seg_max, 1);
+    disk->block_sectors = (uint32_t)sdc_max(disk->block_sectors, 1);
+    disk->queues = (uint16_t)sdc_max(disk->queues, 1);
+}
+
+// --- a request's memory ---
+
+static bool has_range(const struct sdc_check_request *request)
+{
+    return request->type == SDC_CHECK_DISK_DISCARD || request->type == SDC_CHECK_DISK_WRITE_ZEROES;
+}
+
+static bool device_writes(const struct sdc_check_request *request)
+{
+    return request->type == SDC_CHECK_DISK_IN || request->type == SDC_CHECK_DISK_GET_ID;
+}
+
+void sdc_check_request_new(struct sdc_check_bed *bed, uint32_t room, struct sdc_check_request *request)
+{
+    *request = (struct sdc_check_request){.room = room};
+    request->memory = sdc_check_bed_take(bed, DATA_AT + (uint64_t)room + 1 + GUARD, &request->iova);
+    request->table = sdc_check_bed_take(bed, SDC_CHECK_PIECES_MAX * SDC_CHECK_DESC_BYTES, &request->table_iova);
+}
+
+uint8_t *sdc_check_request_data(const struct sdc_check_request *request)
+{
+    return request->memory + DATA_AT;
+}
+
+uint8_t sdc_check_request_status(const struct sdc_check_request *request)
+{
+    return request->memory[DATA_AT + request->size];
+}
+
+uint64_t sdc_check_request_header_iova(const struct sdc_check_request *request)
+{
+    return request->iova + GUARD;
+}
+
+uint64_t sdc_check_request_data_iova(const struct sdc_check_request *request)
+{
+    return request->iova + DATA_AT;
+}
+
+uint64_t sdc_check_request_status_iova(const struct sdc_check_request *request)
+{
+    return request->iova + DATA_AT + request->size;
+}
+
+void sdc_check_request_prepare(struct sdc_check_request *request)
+{
+    uint8_t *memory = request->memory, *data = memory + DATA_AT;
+
+    if (has_range(request))
+        request->size = RANGE;
+    else if (request->type == SDC_CHECK_DISK_GET_ID)
+        request->size = ID_BYTES;
+    else if (request->type == SDC_CHECK_DISK_FLUSH)
+        request->size = 0;
+    memset(memory, GUARD_BYTE, GUARD);
+    sdc_put32(memory + GUARD, request->type);
+    sdc_put32(memory + GUARD + 4, 0);
+    sdc_put64(memory + GUARD + 8, has_range(request) || request->type == SDC_CHECK_DISK_FLUSH ? 0 : request->sector);
+    if (has_range(request)) {
+        sdc_put64(data, request->sector);
+        sdc_put32(data + 8, request->sectors);
+        sdc_put32(data + 12, request->flags);
+    } else if (device_writes(request)) {
+        memset(data, POISON, request->size);
+    }
+    data[request->size] = SDC_CHECK_DISK_UNTOUCHED;
+    memset(data + request->size + 1, GUARD_BYTE, GUARD);
+}
+
+// --- cutting ---
+
+const char *sdc_check_cut_name(enum sdc_check_cut cut)
+{
+    static const char *const names[SDC_CHECK_CUTS] = {"header, data and status in one descriptor each", "pieces of odd sizes",
+                                                      "data in many pieces", "data and its neighbour in one descriptor"};
+
+    return names[cut];
+}
+
+struct cutter {
+    struct sdc_check_piece *pieces;
+    unsigned count;
+};
+
+// Appends [iova, iova + size) in pieces of `step` bytes.
+static void cut_evenly(struct cutter *cutter, uint64_t iova, uint64_t size, uint64_t step, uint16_t flags)
+{
+    for (uint64_t done = 0; done < size; done += step)
+        cutter->pieces[cutter->count++] = (struct sdc_check_piece){
+            .iova = iova + done, .size = (uint32_t)sdc_min(step, size - done), .flags = flags};
+}
+
+// Pieces of 1, 7, 511, 1, ... bytes; what is left when `most` are nearly used up goes into the last.
+static void cut_oddly(struct cutter *cutter, uint64_t iova, uint64_t size, unsigned most, uint16_t flags)
+{
+    static const uint32_t steps[] = {1, 7, 511, 1, 3, 1021};
+
+    for (unsigned i = 0; size > 0; i++) {
+        uint64_t step = i + 1 >= most ? size : sdc_min(size, steps[i % SDC_COUNT(steps)]);
+        cut_evenly(cutter, iova, step, step, flags);
+        iova += step;
+        size -= step;
+    }
+}
+
+unsigned sdc_check_request_cut(const struct sdc_check_request *request, const struct sdc_check_disk *disk, enum sdc_check_cut cut,
+                               unsigned most, struct sdc_check_piece *pieces)
+{
+    const uint16_t data_flags = device_writes(request) ? SDC_CHECK_DESC_WRITE : 0;
+    const uint64_t header = sdc_check_request_header_iova(request), data = header + HEADER, size = request->size;
+    const uint64_t for_data = sdc_min(sdc_min(most, SDC_CHECK_PIECES_MAX) - sdc_min(most, HEADER + 2), disk->seg_max);
+    struct cutter cutter = {.pieces = pieces};
+
+    if (cut == SDC_CHECK_CUT_JOINED && size > 0 && size + HEADER <= disk->size_max) {
+        bool with_status = device_writes(request);
+        cut_evenly(&cutter, header, with_status ? HEADER : HEADER + size, HEADER + size, 0);
+        cut_evenly(&cutter, with_status ? data : data + size, with_status ? size + 1 : 1, size + 1, SDC_CHECK_DESC_WRITE);
+        return cutter.count;
+    }
+    bool odd = cut == SDC_CHECK_CUT_BYTES && most > HEADER + 2;
+    cut_evenly(&cutter, header, HEADER, odd ? 1 : HEADER, 0);
+    if (size > 0 && odd)
+        cut_oddly(&cutter, data, size, (unsigned)sdc_max(for_data, 1), data_flags);
+    else if (size > 0 && cut == SDC_CHECK_CUT_MANY && for_data > 1)
+        cut_evenly(&cutter, data, size, sdc_max((size + for_data - 1) / for_data, 1), data_flags);
+    else
+        cut_evenly(&cutter, data, size, sdc_min(size, disk->size_max), data_flags);
+    cut_evenly(&cutter, data + size, 1, 1, SDC_CHECK_DESC_WRITE);
+    return cutter.count;
+}
+
+// --- doing ---
+
+bool sdc_check_request_add(struct sdc_check_bed *bed, uint16_t queue, struct sdc_check_request *request, const struct sdc_check_disk *disk,
+                          enum sdc_check_cut cut, bool indirect)
+{
+    struct sdc_check_piece pieces[SDC_CHECK_PIECES_MAX];
+    struct sdc_check_ring *ring = &bed->queues[queue].ring;
+    // 2.7.5.3.1: a chain is no longer than the queue, with a table too.
+    unsigned count = sdc_check_request_cut(request, disk, cut, ring->config.size, pieces);
+
+    if (indirect) {
+        sdc_check_ring_table(ring, request->table, pieces, count);
+        pieces[0] = (struct sdc_check_piece){
+            .iova = request->table_iova, .size = count * SDC_CHECK_DESC_BYTES, .flags = SDC_CHECK_DESC_INDIRECT};
+        count = 1;
+    }
+    request->id = sdc_check_ring_add(ring, pieces, count);
+    return request->id >= 0;
+}
+
+static bool all_bytes(const uint8_t *at, size_t size, uint8_t value)
+{
+    for (size_t i = 0; i < size; i++)
+        if (at[i] != value)
+            return false;
+    return true;
+}
+
+// 2.7.8.2: at most as many bytes as it has written; where it has not read to the end that is not all.
+static void judge_length(struct sdc_check_bed *bed, uint16_t queue, const struct sdc_check_request *request, uint8_t status)
+{
+    uint32_t written = bed->queues[queue].ring.written[request->id];
+    uint32_t room = (device_writes(request) ? request->size : 0) + 1;
+
+    if (written == SDC_CHECK_WRITTEN_ALL || written == room)
+        return;
+    sdc_check_came(bed->check, "request type %" PRIu32 ", used length %" PRIu32 "; it has %" PRIu32 " bytes that the device may write",
+                   request->type, written, room);
+    if (written > room)
+        sdc_check_fail(bed->check, "the device must write at least as many bytes as the used length says");
+    if (status == SDC_CHECK_DISK_OK)
+        sdc_check_note(bed->check,
+                       "the used length of a request of type %" PRIu32 " is %" PRIu32 " bytes, though %" PRIu32
+                       " were written: the driver is to ignore what lies behind it",
+                       request->type, written, room);
+}
+
+void sdc_check_request_judge(struct sdc_check_bed *bed, uint16_t queue, const struct sdc_check_request *request, int status)
+{
+    const uint8_t *memory = request->memory, got = sdc_check_request_status(request);
+
+    sdc_check_sent(bed->check, "a request of type %" PRIu32 ", sector %" PRIu64 ", %" PRIu32 " bytes of data", request->type,
+                   request->sector, request->size);
+    if (!all_bytes(memory, GUARD, GUARD_BYTE) || !all_bytes(memory + DATA_AT + request->size + 1, GUARD, GUARD_BYTE) ||
+        sdc_get32(memory + GUARD) != request->type)
+        sdc_check_fail(bed->check, "the device must not write to memory that is not in the chain, or that it may only read");
+    sdc_check_came(bed->check, "status %u%s", got, got == SDC_CHECK_DISK_UNTOUCHED ? " (untouched)" : "");
+    if (got > SDC_CHECK_DISK_UNSUPP)
+        sdc_check_fail(bed->check, "the status of a request that was used is 0 (OK), 1 (IOERR) or 2 (UNSUPP)");
+    if (status >= 0 && got != status)
+        sdc_check_fail(bed->check, "the request has to end with status %d", status);
+    judge_length(bed, queue, request, got);
+}
+
+void sdc_check_request_do(struct sdc_check_bed *bed, uint16_t queue, struct sdc_check_request *request, const struct sdc_check_disk *disk,
+                          enum sdc_check_cut cut, bool indirect)
+{
+    sdc_check_request_prepare(request);
+    if (!sdc_check_request_add(bed, queue, request, disk, cut, indirect))
+        sdc_check_skip(bed->check, "a request does not fit into a ring of %u entries", bed->queues[queue].ring.config.size);
+    sdc_check_bed_show(bed, queue);
+    sdc_check_bed_wait(bed, queue, request->id);
+    sdc_check_request_judge(bed, queue, request, SDC_CHECK_DISK_OK);
+}
