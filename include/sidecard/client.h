@@ -95,6 +95,7 @@ SDC_PUBLIC void sdc_vfio_client_serve_stop(struct sdc_vfio_client *client);
 struct sdc_vfio_device {
     bool is_pci;
     bool can_reset;
+    uint32_t flags; // all of them, as they came
     uint32_t regions_count;
     uint32_t irqs_count;
 };
@@ -116,6 +117,8 @@ struct sdc_vfio_region {
     uint64_t fd_offset; // where the region begins in fd
     struct sdc_vfio_area *areas;
     uint32_t areas_count;
+    uint16_t capabilities[8]; // the numbers of the reply's capabilities, as many as there is room for
+    uint32_t capabilities_count; // all of them
 };
 // Fills *region, whose fd and areas are the caller's until sdc_vfio_region_release. -EPROTO when the reply's
 // list of capabilities is broken (an entry outside the reply, a loop).

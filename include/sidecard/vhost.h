@@ -38,6 +38,7 @@ struct sdc_vhost_client_options {
 struct sdc_vhost_client_session {
     uint64_t features;          // virtio feature bits that the device offers
     uint64_t protocol_features; // that both sides use
+    uint64_t protocol_offered;  // that the back end offers
     uint16_t queues_max;        // virtqueues that the back end has; 1 if it does not say
     uint64_t mem_slots;         // regions of memory that it keeps at a time
 };

@@ -5,4 +5,5 @@
 
 int sdc_command_serve(int argc, char **argv);
 int sdc_command_bench(int argc, char **argv);
+int sdc_command_inspect(int argc, char **argv);
 int sdc_command_check(int argc, char **argv);

@@ -15,6 +15,7 @@ struct command {
 static const struct command commands[] = {
     {"serve", "serve a card at a socket, or many", sdc_command_serve},
     {"bench", "measure or verify a served disk", sdc_command_bench},
+    {"inspect", "say what is behind a socket", sdc_command_inspect},
     {"check", "hold a server against the specifications", sdc_command_check},
 };
 
@@ -22,7 +23,7 @@ static int help(FILE *to)
 {
     fputs("sidecard serves a virtual machine's devices from processes of their own.\n\nusage:\n", to);
     for (size_t i = 0; i < SDC_COUNT(commands); i++)
-        fprintf(to, "  sidecard %-6s ...   %s; see sidecard %s --help\n", commands[i].name, commands[i].summary,
+        fprintf(to, "  sidecard %-7s ...   %s; see sidecard %s --help\n", commands[i].name, commands[i].summary,
                 commands[i].name);
     fputs("  sidecard --version\n", to);
     return 0;

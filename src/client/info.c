@@ -26,6 +26,7 @@ int sdc_vfio_client_device(struct sdc_vfio_client *client, struct sdc_vfio_devic
     *device = (struct sdc_vfio_device){
         .is_pci = info.flags & SDC_VFU_DEVICE_PCI,
         .can_reset = info.flags & SDC_VFU_DEVICE_RESET,
+        .flags = info.flags,
         .regions_count = info.num_regions,
         .irqs_count = info.num_irqs,
     };
@@ -104,6 +105,9 @@ static int take_capabilities(struct sdc_vfio_client *client, const struct sdc_vf
         if (!sdc_within(at, sizeof cap, reply->size))
             return broken(client, region->index, "has a capability outside itself", err);
         memcpy(&cap, (uint8_t *)reply->payload + at, sizeof cap);
+        if (region->capabilities_count < SDC_COUNT(region->capabilities))
+            region->capabilities[region->capabilities_count] = cap.id;
+        region->capabilities_count++;
         if (cap.id == SDC_VFU_CAP_SPARSE_MMAP) {
             int ret = take_areas(client, reply, at, region, err);
             if (ret < 0)

@@ -162,6 +162,7 @@ static int agree_on_protocol(struct sdc_vhost_client *client, struct sdc_vhost_c
     int ret = ask_u64(client, SDC_VHOST_GET_PROTOCOL_FEATURES, &offered, err);
     if (ret == 0) {
         uint64_t in_band = client->in_band ? SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS : 0;
+        session->protocol_offered = offered;
         session->protocol_features = offered & (PROTOCOL_FEATURES | in_band) & ~client->without;
         if (in_band && !(session->protocol_features & in_band))
             return sdc_error_set(err, -ENOTSUP, SDC_FAULT_PEER, "%s: the back end takes no notifications in band", client->name);

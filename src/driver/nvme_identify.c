@@ -42,9 +42,8 @@ enum {
 
 enum { TRANSFER_SHIFT_MAX = 40 };
 
-// The structure, copied out of memory that the controller could still write.
-static int identify(struct sdc_driver_nvme_controller *controller, uint32_t nsid, enum sdc_nvme_cns cns, uint8_t data[4096],
-                    uint16_t *status, struct sdc_error *err)
+int sdc_driver_nvme_identify_page(struct sdc_driver_nvme_controller *controller, uint32_t nsid, enum sdc_nvme_cns cns,
+                                  uint8_t data[SDC_NVME_IDENTIFY_BYTES], uint16_t *status, struct sdc_error *err)
 {
     struct sdc_driver_nvme_completion completion;
     uint8_t entry[SDC_NVME_SQE] = {SDC_NVME_ADMIN_IDENTIFY};
@@ -87,7 +86,7 @@ static int identify_limits(struct sdc_driver_nvme_controller *controller, struct
     uint16_t status = 0;
     identity->dsm_max = UINT32_MAX;
     identity->write_zeroes_max = UINT64_MAX;
-    int ret = identify(controller, 0, SDC_NVME_CNS_CS_CONTROLLER, data, &status, err);
+    int ret = sdc_driver_nvme_identify_page(controller, 0, SDC_NVME_CNS_CS_CONTROLLER, data, &status, err);
     if (ret < 0 || status != 0)
         return ret;
     identity->write_zeroes_max = power_of_pages(controller, data[WZSL]);
@@ -101,7 +100,7 @@ int sdc_driver_nvme_identify(struct sdc_driver_nvme_controller *controller, stru
 {
     uint8_t data[SDC_NVME_IDENTIFY_BYTES];
     uint16_t status = 0;
-    int ret = identify(controller, 0, SDC_NVME_CNS_CONTROLLER, data, &status, err);
+    int ret = sdc_driver_nvme_identify_page(controller, 0, SDC_NVME_CNS_CONTROLLER, data, &status, err);
     if (ret == 0 && status != 0)
         ret = sdc_error_set(err, -EIO, SDC_FAULT_PEER, "the controller does not say what it is: status 0x%03x", status);
     if (ret < 0)
@@ -129,7 +128,7 @@ static int find_active(struct sdc_driver_nvme_controller *controller, uint32_t *
 {
     uint8_t data[SDC_NVME_IDENTIFY_BYTES];
     uint16_t status = 0;
-    int ret = identify(controller, 0, SDC_NVME_CNS_ACTIVE_NS, data, &status, err);
+    int ret = sdc_driver_nvme_identify_page(controller, 0, SDC_NVME_CNS_ACTIVE_NS, data, &status, err);
     if (ret < 0)
         return ret;
     *nsid = status == 0 ? sdc_get32(data) : 1;
@@ -161,7 +160,7 @@ int sdc_driver_nvme_identify_namespace(struct sdc_driver_nvme_controller *contro
     uint16_t status = 0;
     int ret = nsid == 0 ? find_active(controller, &nsid, err) : 0;
     if (ret == 0)
-        ret = identify(controller, nsid, SDC_NVME_CNS_NS, data, &status, err);
+        ret = sdc_driver_nvme_identify_page(controller, nsid, SDC_NVME_CNS_NS, data, &status, err);
     if (ret < 0)
         return ret;
     *found = (struct sdc_driver_nvme_namespace){

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "driver/nvme_controller.h"
+#include "wire/nvme.h"
 
 struct sdc_driver_nvme_identity {
     char serial[21]; // printable, without the blanks at the end
@@ -27,6 +28,10 @@ struct sdc_driver_nvme_namespace {
     bool zeroes_deallocate; // Write Zeroes with DEAC
 };
 
+// One of the structures of Identify, copied out of memory that the controller could still write. *status is the command's, 0: data is
+// filled.
+int sdc_driver_nvme_identify_page(struct sdc_driver_nvme_controller *controller, uint32_t nsid, enum sdc_nvme_cns cns,
+                                  uint8_t data[SDC_NVME_IDENTIFY_BYTES], uint16_t *status, struct sdc_error *err);
 int sdc_driver_nvme_identify(struct sdc_driver_nvme_controller *controller, struct sdc_driver_nvme_identity *identity,
                              struct sdc_error *err);
 // nsid 0: the first that is active. -ENODEV: there is none; -ENOTSUP: its format is one that we don't know.
