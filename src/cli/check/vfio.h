@@ -97,5 +97,4 @@ enum sdc_check_answer sdc_check_vfio_try_write(struct sdc_check_vfio *vfio, uint
 uint64_t sdc_check_vfio_read(struct sdc_check_vfio *vfio, uint32_t region, uint64_t offset, uint32_t size);
 void sdc_check_vfio_write(struct sdc_check_vfio *vfio, uint32_t region, uint64_t offset, uint64_t value, uint32_t size);
 
-// A row's tables.
-extern const struct sdc_check_table sdc_check_vfio_version;
+extern const struct sdc_check_table sdc_check_vfio_version, sdc_check_vfio_message, sdc_check_vfio_device;

@@ -61,6 +61,8 @@ static void greet(struct sdc_check *check)
 
 static const struct sdc_check_table *const tables[] = {
     &sdc_check_vfio_version,
+    &sdc_check_vfio_message,
+    &sdc_check_vfio_device,
     &sdc_check_ring_requests,
 };
 
