@@ -7,17 +7,32 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-int sdc_memfd_new(const char *name, uint64_t size)
+static int new_sealed(const char *name, uint64_t size, int seals)
 {
     if (size > INT64_MAX)
         return -EFBIG;
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+    if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, seals) < 0) {
         int code = -errno;
         close(fd);
         return code;
     }
     return fd;
+}
+
+int sdc_memfd_new(const char *name, uint64_t size)
+{
+    return new_sealed(name, size, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+}
+
+int sdc_memfd_new_sealable(const char *name, uint64_t size)
+{
+    return new_sealed(name, size, F_SEAL_SHRINK | F_SEAL_GROW);
+}
+
+int sdc_memfd_seal_writes(int fd)
+{
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) < 0 ? -errno : 0;
 }

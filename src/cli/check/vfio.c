@@ -266,7 +266,7 @@ void sdc_check_vfio_fence(struct sdc_check_vfio *vfio)
     sdc_check_vfio_info(vfio);
 }
 
-void sdc_check_vfio_open(struct sdc_check_vfio *vfio, struct sdc_check *check)
+void sdc_check_vfio_agree(struct sdc_check_vfio *vfio)
 {
     static const char text[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"max_dma_maps\":65535,"
                                "\"pgsizes\":4096,\"write_multiple\":true}}";
@@ -275,13 +275,18 @@ void sdc_check_vfio_open(struct sdc_check_vfio *vfio, struct sdc_check *check)
     struct sdc_check_reply reply;
     memcpy(payload, &version, sizeof version);
     memcpy(payload + sizeof version, text, sizeof text);
-    sdc_check_vfio_connect(vfio, check);
     struct sdc_check_command command = {.command = SDC_VFU_VERSION, .payload = payload, .size = sizeof payload};
     sdc_check_vfio_do_at_least(vfio, &command, sizeof version, &reply);
     // What is wrong with it is for the tests of VERSION to say.
     if (sdc_vfu_capabilities_parse((const char *)reply.payload + sizeof version, reply.size - sizeof version, &vfio->capabilities,
                                    NULL) < 0)
         sdc_vfu_capabilities_parse(NULL, 0, &vfio->capabilities, NULL);
+}
+
+void sdc_check_vfio_open(struct sdc_check_vfio *vfio, struct sdc_check *check)
+{
+    sdc_check_vfio_connect(vfio, check);
+    sdc_check_vfio_agree(vfio);
 }
 
 // --- messages that many tests send ---

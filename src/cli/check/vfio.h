@@ -43,8 +43,9 @@ struct sdc_check_reply {
     unsigned fds_count;
 };
 
-// Only connects; and agrees on a version too, as a client without faults.
+// Connects; agrees on a version, as a client without faults; does both.
 void sdc_check_vfio_connect(struct sdc_check_vfio *vfio, struct sdc_check *check);
+void sdc_check_vfio_agree(struct sdc_check_vfio *vfio);
 void sdc_check_vfio_open(struct sdc_check_vfio *vfio, struct sdc_check *check);
 // Closes it.
 void sdc_check_vfio_close(struct sdc_check_vfio *vfio);
@@ -97,4 +98,6 @@ enum sdc_check_answer sdc_check_vfio_try_write(struct sdc_check_vfio *vfio, uint
 uint64_t sdc_check_vfio_read(struct sdc_check_vfio *vfio, uint32_t region, uint64_t offset, uint32_t size);
 void sdc_check_vfio_write(struct sdc_check_vfio *vfio, uint32_t region, uint64_t offset, uint64_t value, uint32_t size);
 
-extern const struct sdc_check_table sdc_check_vfio_version, sdc_check_vfio_message, sdc_check_vfio_device;
+extern const struct sdc_check_table sdc_check_vfio_version, sdc_check_vfio_message, sdc_check_vfio_device, sdc_check_vfio_region_access,
+    sdc_check_vfio_dma, sdc_check_vfio_irqs, sdc_check_vfio_feature,
+    sdc_check_vfio_session, sdc_check_vfio_hostile, sdc_check_vfio_pci;

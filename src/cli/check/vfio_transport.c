@@ -41,11 +41,10 @@ static void look_at_pci(struct sdc_check_vfio *vfio, struct sdc_check_target *ta
 static void look(struct sdc_check *check, struct sdc_check_target *target)
 {
     struct sdc_check_vfio vfio;
-    sdc_check_vfio_connect(&vfio, check); // the tests of VERSION are to run even if VERSION does not work
-    sdc_check_vfio_close(&vfio);
+    sdc_check_vfio_connect(&vfio, check);
+    // The tests of VERSION are to run even if VERSION does not work.
     snprintf(target->what, sizeof target->what, "what it is could not be found out");
-    check->outcome->result = SDC_CHECK_PASSED;
-    sdc_check_vfio_open(&vfio, check);
+    sdc_check_vfio_agree(&vfio);
     struct sdc_vfu_device_info info = sdc_check_vfio_info(&vfio);
     if (info.flags & SDC_VFU_DEVICE_PCI && info.num_regions > SDC_CHECK_REGION_CONFIG)
         look_at_pci(&vfio, target);
@@ -63,7 +62,14 @@ static const struct sdc_check_table *const tables[] = {
     &sdc_check_vfio_version,
     &sdc_check_vfio_message,
     &sdc_check_vfio_device,
+    &sdc_check_vfio_region_access,
+    &sdc_check_vfio_dma,
+    &sdc_check_vfio_irqs,
+    &sdc_check_vfio_feature,
+    &sdc_check_vfio_session,
+    &sdc_check_vfio_pci,
     &sdc_check_ring_requests,
+    &sdc_check_vfio_hostile,
 };
 
 const struct sdc_check_transport sdc_check_vfio_user = {
