@@ -55,13 +55,18 @@ struct sdc_check_target {
 
 enum { SDC_CHECK_TEXT = 600 };
 
+// What was sent, and what came back; each may be empty.
+struct sdc_check_exchange {
+    char sent[SDC_CHECK_TEXT];
+    char came[SDC_CHECK_TEXT];
+};
+
 // How a test ended.
 struct sdc_check_outcome {
     enum sdc_check_result result;
     char section[80];
     char text[SDC_CHECK_TEXT]; // failed: what the specification asks; noted: the remark; else why
-    char sent[SDC_CHECK_TEXT]; // failed: the last thing that was sent, and what came back; both may be empty
-    char came[SDC_CHECK_TEXT];
+    struct sdc_check_exchange exchange; // of a failure
 };
 
 struct sdc_check_options {
@@ -98,12 +103,15 @@ extern const struct sdc_check_table sdc_check_ring_requests;
 struct sdc_check {
     const struct sdc_check_options *options;
     const struct sdc_check_target *target;
-    struct sdc_check_outcome *outcome; // where the tester finds it
+    struct sdc_check_outcome *outcome; // where the tester finds it: with `last`, in memory that it shares
+    struct sdc_check_exchange *last;   // what was sent last, and what came back
     uint64_t deadline_ns;              // of the whole test
 };
 
 // What the specification asks for and did not get. The section is the row's, or the one that was named last.
 _Noreturn void sdc_check_fail(struct sdc_check *check, const char *format, ...) __attribute__((format(printf, 2, 3)));
+// The same for what is not the test's own subject: the test has failed, in the section that is named, and goes on. The first one counts.
+void sdc_check_violation(struct sdc_check *check, const char *section, const char *format, ...) __attribute__((format(printf, 3, 4)));
 // The server has not got what is to be tested.
 _Noreturn void sdc_check_not_offered(struct sdc_check *check, const char *format, ...) __attribute__((format(printf, 2, 3)));
 // It cannot be tested here.

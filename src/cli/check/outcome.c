@@ -26,29 +26,50 @@
 _Noreturn void sdc_check_fail(struct sdc_check *check, const char *format, ...)
 {
     SAY(check->outcome->text, format);
+    check->outcome->exchange = *check->last;
     check->outcome->result = SDC_CHECK_FAILED;
+    sdc_child_end();
+}
+
+void sdc_check_violation(struct sdc_check *check, const char *section, const char *format, ...)
+{
+    if (check->outcome->result == SDC_CHECK_FAILED)
+        return;
+    SAY(check->outcome->text, format);
+    snprintf(check->outcome->section, sizeof check->outcome->section, "%s", section);
+    check->outcome->exchange = *check->last;
+    check->outcome->result = SDC_CHECK_FAILED;
+}
+
+// A test that has failed already stays so.
+static _Noreturn void end_with(struct sdc_check *check, enum sdc_check_result result, const char *why)
+{
+    if (check->outcome->result != SDC_CHECK_FAILED) {
+        snprintf(check->outcome->text, sizeof check->outcome->text, "%s", why);
+        check->outcome->result = result;
+    }
     sdc_child_end();
 }
 
 _Noreturn void sdc_check_not_offered(struct sdc_check *check, const char *format, ...)
 {
-    SAY(check->outcome->text, format);
-    check->outcome->result = SDC_CHECK_NOT_OFFERED;
-    sdc_child_end();
+    char why[SDC_CHECK_TEXT];
+    SAY(why, format);
+    end_with(check, SDC_CHECK_NOT_OFFERED, why);
 }
 
 _Noreturn void sdc_check_skip(struct sdc_check *check, const char *format, ...)
 {
-    SAY(check->outcome->text, format);
-    check->outcome->result = SDC_CHECK_SKIPPED;
-    sdc_child_end();
+    char why[SDC_CHECK_TEXT];
+    SAY(why, format);
+    end_with(check, SDC_CHECK_SKIPPED, why);
 }
 
 void sdc_check_note(struct sdc_check *check, const char *format, ...)
 {
     char remark[SDC_CHECK_TEXT];
     SAY(remark, format);
-    if (check->outcome->result == SDC_CHECK_NOTED)
+    if (check->outcome->result != SDC_CHECK_PASSED)
         return;
     memcpy(check->outcome->text, remark, sizeof remark);
     check->outcome->result = SDC_CHECK_NOTED;
@@ -56,18 +77,19 @@ void sdc_check_note(struct sdc_check *check, const char *format, ...)
 
 void sdc_check_section(struct sdc_check *check, const char *section)
 {
-    snprintf(check->outcome->section, sizeof check->outcome->section, "%s", section);
+    if (check->outcome->result != SDC_CHECK_FAILED)
+        snprintf(check->outcome->section, sizeof check->outcome->section, "%s", section);
 }
 
 void sdc_check_sent(struct sdc_check *check, const char *format, ...)
 {
-    SAY(check->outcome->sent, format);
-    check->outcome->came[0] = '\0';
+    SAY(check->last->sent, format);
+    check->last->came[0] = '\0';
 }
 
 void sdc_check_came(struct sdc_check *check, const char *format, ...)
 {
-    SAY(check->outcome->came, format);
+    SAY(check->last->came, format);
 }
 
 int sdc_check_must(struct sdc_check *check, int ret, const struct sdc_error *err, const char *what)

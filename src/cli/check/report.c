@@ -55,8 +55,8 @@ void sdc_check_print_entry(const struct sdc_check_run *run, const struct sdc_che
         return;
     printf("%-*s %-*s %s\n", NAME_WIDTH, entry->test->name, RESULT_WIDTH, names[outcome->result], outcome->section);
     if (outcome->result == SDC_CHECK_FAILED) {
-        print_text("sent", outcome->sent);
-        print_text("came", outcome->came);
+        print_text("sent", outcome->exchange.sent);
+        print_text("came", outcome->exchange.came);
         print_text("asked", outcome->text);
     } else if (outcome->result != SDC_CHECK_PASSED) {
         print_text(outcome->result == SDC_CHECK_NOTED ? "note" : "why", outcome->text);
@@ -98,8 +98,8 @@ static json_t *entry_object(const struct sdc_check_entry *entry)
     set_text(object, "result", keys[outcome->result]);
     set_text(object, "section", outcome->section);
     if (outcome->result == SDC_CHECK_FAILED) {
-        set_text(object, "sent", outcome->sent);
-        set_text(object, "came", outcome->came);
+        set_text(object, "sent", outcome->exchange.sent);
+        set_text(object, "came", outcome->exchange.came);
     }
     if (outcome->result == SDC_CHECK_FAILED)
         set_text(object, "asked", outcome->text);

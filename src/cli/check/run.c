@@ -26,6 +26,7 @@ enum {
 // What a test's process and the tester share.
 struct shared {
     struct sdc_check_outcome outcome;
+    struct sdc_check_exchange last;
     struct sdc_check_target target;
     bool ended; // the test said how it ended, or came to its end
 };
@@ -45,6 +46,7 @@ static void in_child(void *argument)
         .options = work->run->options,
         .target = &work->run->target,
         .outcome = &work->shared->outcome,
+        .last = &work->shared->last,
         .deadline_ns = work->deadline_ns,
     };
     if (work->test)
@@ -73,6 +75,7 @@ static int do_work(struct work *work, struct sdc_error *err)
     if (end == SDC_CHILD_ENDED && said)
         return 0;
     outcome->result = SDC_CHECK_FAILED;
+    outcome->exchange = work->shared->last;
     if (end == SDC_CHILD_LATE)
         snprintf(outcome->text, sizeof outcome->text, "the test did not come to an end within %" PRIu64 " s", limit_ms / 1000);
     else if (end == SDC_CHILD_ENDED)
@@ -164,7 +167,7 @@ static int look(struct sdc_check_run *run, struct shared *shared, struct sdc_err
     const struct sdc_check_outcome *outcome = &shared->outcome;
     if (ret == 0 && outcome->result == SDC_CHECK_FAILED && run->target.what[0] == '\0')
         return sdc_error_set(err, -ENOTCONN, SDC_FAULT_PEER, "%s: %s", run->options->socket,
-                             outcome->came[0] != '\0' ? outcome->came : outcome->text);
+                             outcome->exchange.came[0] != '\0' ? outcome->exchange.came : outcome->text);
     if (ret == 0)
         ret = greet(run, shared, &tries, err);
     run->one_client = tries > 1;
@@ -184,7 +187,8 @@ static int still_there(struct sdc_check_run *run, struct shared *shared, struct 
     struct sdc_check_outcome *outcome = &entry->outcome;
     size_t used = outcome->result == SDC_CHECK_FAILED ? strlen(outcome->text) : 0;
     snprintf(outcome->text + used, sizeof outcome->text - used, "%safter the test the server did not let a new client in%s%.200s%s%.200s",
-             used > 0 ? "; and " : "", *there ? " at first" : ": ", greeting->text, greeting->came[0] != '\0' ? ": " : "", greeting->came);
+             used > 0 ? "; and " : "", *there ? " at first" : ": ", greeting->text, greeting->exchange.came[0] != '\0' ? ": " : "",
+             greeting->exchange.came);
     outcome->result = SDC_CHECK_FAILED;
     return 0;
 }

@@ -210,7 +210,8 @@ enum sdc_check_answer sdc_check_vfio_await(struct sdc_check_vfio *vfio, uint16_t
     header_rule(check, header->cmd == command, "a reply has the number of its command");
     if (!(header->flags & SDC_VFU_ERROR))
         return SDC_CHECK_DONE;
-    header_rule(check, reply->size == 0, "if an error occurs, the reply must only include the header");
+    if (reply->size != 0)
+        sdc_check_violation(check, "vfio-user, Header", "if an error occurs, the reply must only include the header");
     return SDC_CHECK_REFUSED;
 }
 
