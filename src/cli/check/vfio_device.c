@@ -223,7 +223,8 @@ static void mappable_areas(struct sdc_check *check)
         struct sdc_vfu_region_info info = whole_region(&vfio, i, ROOM, &reply);
         bool mappable = info.flags & SDC_VFU_REGION_MMAP;
         bool sparse = (info.flags & SDC_VFU_REGION_CAPS) && walk_capabilities(check, &info, &reply);
-        sdc_check_that(check, !(info.flags & SDC_VFU_REGION_CAPS) || info.cap_offset != 0, "the flag CAPS says that there are capabilities");
+        sdc_check_that(check, !(info.flags & SDC_VFU_REGION_CAPS) || info.cap_offset != 0,
+                       "the flag CAPS says that there are capabilities");
         sdc_check_that(check, !mappable || reply.fds_count > 0, "when the flag MMAP is set, the reply includes a file descriptor");
         if (mappable && !sparse)
             touch(check, reply.fds[0], &info, 0, info.size);

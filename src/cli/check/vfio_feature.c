@@ -134,7 +134,8 @@ static void features_refused(struct sdc_check *check)
         {{64, SDC_VFU_FEATURE_PROBE | 0xffff}, "there is no such feature"},
         {{64, SDC_VFU_FEATURE_GET | 0xffff}, "there is no such feature"},
         {{64, SDC_VFU_FEATURE_SET | 0x7fff}, "there is no such feature"},
-        {{64, SDC_VFU_FEATURE_GET | SDC_VFU_FEATURE_SET | SDC_VFU_FEATURE_MIGRATION}, "GET and SET are mutually exclusive, except for PROBE"},
+        {{64, SDC_VFU_FEATURE_GET | SDC_VFU_FEATURE_SET | SDC_VFU_FEATURE_MIGRATION},
+         "GET and SET are mutually exclusive, except for PROBE"},
     };
     struct sdc_check_vfio vfio;
     sdc_check_vfio_open(&vfio, check);
@@ -167,7 +168,8 @@ static enum sdc_check_answer try_state(struct sdc_check_vfio *vfio, uint32_t sta
     uint16_t id = sdc_check_vfio_send(vfio, &command);
     enum sdc_check_answer answer = sdc_check_vfio_answer(vfio, id, command.command, &reply);
     if (answer == SDC_CHECK_DONE)
-        sdc_check_that(vfio->check, reply.size == sizeof set, "the reply payload must be the same as the request payload for setting a feature");
+        sdc_check_that(vfio->check, reply.size == sizeof set,
+                       "the reply payload must be the same as the request payload for setting a feature");
     return answer;
 }
 

@@ -147,7 +147,8 @@ static void taken_away(struct sdc_check *check)
         sdc_check_fail(check, "if no file descriptors are provided, this de-assigns the interrupts");
     for (uint32_t i = 0; i < irqs.count; i++)
         set(&irqs, TRIGGER, i, 1, NULL, NULL);
-    signalled(&irqs, all(&irqs) & ((1u << start) - 1), "if no file descriptors are provided, the interrupts are de-assigned, and no others");
+    signalled(&irqs, all(&irqs) & ((1u << start) - 1),
+              "if no file descriptors are provided, the interrupts are de-assigned, and no others");
 }
 
 static void disabled(struct sdc_check *check)

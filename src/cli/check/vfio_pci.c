@@ -169,7 +169,8 @@ static void bars(struct sdc_check *check)
             continue;
         }
         sdc_check_that(check, size == 0 || sdc_is_power_of_two(size), "a BAR's size is a power of two (BAR %u: 0x%" PRIx64 ")", bar, size);
-        sdc_check_that(check, size >= region, "the region is what lies behind its BAR: BAR %u has 0x%" PRIx64 " bytes, the region 0x%" PRIx64,
+        sdc_check_that(check, size >= region,
+                       "the region is what lies behind its BAR: BAR %u has 0x%" PRIx64 " bytes, the region 0x%" PRIx64,
                        bar, size, region);
         sdc_check_that(check, size == 0 || (flags & BAR_IO) || size >= 16, "a memory BAR has at least 16 bytes");
         sdc_check_that(check, !wide || bar + 1 < BARS, "a 64-bit BAR needs the one behind it");
