@@ -164,10 +164,10 @@ static void touch(struct sdc_check *check, int fd, const struct sdc_vfu_region_i
     uint64_t start, end;
     void *base;
     sdc_check_that(check, size > 0 && sdc_add(offset, size, &end) && end <= info->size,
-                   "a mappable area lies in its region (offset 0x%" PRIx64 ", size 0x%" PRIx64 ", the region has 0x%" PRIx64 ")", offset, size,
-                   info->size);
+                   "a mappable area lies in its region (0x%" PRIx64 " bytes at 0x%" PRIx64 ", of 0x%" PRIx64 ")", size, offset, info->size);
     sdc_check_that(check, sdc_add(info->offset, offset, &start) && start % PAGE == 0,
-                   "the offset is one that can be given to mmap(), a multiple of pages (0x%" PRIx64 " + 0x%" PRIx64 ")", info->offset, offset);
+                   "the offset is one that can be given to mmap(), a multiple of pages (0x%" PRIx64 " + 0x%" PRIx64 ")", info->offset,
+                   offset);
     int ret = sdc_fd_map_part(fd, start, size, info->flags & SDC_VFU_REGION_WRITABLE, &base);
     sdc_check_that(check, ret == 0, "the fd can be mapped at offset + area's offset (mmap: %s)", strerror(-ret));
     volatile const uint8_t *bytes = base;
