@@ -184,9 +184,9 @@ int sdc_disk_measure(int fd, struct sdc_disk_shape *shape)
 
 // --- locks ---
 
-static int set_lock(int fd, short type)
+static int set_lock(int fd, uint64_t offset, uint64_t size, short type)
 {
-    struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = (off_t)size};
     int ret;
     do
         ret = fcntl(fd, F_OFD_SETLK, &lock);
@@ -196,14 +196,14 @@ static int set_lock(int fd, short type)
     return errno == EACCES ? -EAGAIN : -errno;
 }
 
-int sdc_disk_lock(int fd, bool writing)
+int sdc_disk_lock(int fd, uint64_t offset, uint64_t size, bool writing)
 {
-    return set_lock(fd, writing ? F_WRLCK : F_RDLCK);
+    return set_lock(fd, offset, size, writing ? F_WRLCK : F_RDLCK);
 }
 
-void sdc_disk_unlock(int fd)
+void sdc_disk_unlock(int fd, uint64_t offset, uint64_t size)
 {
-    set_lock(fd, F_UNLCK);
+    set_lock(fd, offset, size, F_UNLCK);
 }
 
 // --- memory ---

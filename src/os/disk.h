@@ -32,11 +32,11 @@ int sdc_disk_size(int fd, uint64_t *size);
 // Reads up to size bytes at offset. Before direct I/O. Bytes or a negative errno.
 int64_t sdc_disk_peek(int fd, uint64_t offset, void *buffer, size_t size);
 
-// Locks all of it: for writing (nobody else may have it open so) or for reading. It belongs to the open file,
-// so it ends with unlock, or when the kernel has finished with the last reference to that. 0, -EAGAIN
-// (another process has it), or a negative errno (the file system keeps no locks).
-int sdc_disk_lock(int fd, bool writing);
-void sdc_disk_unlock(int fd);
+// Locks size bytes at offset, with size 0 all that is there or will be: for writing (nobody else may have any of it locked) or for
+// reading (nobody else for writing). It belongs to the open file, so it ends with unlock, or when the kernel has finished with the last
+// reference to that. 0, -EAGAIN (another process, or another open file, has it), or a negative errno (the file system keeps no locks).
+int sdc_disk_lock(int fd, uint64_t offset, uint64_t size, bool writing);
+void sdc_disk_unlock(int fd, uint64_t offset, uint64_t size);
 
 // size bytes of zeroes that cannot be written to, page-aligned. They take no memory. Ends with sdc_unmap.
 int sdc_disk_map_zeroes(size_t size, void **base);

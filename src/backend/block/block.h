@@ -11,6 +11,7 @@ struct sdc_block_open_options {
     uint32_t block_size; // bytes, a power of two, 512 to 4096; 0: 512, or what a block device has
     uint32_t
         lock_wait_ms; // file: how long requests wait for another process's lock; 0: SDC_LIMIT_LOCK_SECONDS
+    uint64_t lock_offset, lock_size; // file: the part that is locked, bytes; size 0: to the end, wherever that is
 };
 
 // Opens what spec names: null:SIZE, ram:SIZE, file:PATH, or PATH. Any thread. The caller closes *block with

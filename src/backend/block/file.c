@@ -172,6 +172,8 @@ int sdc_block_open_file(const char *path, const struct sdc_block_open_options *o
     file->fd = -1;
     file->lock.wait_ns = options->lock_wait_ms ? options->lock_wait_ms * UINT64_C(1000000)
                                                : SDC_LIMIT_LOCK_SECONDS * UINT64_C(1000000000);
+    file->lock.offset = options->lock_offset;
+    file->lock.size = options->lock_size;
     pthread_mutex_init(&file->lock.mutex, NULL);
     file->path = strdup(path);
     int ret = file->path ? sdc_disk_map_zeroes(SDC_FILE_ZEROES, &file->zeroes) : -ENOMEM;

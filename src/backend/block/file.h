@@ -20,6 +20,7 @@ struct sdc_file_lock {
     pthread_mutex_t mutex;
     unsigned users; // queues; at zero the lock is released
     bool held;
+    uint64_t offset, size; // of the part that is locked; size 0: to the end
     uint64_t deadline_ns; // while somebody else has it; 0: nobody was seen to
     uint64_t wait_ns;
 };
