@@ -62,6 +62,36 @@ int sdc_parse_size(const char *text, uint64_t *bytes)
     return 0;
 }
 
+int sdc_parse_time(const char *text, uint64_t *ns)
+{
+    static const struct {
+        const char *name;
+        uint64_t ns;
+    } units[] = {{"ns", 1},
+                 {"us", 1000},
+                 {"ms", 1000000},
+                 {"s", UINT64_C(1000000000)},
+                 {"m", UINT64_C(60000000000)},
+                 {"h", UINT64_C(3600000000000)}};
+    uint64_t number;
+    int ret = take_digits(&text, &number);
+    if (ret == -EINVAL)
+        return -EINVAL;
+    if (ret == 0 && number == 0 && *text == '\0') {
+        *ns = 0;
+        return 0;
+    }
+    for (size_t i = 0; i < SDC_COUNT(units); i++) {
+        if (strcmp(text, units[i].name) != 0)
+            continue;
+        if (ret < 0 || number > (uint64_t)INT64_MAX / units[i].ns)
+            return -ERANGE;
+        *ns = number * units[i].ns;
+        return 0;
+    }
+    return -EINVAL;
+}
+
 int sdc_parse_bool(const char *text, bool *value)
 {
     static const struct {

@@ -11,6 +11,8 @@ int sdc_parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *val
 // Bytes: a decimal number with an optional suffix k, m, g, t, p, of either case (powers of 1024; also KiB, MiB, ...; kB... are refused).
 // 0, -EINVAL, -ERANGE (does not fit in 63 bits).
 int sdc_parse_size(const char *text, uint64_t *bytes);
+// Nanoseconds: a decimal number with a unit, ns, us, ms, s, m or h; 0 needs none. 0, -EINVAL, -ERANGE (does not fit in 63 bits).
+int sdc_parse_time(const char *text, uint64_t *ns);
 // on, off, true, false, yes, no, 1, 0. 0 or -EINVAL.
 int sdc_parse_bool(const char *text, bool *value);
 // The name nearest to text (few edits away), or NULL if none is near. names ends with NULL.

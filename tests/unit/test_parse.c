@@ -95,6 +95,43 @@ static void sizes(void **state)
     }
 }
 
+static void times(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int result;
+        uint64_t ns;
+    } rows[] = {
+        {"1ns", 0, 1},
+        {"15us", 0, 15000},
+        {"2ms", 0, 2000000},
+        {"3s", 0, UINT64_C(3000000000)},
+        {"2m", 0, UINT64_C(120000000000)},
+        {"1h", 0, UINT64_C(3600000000000)},
+        {"0", 0, 0},
+        {"0s", 0, 0},
+        {"9223372036854775807ns", 0, INT64_MAX},
+        {"9223372036854775808ns", -ERANGE, 0},
+        {"9223372037s", -ERANGE, 0},
+        {"99999999999999999999999h", -ERANGE, 0},
+        {"1", -EINVAL, 0},
+        {"", -EINVAL, 0},
+        {"ms", -EINVAL, 0},
+        {"-1ms", -EINVAL, 0},
+        {"1.5s", -EINVAL, 0},
+        {"1 s", -EINVAL, 0},
+        {"1S", -EINVAL, 0},
+        {"1msec", -EINVAL, 0},
+    };
+    for (size_t i = 0; i < SDC_COUNT(rows); i++) {
+        uint64_t ns = 0;
+        int result = sdc_parse_time(rows[i].text, &ns);
+        if (result != rows[i].result || (result == 0 && ns != rows[i].ns))
+            fail_msg("'%s': %d, %llu", rows[i].text, result, (unsigned long long)ns);
+    }
+}
+
 static void yes_and_no(void **state)
 {
     (void)state;
@@ -144,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers),
         cmocka_unit_test(sizes),
+        cmocka_unit_test(times),
         cmocka_unit_test(yes_and_no),
         cmocka_unit_test(sizes_as_text),
     };
