@@ -27,6 +27,9 @@ static void submit_batch(struct nvme_ns_queue *queue)
 
     queue->batched = 0;
     queue->backend->ops->submit(queue->backend, queue->batch, count);
+    // Its namespace goes, and what would wait was cancelled before.
+    if (queue->leaving && queue->backend->ops->cancel)
+        queue->backend->ops->cancel(queue->backend);
 }
 
 void nvme_submit(struct nvme_ns_queue *queue, struct sdc_block_request *request)

@@ -44,6 +44,7 @@ _Static_assert(sizeof(struct blk_request) <= VIRTIO_BLK_REQUEST_SIZE, "the size 
 struct blk_queue {
     struct virtio_blk *disk;
     struct sdc_block_queue *backend;
+    bool cancelled; // nothing begins any more: it would be waited for, and cancelled by nobody
 };
 
 // --- the end of a request ---
@@ -89,7 +90,10 @@ static void blk_done(void *context, struct sdc_block_request **requests, unsigne
 
     for (unsigned i = 0; i < count; i++) {
         struct blk_request *blk = requests[i]->owner;
-        if (requests[i]->result == 0 && blk->ranges_done < blk->ranges_count) {
+        bool more = requests[i]->result == 0 && blk->ranges_done < blk->ranges_count;
+        if (more && queue->cancelled)
+            requests[i]->result = -ECANCELED;
+        if (more && !queue->cancelled) {
             next_range(blk);
             queue->backend->ops->submit(queue->backend, &requests[i], 1);
         } else if (requests[i]->result != -ECANCELED || !sdc_virtqueue_leave(sdc_virtio_request_of(blk))) {
@@ -263,6 +267,7 @@ void virtio_blk_queue_cancel(struct sdc_virtio_device *device, struct sdc_virtqu
     struct blk_queue *queue = sdc_virtqueue_context(virtqueue);
 
     (void)device;
+    queue->cancelled = true;
     if (queue->backend->ops->cancel)
         queue->backend->ops->cancel(queue->backend);
 }
