@@ -65,7 +65,7 @@ FLOORS = [
     {"loop", "ring"},
     {"transport/common"},
     {"device/*", "transport/*", "backend/*", "client"},
-    {"driver"},
+    {"driver", "backend/filter"},
     {"backend/block/remote"},
     {"control"},
     {"daemon", "cli"},

@@ -49,7 +49,7 @@ struct sdc_block_request {
         void *pointer;
         uint64_t value;
     } slots[SDC_BLOCK_SLOTS]; // the filters', one each, by depth
-    _Alignas(16) unsigned char backend[SDC_BLOCK_BACKEND_BYTES];
+    _Alignas(16) unsigned char backend[SDC_BLOCK_BACKEND_BYTES]; // also of a filter that holds it, and so has kept it from the backend
 };
 
 // What a backend is. Everything but size stays as it is while the backend is open.
@@ -70,7 +70,8 @@ typedef void sdc_block_done(void *context, struct sdc_block_request **requests, 
 struct sdc_block_queue_ops {
     // Takes over count requests. Bounds are checked here, against the size of this moment.
     void (*submit)(struct sdc_block_queue *queue, struct sdc_block_request **requests, unsigned count);
-    // Finishes, with -ECANCELED, what has not begun and may take long to (an image that is locked). May be NULL: nothing waits.
+    // Finishes, with -ECANCELED, what has not begun and may take long to (an image that is locked, a filter that holds requests back), as
+    // of now: what is submitted afterwards waits again. May be NULL: nothing waits.
     void (*cancel)(struct sdc_block_queue *queue);
     // No request is outstanding. Frees queue.
     void (*close)(struct sdc_block_queue *queue);

@@ -38,6 +38,9 @@
 #define SDC_LIMIT_POLL_US 50        // that an adaptive queue looks before it sleeps, at most, unless the user says otherwise
 #define SDC_LIMIT_POLL_MAX_US 10000 // what the user may say
 
+// filters
+#define SDC_LIMIT_FILTER_SECONDS 86400 // that a delay or a burst may last
+
 // the process
 #define SDC_LIMIT_THREADS 64
 #define SDC_LIMIT_CARDS 65536

@@ -23,7 +23,8 @@ static const char usage[] =
     "  SOCKET   PATH or vfio-user:PATH, a Unix socket to make, or vhost-user:PATH; fd:N, vfio-user:fd:N or\n"
     "           vhost-user:fd:N, a listening one that was passed in\n"
     "  DEVICE   nvme, virtio-blk\n"
-    "  BACKEND  PATH or file:PATH, a raw image or a block device; ram:SIZE; null:SIZE\n"
+    "  BACKEND  PATH or file:PATH, a raw image or a block device; ram:SIZE; null:SIZE;\n"
+    "           any of them behind up to four filters: FILTER,OPTION=VALUE,...:BACKEND\n"
     "\n"
     "  --queues=N            queues of the device, 1 to 1024 (1); nvme: 1 to 256 (8)\n"
     "  --queue-size=N        entries of a queue, a power of two up to 32768 (256); nvme: 2 to 32768 (1024)\n"
@@ -56,6 +57,20 @@ static const char usage[] =
     "  --log-level=error|warning|info|debug (warning)\n"
     "\n"
     "Signals: SIGTERM ends it, SIGHUP makes it read FILE and look at the backends' sizes again.\n";
+
+// What filters there are, and their options with a value each.
+static void print_filters(void)
+{
+    const struct sdc_filter_type *type;
+
+    puts("\nFilters, described in sidecard-filters(7):");
+    for (size_t i = 0; (type = sdc_filter_kind(i)) != NULL; i++) {
+        printf("  %-9s %s%s", type->name, type->what, type->options->count > 0 ? ":" : "");
+        for (size_t j = 0; j < type->options->count; j++)
+            printf(" %s=%s", type->options->rows[j].name, type->options->rows[j].example);
+        puts("");
+    }
+}
 
 // --- the log ---
 
@@ -166,6 +181,7 @@ static int parse_one_card(struct order *order, const char *device, int argc, cha
     order->backend.name = words[2];
     order->card.card.backends = &order->backend;
     order->card.card.backends_count = 1;
+    order->card.card.backends_stay = true;
     order->cards = &order->card;
     order->cards_count = 1;
     return 0;
@@ -252,6 +268,7 @@ int sdc_command_serve(int argc, char **argv)
     int rc = parse(&order, argc, argv, &err);
     if (order.command.help) {
         fputs(usage, stdout);
+        print_filters();
         return 0;
     }
     sink.level = order.process.log_level;

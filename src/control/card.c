@@ -10,6 +10,7 @@
 #include "transport/virtio_pci/virtio_pci.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,24 @@ void sdc_card_serial(const struct sdc_card_options *options, char serial[SDC_CAR
         name_serial(serial, options->backends[0].name);
 }
 
+// --- filters ---
+
+const char *sdc_card_filters(const struct sdc_card_backend *backend, char text[SDC_CARD_FILTERS_BYTES])
+{
+    size_t length = (size_t)(sdc_stack_base(backend->name) - backend->name);
+    uint64_t hash = SDC_HASH_BASIS;
+
+    text[0] = '\0';
+    if (length == 0)
+        return text;
+    if (snprintf(text, SDC_CARD_FILTERS_BYTES, ", behind %.*s", (int)length, backend->name) < SDC_CARD_FILTERS_BYTES)
+        return text;
+    for (size_t i = 0; i < length; i++)
+        hash = sdc_hash_text(hash, (const char[]){backend->name[i], '\0'});
+    snprintf(text, SDC_CARD_FILTERS_BYTES, ", behind %.40s... (%016" PRIx64 ")", backend->name, hash);
+    return text;
+}
+
 // --- virtio-blk ---
 
 static void refresh_virtio_blk(struct sdc_card *card)
@@ -94,11 +113,12 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
         .size_max = options->size_max,
         .write_cache = options->write_cache,
     };
+    char filters[SDC_CARD_FILTERS_BYTES];
     struct sdc_virtio_device *device;
     struct sdc_block *block;
 
     sdc_card_serial(options, blk.serial);
-    int rc = sdc_block_open(backend->name, &backend->options, &block, err);
+    int rc = sdc_stack_open(backend->name, &backend->options, &block, err);
     if (rc < 0)
         return rc;
     rc = sdc_virtio_blk_new(block, &blk, &device, err);
@@ -106,10 +126,12 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
         block->ops->close(block);
         return rc;
     }
-    snprintf(card->identity, sizeof card->identity, "virtio-blk, queues %u of %u entries, serial %s%s%s%s%s%s", blk.queues, blk.queue_size,
-             blk.serial, backend->options.read_only ? ", read-only" : "", options->write_cache ? "" : ", without a write cache",
-             options->packed ? "" : ", without packed rings", options->in_order ? ", in order" : "",
-             options->poll == SDC_POLL_ALWAYS ? ", polled always" : ""); // which the driver relies on when it has mapped its registers
+    snprintf(card->identity, sizeof card->identity, "virtio-blk, queues %u of %u entries, serial %s%s%s%s%s%s%s", blk.queues,
+             blk.queue_size, blk.serial, backend->options.read_only ? ", read-only" : "",
+             options->write_cache ? "" : ", without a write cache", options->packed ? "" : ", without packed rings",
+             options->in_order ? ", in order" : "",
+             options->poll == SDC_POLL_ALWAYS ? ", polled always" : "", // which the driver relies on when it has mapped its registers
+             sdc_card_filters(backend, filters));
     device->withheld = (options->packed ? 0 : SDC_VIRTIO_F_RING_PACKED) | (options->in_order ? 0 : SDC_VIRTIO_F_IN_ORDER);
     card->device = device;
     card->refresh = refresh_virtio_blk;

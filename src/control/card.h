@@ -4,7 +4,7 @@
 
 #include <sidecard/pci.h>
 
-#include "backend/block/block.h"
+#include "backend/filter/stack.h"
 #include "base/option.h"
 #include "loop/poller.h"
 #include "transport/vhost_user/vhost_user.h"
@@ -34,6 +34,7 @@ struct sdc_card_options {
     const char *nqn;    // default: made from the serial number
     const struct sdc_card_backend *backends;
     unsigned backends_count; // 1 to what the device takes
+    bool backends_stay;      // they will never be others, since no file says what they are
 };
 
 // What a transport shows of a card.
@@ -80,6 +81,11 @@ enum { SDC_CARD_SERIAL_BYTES = 20 };
 uint64_t sdc_card_poll_max_ns(const struct sdc_card_options *options);
 // The serial number that was given, or one made of the first backend's name, which is the same when the card is served again.
 void sdc_card_serial(const struct sdc_card_options *options, char serial[SDC_CARD_SERIAL_BYTES + 1]);
+
+enum { SDC_CARD_FILTERS_BYTES = 96 };
+// The filters in front of a backend, as identities have them: as they were typed, with a number for the rest if that is too long. Empty:
+// there are none. Returns text.
+const char *sdc_card_filters(const struct sdc_card_backend *backend, char text[SDC_CARD_FILTERS_BYTES]);
 
 // The names of the devices, ended by NULL.
 const char *const *sdc_card_names(void);

@@ -48,7 +48,7 @@ static int add(struct sdc_card *card, add_namespace *how, uint32_t nsid, const s
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a namespace");
     asked->options = backend->options;
     memcpy(asked->name, backend->name, size);
-    int rc = sdc_block_open(backend->name, &backend->options, &block, err);
+    int rc = sdc_stack_open(backend->name, &backend->options, &block, err);
     if (rc == 0) {
         rc = how(card->pci, nsid, block, backend->name, err);
         if (rc < 0)
@@ -180,6 +180,7 @@ static int make(struct sdc_card *card, const struct sdc_card_options *options, s
                 struct sdc_error *err)
 {
     const struct sdc_card_backend *places[SDC_NVME_NAMESPACES_MAX + 1] = {0};
+    char filters[SDC_CARD_FILTERS_BYTES] = "";
     struct sdc_nvme_options nvme = {
         .queues = options->queues ? options->queues : QUEUES,
         .depth = options->queue_size ? options->queue_size : DEPTH,
@@ -215,8 +216,9 @@ static int make(struct sdc_card *card, const struct sdc_card_options *options, s
         forget(card);
         return rc;
     }
-    snprintf(card->identity, sizeof card->identity, "nvme, queues %u of %u entries, vectors %u, serial %s, model %s%s", nvme.queues,
-             nvme.depth, nvme.vectors, nvme.serial, nvme.model, nvme.shadow_doorbells ? "" : ", without shadow doorbells");
+    snprintf(card->identity, sizeof card->identity, "nvme, queues %u of %u entries, vectors %u, serial %s, model %s%s%s", nvme.queues,
+             nvme.depth, nvme.vectors, nvme.serial, nvme.model, nvme.shadow_doorbells ? "" : ", without shadow doorbells",
+             options->backends_stay ? sdc_card_filters(&options->backends[0], filters) : filters); // namespaces of a file come and go
     card->refresh = refresh;
     card->reload = reload;
     card->forget = forget;

@@ -86,6 +86,10 @@ static const char *typed(const struct sdc_option *option, const json_t *value, c
         return json_is_boolean(value) ? json_is_true(value) ? "on" : "off" : NULL;
     if (json_is_string(value))
         return is_number(option) ? NULL : json_string_value(value);
+    if (json_is_real(value) && option->kind == SDC_OPTION_CALL) {
+        snprintf(number, 32, "%.12f", json_real_value(value));
+        return number;
+    }
     if (!json_is_integer(value) || option->kind == SDC_OPTION_TEXT)
         return NULL;
     snprintf(number, 32, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
@@ -116,8 +120,15 @@ static int set(const struct sdc_option *option, const struct sdc_option_group *g
 
 // --- objects and lists ---
 
-// Reads an object's entries; `list` is the name of one that somebody else reads, or NULL.
-static int read_object(const json_t *object, const char *list, const struct sdc_option_group *groups, size_t count,
+static bool is_among(const char *key, const char *const *names)
+{
+    while (*names && strcmp(key, *names) != 0)
+        names++;
+    return *names != NULL;
+}
+
+// Reads an object's entries; `others` are the names of those that somebody else reads, ended by NULL.
+static int read_object(const json_t *object, const char *const *others, const struct sdc_option_group *groups, size_t count,
                        const struct place *place, struct sdc_error *err)
 {
     const struct sdc_option_group *group;
@@ -125,7 +136,7 @@ static int read_object(const json_t *object, const char *list, const struct sdc_
     json_t *value;
 
     json_object_foreach((json_t *)object, key, value) {
-        if (list && strcmp(key, list) == 0)
+        if (is_among(key, others))
             continue;
         const struct sdc_option *option = sdc_option_find(groups, count, key, strlen(key), &group);
         if (option) {
@@ -134,10 +145,9 @@ static int read_object(const json_t *object, const char *list, const struct sdc_
                 return rc;
             continue;
         }
-        const char *names[] = {list, NULL};
         const char *near = sdc_option_nearest(groups, count, key);
-        if (list && !near)
-            near = sdc_nearest(key, names);
+        if (!near)
+            near = sdc_nearest(key, others);
         if (near)
             return wrong(place, key, err, "there is no such key; did you mean \"%s\"?", near);
         return wrong(place, key, err, "there is no such key; sidecard-serve(1) lists what there is");
@@ -175,6 +185,10 @@ static const struct sdc_option backend_rows[] = {
 };
 static const struct sdc_options backend_name = {backend_rows, SDC_COUNT(backend_rows)};
 
+// Read as a list; known here to those who find it elsewhere.
+static const struct sdc_option filters_rows[] = {{"filters", SDC_OPTION_TEXT, 0, 0, 0, 0, "", NULL}};
+static const struct sdc_options filters_key = {filters_rows, SDC_COUNT(filters_rows)};
+
 static const struct sdc_option namespace_rows[] = {
     {"nsid", SDC_OPTION_NUMBER, SDC_OPTION_AT(struct sdc_card_backend, nsid), 1, SDC_LIMIT_NAMESPACES, "1", NULL},
 };
@@ -187,6 +201,99 @@ static int need_backend(const struct sdc_card_backend *backend, const struct pla
     return wrong(place, NULL, err, "\"backend\" is missing; write for example \"backend\": \"disk.img\"");
 }
 
+// --- filters ---
+
+static const char *const only_type[] = {"type", NULL};
+static const char *const only_filters[] = {"filters", NULL};
+static const char *const only_cards[] = {"cards", NULL};
+static const char *const of_a_card[] = {"namespaces", "filters", NULL};
+
+// What filters come to on the command line.
+struct filters_text {
+    char bytes[1024];
+    size_t length;
+};
+
+static void append(struct filters_text *text, const char *a, const char *b, const char *c, const char *d)
+{
+    int length = snprintf(text->bytes + text->length, sizeof text->bytes - text->length, "%s%s%s%s", a, b, c, d);
+
+    text->length = sdc_min(text->length + (size_t)length, sizeof text->bytes);
+}
+
+static int filter_type(const json_t *filter, const struct place *place, const struct sdc_filter_type **type, struct sdc_error *err)
+{
+    const json_t *value = json_object_get(filter, "type");
+    const char *name = json_string_value(value);
+    char shown[VALUE_MAX + 4];
+
+    if (!value)
+        return wrong(place, NULL, err, "\"type\" is missing; write for example \"type\": \"readonly\"");
+    *type = name ? sdc_filter_named(name, strlen(name)) : NULL;
+    if (*type)
+        return 0;
+    const char *near = name ? sdc_filter_nearest(name) : NULL;
+    if (near)
+        return wrong(place, "type", err, "%s: there is no such filter; did you mean \"%s\"?", show(value, shown), near);
+    return wrong(place, "type", err, "%s: there is no such filter; sidecard-filters(7) lists what there is", show(value, shown));
+}
+
+// One object of the list, as it would be typed.
+static int read_filter(const json_t *filter, const struct place *place, struct filters_text *text, struct sdc_error *err)
+{
+    const struct sdc_filter_type *type;
+    union sdc_filter_options options = {0};
+    struct sdc_error why = {0};
+    const char *key;
+    json_t *value;
+    int rc = filter_type(filter, place, &type, err);
+
+    if (rc < 0)
+        return rc;
+    const struct sdc_option_group group = {type->options, &options, NULL}, *found;
+    rc = read_object(filter, only_type, &group, 1, place, err);
+    if (rc == 0 && type->check && type->check(&options, &why) < 0)
+        rc = wrong(place, NULL, err, "%s", why.text);
+    if (rc < 0)
+        return rc;
+    append(text, type->name, "", "", "");
+    json_object_foreach((json_t *)filter, key, value) {
+        char number[32];
+        const struct sdc_option *option = sdc_option_find(&group, 1, key, strlen(key), &found);
+        if (option)
+            append(text, ",", key, "=", typed(option, value, number));
+    }
+    append(text, ":", "", "", "");
+    return 0;
+}
+
+// Puts the filters that an object has in a list in front of its backend, whose name the document holds.
+static int read_filters(const json_t *object, struct sdc_card_backend *backend, const struct place *place, struct sdc_error *err)
+{
+    struct filters_text text = {0};
+
+    if (!json_object_get(object, "filters"))
+        return 0;
+    int count = list_size(object, "filters", SDC_BLOCK_SLOTS, "{\"type\": \"readonly\"}", place, err);
+    for (int i = 0; i < count; i++) {
+        struct place in = inside(place, "filters", (size_t)i);
+        int rc = read_filter(json_array_get(json_object_get(object, "filters"), (size_t)i), &in, &text, err);
+        if (rc < 0)
+            return rc;
+    }
+    if (count < 0)
+        return count;
+    if (text.length == sizeof text.bytes)
+        return wrong(place, "filters", err, "what they say is too long");
+    json_t *name = json_sprintf("%s%s", text.bytes, backend->name);
+    if (!name || json_object_set_new((json_t *)object, "backend", name) < 0)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "%s: no memory for it", place->file);
+    backend->name = json_string_value(name);
+    return 0;
+}
+
+// --- several backends ---
+
 static int read_namespaces(const json_t *card, struct sdc_card_backend *backends, size_t count, const struct place *place,
                            struct sdc_error *err)
 {
@@ -196,9 +303,12 @@ static int read_namespaces(const json_t *card, struct sdc_card_backend *backends
         struct place in = inside(place, "namespaces", i);
         const struct sdc_option_group groups[] = {
             {&backend_name, &backends[i], NULL}, {&namespace_keys, &backends[i], NULL}, {&sdc_backend_options, &backends[i], NULL}};
-        rc = read_object(json_array_get(json_object_get(card, "namespaces"), i), NULL, groups, SDC_COUNT(groups), &in, err);
+        const json_t *object = json_array_get(json_object_get(card, "namespaces"), i);
+        rc = read_object(object, only_filters, groups, SDC_COUNT(groups), &in, err);
         if (rc == 0)
             rc = need_backend(&backends[i], &in, err);
+        if (rc == 0)
+            rc = read_filters(object, &backends[i], &in, err);
     }
     return rc;
 }
@@ -271,8 +381,12 @@ static int read_card(const json_t *card, struct sdc_serve_options *serve, const 
     groups[count++] = (struct sdc_option_group){&sdc_backend_options, backend, of_namespace};
     groups[count++] = (struct sdc_option_group){&sdc_process_options, NULL, of_process};
     count += sdc_device_options(device ? device : "", &serve->card, groups + count, GROUPS_MAX - count);
-    rc = read_object(card, "namespaces", groups, count, place, err);
-    return rc < 0 ? rc : check_card(serve, list, place, err);
+    rc = read_object(card, of_a_card, groups, count, place, err);
+    if (rc == 0)
+        rc = check_card(serve, list, place, err);
+    if (rc == 0 && list && json_object_get(card, "filters"))
+        rc = wrong(place, "filters", err, "%s", of_namespace);
+    return rc == 0 && backend ? read_filters(card, backend, place, err) : rc;
 }
 
 // --- duplicates ---
@@ -349,11 +463,12 @@ static int read_root(const json_t *root, struct sdc_config *config, const struct
     groups[count++] = (struct sdc_option_group){&card_names, NULL, of_card};
     groups[count++] = (struct sdc_option_group){&sdc_serve_options, NULL, of_card};
     groups[count++] = (struct sdc_option_group){&backend_name, NULL, of_card};
+    groups[count++] = (struct sdc_option_group){&filters_key, NULL, of_card};
     groups[count++] = (struct sdc_option_group){&sdc_backend_options, NULL, of_card};
     unsigned devices = sdc_device_options("", NULL, groups + count, GROUPS_MAX - count);
     for (; devices > 0; devices--)
         groups[count++].why = of_card;
-    int rc = read_object(root, "cards", groups, count, place, err);
+    int rc = read_object(root, only_cards, groups, count, place, err);
     return rc < 0 ? rc : read_cards(root, config, place, err);
 }
 

@@ -18,7 +18,9 @@ enum {
 
 static bool has_fd(const struct sdc_card_backend *backend)
 {
-    return strncmp(backend->name, "null:", 5) != 0 && strncmp(backend->name, "ram:", 4) != 0;
+    const char *base = sdc_stack_base(backend->name);
+
+    return strncmp(base, "null:", 5) != 0 && strncmp(base, "ram:", 4) != 0;
 }
 
 static uint64_t of_card(const struct sdc_serve_options *card)

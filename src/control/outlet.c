@@ -107,7 +107,7 @@ static int check_keepable(const struct sdc_outlet *outlet, const struct sdc_serv
     if (outlet->path)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': with a keeper it must outlast this process; type fd:N",
                              options->socket);
-    if (strncmp(options->card.backends->name, "ram:", 4) == 0)
+    if (strncmp(sdc_stack_base(options->card.backends->name), "ram:", 4) == 0)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "backend '%s': with a keeper it must outlast this process; type the path of a "
                              "file", options->card.backends->name);
     return 0;

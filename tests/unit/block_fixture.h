@@ -3,7 +3,7 @@
 // and random operations checked against a model of the disk.
 #pragma once
 
-#include "backend/block/block.h"
+#include "backend/filter/stack.h"
 #include "base/check.h"
 #include "loop/loop.h"
 #include "loop_kinds.h"
@@ -84,7 +84,7 @@ static inline void fixture_open(struct fixture *f, const char *spec,
 {
     struct sdc_error err = {0};
     struct sdc_block *block;
-    if (sdc_block_open(spec, options, &block, &err) < 0)
+    if (sdc_stack_open(spec, options, &block, &err) < 0)
         fail_msg("%s", err.text);
     fixture_open_queue(f, block);
 }
