@@ -188,9 +188,8 @@ def test_client_may_go_away_while_requests_wait(boot, faulty_disk):
 def test_any_mix_of_requests_keeps_its_order(serve, image, packed):
     """Good ones and bad ones of all kinds on two threads."""
     rng = random.Random(35)
-    guest = serve(image, "--in-order=on", "--queues=2", "--threads=2").guest(features=ORDER, packed=packed, queues=2)
-    for turn in range(40):
-        mark = guest.space.mark()
+    guest = serve(image, "--in-order=on", "--queues=2", "--threads=2").guest(features=ORDER, packed=packed, queues=2, memory=8 * M)
+    for turn in range(40):  # requests have memory of their own: TSan doesn't see how a guest orders what two queues do
         batch = []
         for _ in range(rng.randrange(1, 21)):
             kind = rng.choice([blk.T_IN, blk.T_IN, blk.T_OUT, blk.T_GET_ID, blk.T_FLUSH, 99])
@@ -205,7 +204,6 @@ def test_any_mix_of_requests_keeps_its_order(serve, image, packed):
             bad = request.sector == FAR and request.kind in (blk.T_IN, blk.T_OUT)
             status = blk.S_UNSUPP if request.kind == 99 else blk.S_IOERR if bad else blk.S_OK
             assert guest.result(request, 0).status == status
-        guest.space.release(mark)
 
 
 @pytest.mark.parametrize("features", [ORDER, USUAL_FEATURES], ids=["in order", "not"])

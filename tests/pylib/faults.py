@@ -56,7 +56,9 @@ class Faults:
             self.memory = mmap.mmap(file.fileno(), mmap.PAGESIZE)
         self.gate = os.open(gate, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         command = binary()
-        preload = ":".join([*sanitizer_runtime(command[-1]), str(library)])  # the program comes last, behind wrappers
+        runtime = sanitizer_runtime(command[-1])  # the program comes last, behind wrappers
+        self.instrumented = bool(runtime)  # and slower by far than the kernel
+        preload = ":".join([*runtime, str(library)])
         monkeypatch.setenv("SIDECARD", shlex.join(["env", f"LD_PRELOAD={preload}", f"FAULTS_RULES={rules}",
                                                    f"FAULTS_GATE={gate}", *command]))
 
