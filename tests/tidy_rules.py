@@ -159,9 +159,10 @@ def device_spans(tree):
 # The folders and files that every request goes through. Memory is taken there only by what makes something that lives long, which its name
 # says, and by the functions below, which keep what they took for the requests that follow.
 HOT = ("src/ring/", "src/memory/payload.c", "src/device/", "src/transport/common/", "src/backend/", "src/loop/")
-MAKES = re.compile(r"_new$|_open$|^open_|_open_|_start$|^(sdc_uring_watch|watch_fd)$")
+MAKES = re.compile(r"_new$|_open$|^open_|_open_|_start$|_init$|^sdc_pci_add_|^sdc_loop_fd$|^(sdc_uring_watch|watch_fd)$")
 KEEPS = {
     ("src/memory/payload.c", "reserve"),            # spans, for requests of more than a few buffers
+    ("src/transport/common/dma.c", "grow"),         # copies and windows, up to as many as the device has had under way
     ("src/device/nvme/queue.c", "grow"),            # commands, up to as many as the driver has had in flight
     ("src/transport/common/virtqueue.c", "grow"),   # requests, up to as many as the driver has had in flight
     ("src/transport/common/map_use.c", "sdc_map_use_switch"), # once for each map of memory

@@ -49,7 +49,8 @@ struct sdc_block_request {
         void *pointer;
         uint64_t value;
     } slots[SDC_BLOCK_SLOTS]; // the filters', one each, by depth
-    _Alignas(16) unsigned char backend[SDC_BLOCK_BACKEND_BYTES]; // also of a filter that holds it, and so has kept it from the backend
+    // Also of a filter that holds the request, and so has kept it from the backend.
+    __attribute__((aligned(16))) unsigned char backend[SDC_BLOCK_BACKEND_BYTES];
 };
 
 // What a backend is. Everything but size stays as it is while the backend is open.

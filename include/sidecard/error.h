@@ -9,6 +9,13 @@ extern "C" {
 
 #define SDC_PUBLIC __attribute__((visibility("default")))
 
+// Members that several threads touch, all of them the library's. C++ sees them as plain ones of the same size, and leaves them alone.
+#ifdef __cplusplus
+#define SDC_ATOMIC(type) type
+#else
+#define SDC_ATOMIC(type) _Atomic(type)
+#endif
+
 // Whose fault an error is. It decides the tone of a message and the exit status of the command.
 enum sdc_fault {
     SDC_FAULT_NONE,

@@ -8,6 +8,7 @@
 // function says on which of them it is called.
 #pragma once
 
+#include <sidecard/error.h>
 #include <sidecard/memory.h>
 
 #include <stdbool.h>
@@ -59,15 +60,16 @@ struct sdc_virtio_ops {
     uint32_t pci_class;    // class, subclass, interface as 0xCCSSII, for a PCI transport to show
     uint32_t request_size; // bytes of the device's own memory with each request, zeroed when made
 
-    // The device's own feature bits (0 to 23, 50 to 127 truncated to 64). Home loop.
+    // The device's own feature bits (0 to 23, 50 to 127 truncated to 64). Home loop. May be NULL: none.
     uint64_t (*features)(struct sdc_virtio_device *device);
     // The driver has accepted features; false refuses the combination (FEATURES_OK stays clear). Home loop. May be NULL.
     bool (*accept)(struct sdc_virtio_device *device, uint64_t features);
-    // Configuration space. offset + size lies inside config_size. Home loop. config_write may be NULL: all read-only.
+    // Configuration space. offset + size lies inside config_size. Home loop. config_write may be NULL: all read-only; config_read
+    // too where config_size is 0.
     void (*config_read)(struct sdc_virtio_device *device, uint32_t offset, void *local, uint32_t size);
     void (*config_write)(struct sdc_virtio_device *device, uint32_t offset, const void *local, uint32_t size);
     // A queue comes to life, or has given back its last request and ends. The queue's loop. start may fail with a negative
-    // errno: the device then needs a reset.
+    // errno: the device then needs a reset. May be NULL: nothing is to be done.
     int (*queue_start)(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
     void (*queue_stop)(struct sdc_virtio_device *device, struct sdc_virtqueue *queue);
     // The queue is to stop and waits for the requests that were taken: give up on those that have not begun. The queue's loop. May be
@@ -139,6 +141,9 @@ SDC_PUBLIC int sdc_virtio_request_spans(struct sdc_virtio_request *request, bool
 SDC_PUBLIC void sdc_virtqueue_break(struct sdc_virtqueue *queue, const char *reason);
 
 // --- for the device, on the home loop ---
+
+// The home loop, from when the device is plugged in. Any thread.
+SDC_PUBLIC struct sdc_loop *sdc_virtio_loop(const struct sdc_virtio_device *device);
 
 // The configuration space changed: new generation and, once the driver is up, a configuration interrupt.
 SDC_PUBLIC void sdc_virtio_config_changed(struct sdc_virtio_device *device);

@@ -3,10 +3,10 @@
 // lines go and what time it is.
 #pragma once
 
+#include <sidecard/log.h>
+
 #include <stdbool.h>
 #include <stdint.h>
-
-enum sdc_log_level { SDC_LOG_ERROR, SDC_LOG_WARNING, SDC_LOG_INFO, SDC_LOG_DEBUG };
 
 struct sdc_log_sink {
     enum sdc_log_level level; // lines above it are not made

@@ -13,6 +13,7 @@
 #include "os/ready.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -234,11 +235,13 @@ static int add_cards(struct sdc_server *server, const struct order *order, struc
 
 static int serve_until_end(struct order *order, struct sdc_error *err)
 {
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
+    const struct sdc_server_options options = {.threads = order->process.threads, .loop = order->process.loop};
     struct sdc_server *server = NULL;
     int rc = sdc_fds_make_room(order->cards, order->cards_count, order->process.threads, err);
 
     if (rc == 0)
-        rc = sdc_server_new(order->process.threads, order->process.loop, &server, err);
+        rc = sdc_server_new_with(&options, signals, &server, err);
     if (rc == 0 && order->command.keeper_fd >= 0)
         rc = sdc_server_keep(server, order->command.keeper_fd, err);
     if (rc == 0)

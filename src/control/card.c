@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/parse.h"
 #include "device/virtio_blk/virtio_blk.h"
+#include "transport/common/pci_core.h"
 #include "transport/common/virtio_core.h"
 #include "transport/virtio_pci/virtio_pci.h"
 
@@ -196,6 +197,81 @@ int sdc_card_new(const char *device, const struct sdc_card_options *options, enu
     card->type = type;
     card->shape = shape;
     int rc = type->make(card, options, loops, loops_count, err);
+    if (rc < 0)
+        free(card);
+    else
+        *out = card;
+    return rc;
+}
+
+// --- devices that somebody else has made ---
+
+static void refresh_nothing(struct sdc_card *card)
+{
+    (void)card;
+}
+
+static const struct sdc_card_type authors_pci = {.name = "pci"}, authors_virtio = {.name = "virtio"};
+
+static struct sdc_card *new_authors_card(const struct sdc_card_type *type, enum sdc_card_shape shape)
+{
+    struct sdc_card *card = calloc(1, sizeof *card);
+
+    if (card)
+        *card = (struct sdc_card){.type = type, .shape = shape, .refresh = refresh_nothing};
+    return card;
+}
+
+int sdc_card_of_pci(struct sdc_pci_device *device, enum sdc_card_shape shape, struct sdc_loop *home, struct sdc_card **out,
+                    struct sdc_error *err)
+{
+    struct sdc_card *card = new_authors_card(&authors_pci, shape);
+    int rc = card ? 0 : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");
+
+    if (rc == 0 && shape != SDC_CARD_PCI)
+        rc = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "vhost-user serves virtio devices, and this is another PCI device; use "
+                           "vfio-user:PATH");
+    if (rc == 0)
+        rc = sdc_pci_plug(device, home, err);
+    if (rc < 0) {
+        free(card);
+        if (device->ops && device->ops->destroy)
+            device->ops->destroy(device);
+        return rc;
+    }
+    card->pci = device;
+    *out = card;
+    return 0;
+}
+
+static int check_virtio(const struct sdc_virtio_device *device, struct sdc_error *err)
+{
+    const struct sdc_virtio_ops *ops = device->ops;
+
+    if (!ops->name || !ops->queue_work || !ops->destroy || (device->config_size > 0 && !ops->config_read))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "a virtio device needs a name, queue_work, destroy, and config_read if it has a "
+                             "config_size; one of them is NULL");
+    if (device->queues_count < 1 || device->queues_count > SDC_LIMIT_QUEUES)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "virtio device %s: %u queues; there are 1 to %u", ops->name,
+                             device->queues_count, SDC_LIMIT_QUEUES);
+    if (!sdc_is_power_of_two(device->queue_size_max) || device->queue_size_max > SDC_LIMIT_QUEUE_SIZE)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "virtio device %s: queue_size_max is %u; it has to be a power of two up to %u",
+                             ops->name, device->queue_size_max, SDC_LIMIT_QUEUE_SIZE);
+    return 0;
+}
+
+int sdc_card_of_virtio(struct sdc_virtio_device *device, const struct sdc_card_options *options, enum sdc_card_shape shape,
+                       struct sdc_loop *const *loops, unsigned loops_count, struct sdc_card **out, struct sdc_error *err)
+{
+    struct sdc_card *card = new_authors_card(&authors_virtio, shape);
+    int rc = card ? check_virtio(device, err) : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");
+
+    if (rc < 0) {
+        device->ops->destroy(device);
+    } else {
+        card->device = device;
+        rc = shape_virtio(card, device, options, loops, loops_count, err);
+    }
     if (rc < 0)
         free(card);
     else

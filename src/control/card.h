@@ -95,5 +95,10 @@ const struct sdc_card_type *sdc_card_type(const char *device);
 // negative errno with err filled.
 int sdc_card_new(const char *device, const struct sdc_card_options *options, enum sdc_card_shape shape, struct sdc_loop *const *loops,
                  unsigned loops_count, struct sdc_card **card, struct sdc_error *err);
+// A card of a device that somebody else has made; takes it over, also when this fails. Of options, those about waiting for requests count.
+int sdc_card_of_pci(struct sdc_pci_device *device, enum sdc_card_shape shape, struct sdc_loop *home, struct sdc_card **card,
+                    struct sdc_error *err);
+int sdc_card_of_virtio(struct sdc_virtio_device *device, const struct sdc_card_options *options, enum sdc_card_shape shape,
+                       struct sdc_loop *const *loops, unsigned loops_count, struct sdc_card **card, struct sdc_error *err);
 // No session is connected, no loop runs.
 void sdc_card_free(struct sdc_card *card);

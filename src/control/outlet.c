@@ -124,8 +124,26 @@ static int open_record(struct sdc_outlet *outlet, const struct sdc_serve_options
 
 // --- life ---
 
-static int open_parts(struct sdc_outlet *outlet, const struct sdc_serve_options *options, struct sdc_loop *const *loops,
-                      unsigned loops_count, struct sdc_keeper *keeper, struct sdc_error *err)
+void sdc_outlet_destroy(const struct sdc_outlet_device *device)
+{
+    if (device && device->pci && device->pci->ops && device->pci->ops->destroy)
+        device->pci->ops->destroy(device->pci);
+    if (device && device->virtio)
+        device->virtio->ops->destroy(device->virtio);
+}
+
+static int make_card(struct sdc_outlet *outlet, const struct sdc_serve_options *options, const struct sdc_outlet_device *device,
+                     enum sdc_card_shape shape, struct sdc_loop *const *loops, unsigned loops_count, struct sdc_error *err)
+{
+    if (device && device->pci)
+        return sdc_card_of_pci(device->pci, shape, loops[0], &outlet->card, err);
+    if (device)
+        return sdc_card_of_virtio(device->virtio, &options->card, shape, loops, loops_count, &outlet->card, err);
+    return sdc_card_new(options->device, &options->card, shape, loops, loops_count, &outlet->card, err);
+}
+
+static int open_parts(struct sdc_outlet *outlet, const struct sdc_serve_options *options, const struct sdc_outlet_device *device,
+                      struct sdc_loop *const *loops, unsigned loops_count, struct sdc_keeper *keeper, struct sdc_error *err)
 {
     enum sdc_card_shape shape = SDC_CARD_PCI;
     const char *socket = options->socket;
@@ -134,7 +152,9 @@ static int open_parts(struct sdc_outlet *outlet, const struct sdc_serve_options 
     if (rc == 0 && options->connect && shape != SDC_CARD_VHOST)
         rc = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "connect: only vhost-user front ends listen; type vhost-user:%s", socket);
     if (rc == 0)
-        rc = sdc_card_new(options->device, &options->card, shape, loops, loops_count, &outlet->card, err);
+        rc = make_card(outlet, options, device, shape, loops, loops_count, err);
+    else
+        sdc_outlet_destroy(device);
     if (rc == 0)
         rc = open_socket(outlet, options, socket, err);
     if (rc == 0)
@@ -144,19 +164,20 @@ static int open_parts(struct sdc_outlet *outlet, const struct sdc_serve_options 
     return rc;
 }
 
-int sdc_outlet_open(const struct sdc_serve_options *options, struct sdc_loop *const *loops, unsigned loops_count,
-                    struct sdc_keeper *keeper, struct sdc_outlet **out, struct sdc_error *err)
+int sdc_outlet_open(const struct sdc_serve_options *options, const struct sdc_outlet_device *device, struct sdc_loop *const *loops,
+                    unsigned loops_count, struct sdc_keeper *keeper, struct sdc_outlet **out, struct sdc_error *err)
 {
     struct sdc_outlet *outlet = calloc(1, sizeof *outlet);
     char *name = strdup(options->socket);
 
     if (!outlet || !name) {
+        sdc_outlet_destroy(device);
         free(name);
         free(outlet);
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a socket");
     }
     *outlet = (struct sdc_outlet){.home = loops[0], .place = {.lock_fd = -1}, .fd = -1, .name = name};
-    int rc = open_parts(outlet, options, loops, loops_count, keeper, err);
+    int rc = open_parts(outlet, options, device, loops, loops_count, keeper, err);
     if (rc < 0)
         sdc_outlet_free(outlet);
     else

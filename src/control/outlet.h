@@ -34,9 +34,17 @@ struct sdc_outlet {
 // stands behind it. 0, or -EINVAL with err filled: there is no such transport.
 int sdc_outlet_transport(const char *socket, enum sdc_card_shape *shape, const char **rest, struct sdc_error *err);
 
-// Makes the card, with loops[0] for its home, and listens. What options point to may go afterwards. keeper: NULL for none. 0 or a negative
-// errno with err filled.
-int sdc_outlet_open(const struct sdc_serve_options *options, struct sdc_loop *const *loops, unsigned loops_count,
-                    struct sdc_keeper *keeper, struct sdc_outlet **outlet, struct sdc_error *err);
+// A device that somebody else has made: one of the two.
+struct sdc_outlet_device {
+    struct sdc_pci_device *pci;
+    struct sdc_virtio_device *virtio;
+};
+
+// Makes the card, of device, or, if that is NULL, by the options; with loops[0] for its home; and listens. What options point to may go
+// afterwards; the device is taken over, also when this fails. keeper: NULL for none. 0 or a negative errno with err filled.
+int sdc_outlet_open(const struct sdc_serve_options *options, const struct sdc_outlet_device *device, struct sdc_loop *const *loops,
+                    unsigned loops_count, struct sdc_keeper *keeper, struct sdc_outlet **outlet, struct sdc_error *err);
+// Destroys a device that nobody has taken over. NULL is fine.
+void sdc_outlet_destroy(const struct sdc_outlet_device *device);
 // Its listener is closed, no loop runs.
 void sdc_outlet_free(struct sdc_outlet *outlet);

@@ -41,6 +41,10 @@ struct sdc_server {
     atomic_uint open; // listeners that are not closed yet; zero: the loops may stop
     struct sdc_post closed_post; // to loops[0]: open is zero
     bool ending;
+    atomic_bool asked_to_stop;
+    struct sdc_post stop_post; // to loops[0]: sdc_server_stop; sent once
+    bool begun;                // it runs, or has run
+    bool ended;                // and has come to its end
     const char *config;          // the file that the cards come from; NULL: none
     struct sdc_keeper *keeper;   // NULL: none
     struct sdc_timer stop_timer; // looks whether I/O has ended
@@ -136,7 +140,8 @@ static void refresh_outlet(struct sdc_post *post)
 }
 
 // Card n has its home on thread n, and its queues on those from there on, so that many cards of few queues spread over all.
-int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err)
+static int add(struct sdc_server *server, const struct sdc_serve_options *options, const struct sdc_outlet_device *device,
+               struct sdc_error *err)
 {
     struct sdc_loop *loops[SDC_LIMIT_THREADS];
     struct sdc_outlet *outlet;
@@ -146,7 +151,7 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
                              options->socket);
     for (unsigned i = 0; i < server->loops_count; i++)
         loops[i] = server->loops[(server->outlets_count + i) % server->loops_count];
-    int rc = sdc_outlet_open(options, loops, server->loops_count, server->keeper, &outlet, err);
+    int rc = sdc_outlet_open(options, device, loops, server->loops_count, server->keeper, &outlet, err);
     if (rc < 0)
         return rc;
     outlet->server = server;
@@ -163,6 +168,44 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
         sdc_loop_run(server->loops[0]);
     }
     return rc;
+}
+
+int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err)
+{
+    return add(server, options, NULL, err);
+}
+
+static int add_device(struct sdc_server *server, const char *socket, const struct sdc_outlet_device *device,
+                      const struct sdc_socket_options *said, struct sdc_error *err)
+{
+    struct sdc_serve_options options;
+
+    sdc_serve_options_init(&options);
+    options.socket = socket;
+    if (said) {
+        options.listen.mode = said->mode ? (int)(said->mode & 0777) : options.listen.mode;
+        options.allow_file_memory = said->allow_file_memory;
+        options.connect = said->connect;
+        options.card.poll = said->always_poll ? SDC_POLL_ALWAYS : said->never_poll ? SDC_POLL_NEVER : SDC_POLL_ADAPTIVE;
+        options.card.poll_max_us = (uint32_t)sdc_min(said->poll_max_us, SDC_LIMIT_POLL_MAX_US);
+    }
+    if (server->begun) {
+        sdc_outlet_destroy(device);
+        return sdc_error_set(err, -EBUSY, SDC_FAULT_USER, "socket '%s': the server runs already; add devices before that", socket);
+    }
+    return add(server, &options, device, err);
+}
+
+int sdc_server_add_pci(struct sdc_server *server, const char *socket, struct sdc_pci_device *device,
+                       const struct sdc_socket_options *options, struct sdc_error *err)
+{
+    return add_device(server, socket, &(struct sdc_outlet_device){.pci = device}, options, err);
+}
+
+int sdc_server_add_virtio(struct sdc_server *server, const char *socket, struct sdc_virtio_device *device,
+                          const struct sdc_socket_options *options, struct sdc_error *err)
+{
+    return add_device(server, socket, &(struct sdc_outlet_device){.virtio = device}, options, err);
 }
 
 void sdc_server_follow(struct sdc_server *server, const char *config)
@@ -195,6 +238,8 @@ static void end(struct sdc_server *server)
     if (server->ending)
         return;
     server->ending = true;
+    if (!server->outlets)
+        all_closed(&server->closed_post);
     for (struct sdc_outlet *outlet = server->outlets; outlet; outlet = outlet->next)
         sdc_loop_post(outlet->home, &outlet->close_post);
 }
@@ -234,6 +279,21 @@ static void signal_arrived(struct sdc_watch *watch, uint32_t events)
                 sdc_loop_post(outlet->home, &outlet->refresh_post);
         }
     }
+}
+
+static void told_to_stop(struct sdc_post *post)
+{
+    end(sdc_container(post, struct sdc_server, stop_post));
+}
+
+// What it calls may be called from a signal handler: atomic words without locks, and a write to an eventfd.
+void sdc_server_stop(struct sdc_server *server)
+{
+    int before = errno;
+
+    if (!atomic_exchange(&server->asked_to_stop, true))
+        sdc_loop_post(server->loops[0], &server->stop_post);
+    errno = before;
 }
 
 static void keeper_gone(void *context)
@@ -281,66 +341,137 @@ static int start_threads(struct sdc_server *server, struct sdc_error *err)
                          server->loops_count, strerror(rc));
 }
 
-int sdc_server_run(struct sdc_server *server, struct sdc_error *err)
+static int begin(struct sdc_server *server, struct sdc_error *err)
 {
     struct sdc_keeper *keeper = server->keeper;
-    int rc = keeper ? sdc_keeper_ready(keeper, server->loops[0], keeper_says_stop, keeper_gone, server, err) : 0;
+    int rc = 0;
 
+    if (server->begun)
+        return 0;
+    if (keeper)
+        rc = sdc_keeper_ready(keeper, server->loops[0], keeper_says_stop, keeper_gone, server, err);
     if (rc == 0)
         rc = start_threads(server, err);
+    server->begun = rc == 0;
+    return rc;
+}
+
+int sdc_server_run(struct sdc_server *server, struct sdc_error *err)
+{
+    int rc = begin(server, err);
+
     if (rc < 0)
         return rc;
     sdc_loop_run(server->loops[0]);
     join(server);
+    server->ended = true;
     if (server->left)
         sdc_keeper_stopped(server->keeper);
     return 0;
 }
 
+int sdc_server_fd(struct sdc_server *server, struct sdc_error *err)
+{
+    int rc = begin(server, err);
+
+    return rc < 0 ? rc : sdc_loop_fd(server->loops[0], err);
+}
+
+int sdc_server_process(struct sdc_server *server, struct sdc_error *err)
+{
+    if (server->ended)
+        return SDC_SERVER_ENDED;
+    int rc = sdc_server_fd(server, err);
+    if (rc < 0)
+        return rc;
+    switch (sdc_loop_process(server->loops[0])) {
+    case SDC_LOOP_WAITS:
+        return SDC_SERVER_WAITS;
+    case SDC_LOOP_GOES_ON:
+        return SDC_SERVER_GOES_ON;
+    default:
+        join(server);
+        server->ended = true;
+        return SDC_SERVER_ENDED;
+    }
+}
+
 // --- life ---
 
-int sdc_server_new(unsigned threads, enum sdc_loop_kind kind, struct sdc_server **out, struct sdc_error *err)
+static int watch_signals(struct sdc_server *server, const int *signals, struct sdc_error *err)
 {
-    static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
+    server->signals_fd = sdc_signals_open(signals);
+    if (server->signals_fd < 0)
+        return sdc_error_set(err, server->signals_fd, SDC_FAULT_HOST, "signals cannot be read: %s", strerror(-server->signals_fd));
+    server->signals = (struct sdc_watch){.fd = server->signals_fd, .wanted = SDC_READABLE, .ready = signal_arrived};
+    int rc = sdc_loop_watch(server->loops[0], &server->signals);
+    return rc < 0 ? sdc_error_set(err, rc, SDC_FAULT_HOST, "signals cannot be watched: %s", strerror(-rc)) : 0;
+}
+
+static int make_loops(struct sdc_server *server, unsigned threads, enum sdc_loop_kind kind, struct sdc_error *err)
+{
+    if (threads > SDC_LIMIT_THREADS)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "threads: %u, at most %u", threads, SDC_LIMIT_THREADS);
+    for (unsigned i = 0; i < threads; i++) {
+        int rc = sdc_loop_new(kind, &server->loops[i], err);
+        if (rc < 0)
+            return rc;
+        kind = sdc_loop_kind(server->loops[0]);
+        server->loops_count++;
+    }
+    return 0;
+}
+
+int sdc_server_new_with(const struct sdc_server_options *options, const int *signals, struct sdc_server **out, struct sdc_error *err)
+{
     struct sdc_server *server = calloc(1, sizeof *server);
     if (!server)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a server");
 
     pthread_mutex_init(&server->gate, NULL);
-    server->signals_fd = sdc_signals_open(signals);
-    if (server->signals_fd < 0) {
-        int rc = server->signals_fd;
-        sdc_server_free(server);
-        return sdc_error_set(err, rc, SDC_FAULT_HOST, "signals cannot be read: %s", strerror(-rc));
-    }
-    for (unsigned i = 0; i < threads; i++) {
-        int rc = sdc_loop_new(kind, &server->loops[i], err);
-        if (rc < 0) {
-            sdc_server_free(server);
-            return rc;
-        }
-        kind = sdc_loop_kind(server->loops[0]);
-        server->loops_count++;
-    }
+    server->signals_fd = -1;
     server->stop_timer.expired = look_whether_idle;
     server->closed_post.run = all_closed;
-    server->signals = (struct sdc_watch){.fd = server->signals_fd, .wanted = SDC_READABLE, .ready = signal_arrived};
-    int rc = sdc_loop_watch(server->loops[0], &server->signals);
-    if (rc < 0) {
+    server->stop_post.run = told_to_stop;
+    int rc = make_loops(server, options->threads ? options->threads : 1, options->loop, err);
+    if (rc == 0 && signals)
+        rc = watch_signals(server, signals, err);
+    if (rc < 0)
         sdc_server_free(server);
-        return sdc_error_set(err, rc, SDC_FAULT_HOST, "signals cannot be watched: %s", strerror(-rc));
+    else
+        *out = server;
+    return rc;
+}
+
+int sdc_server_new(const struct sdc_server_options *options, struct sdc_server **server, struct sdc_error *err)
+{
+    static const int signals[] = {SIGTERM, SIGINT, 0};
+    static const struct sdc_server_options defaults = {0};
+
+    if (!options)
+        options = &defaults;
+    return sdc_server_new_with(options, options->take_signals ? signals : NULL, server, err);
+}
+
+// Sessions may live in the caller's loop: they end in order.
+static void end_what_lives(struct sdc_server *server)
+{
+    if (server->begun && !server->ended) {
+        sdc_server_stop(server);
+        sdc_loop_run(server->loops[0]);
+        join(server);
+        return;
     }
-    *out = server;
-    return 0;
+    // It never ran, so no session is there to wait for.
+    for (struct sdc_outlet *outlet = server->ending ? NULL : server->outlets; outlet; outlet = outlet->next)
+        sdc_listener_close(outlet->listener, listener_closed, outlet);
 }
 
 void sdc_server_free(struct sdc_server *server)
 {
     if (!server)
         return;
-    // It never ran, so no session is there to wait for.
-    for (struct sdc_outlet *outlet = server->ending ? NULL : server->outlets; outlet; outlet = outlet->next)
-        sdc_listener_close(outlet->listener, listener_closed, outlet);
+    end_what_lives(server);
     if (server->loops_count > 0)
         sdc_loop_unwatch(server->loops[0], &server->signals);
     while (server->outlets) {

@@ -25,6 +25,11 @@ struct sdc_loop_engine {
     void (*wait)(struct sdc_loop *loop, uint64_t timeout_ns);
     // Runs the callbacks of what has happened.
     void (*dispatch)(struct sdc_loop *loop);
+    // An fd that is readable when something has happened since settle(), of which wait() and dispatch() would make callbacks. Or a
+    // negative errno.
+    int (*fd)(struct sdc_loop *loop);
+    // Sends down what was asked for. False: something has happened already, or not all of it could be sent.
+    bool (*settle)(struct sdc_loop *loop);
     // Ends wait(), this one or the next. Any thread.
     void (*wake)(struct sdc_loop *loop);
     int (*watch)(struct sdc_loop *loop, struct sdc_watch *watch);
@@ -43,11 +48,15 @@ struct sdc_loop_file {
     bool wait;       // epoll: nothing is done at once
 };
 
+struct sdc_loop_outside;
+
 struct sdc_loop {
     const struct sdc_loop_engine *ops;
     void *engine;
+    struct sdc_loop_outside *outside; // NULL: it is not turned from outside
+    bool started; // the engine's start has been called, and not its finish
     uint64_t now_ns;
-    atomic_bool running; // between the start and the end of sdc_loop_run
+    atomic_bool running; // between the start and the end of sdc_loop_run, or of the calls of sdc_loop_process
     atomic_bool stopping;
 
     _Atomic(struct sdc_post *) posts; // newest first
@@ -79,6 +88,16 @@ int sdc_loop_engine_new(const struct sdc_loop_engine *engine, struct sdc_loop **
 // One turn without the sleep, for who takes the turns of several loops in one thread, also one inside another's. Not while it is
 // run by sdc_loop_run, nor from inside a turn of its own.
 void sdc_loop_turn(struct sdc_loop *loop);
+
+// loop.c, for outside.c: what a call does on the thread that the loop is run by. The loop is entered, takes turns (true: that was the
+// last), and is left, or left for good.
+void sdc_loop_enter(struct sdc_loop *loop);
+bool sdc_loop_take_turn(struct sdc_loop *loop);
+void sdc_loop_leave(struct sdc_loop *loop);
+void sdc_loop_leave_for_good(struct sdc_loop *loop);
+
+// outside.c
+void sdc_loop_outside_free(struct sdc_loop *loop);
 
 // poller.c: looks at all that are open. Whether there was any work.
 bool sdc_loop_look_around(struct sdc_loop *loop);

@@ -42,6 +42,7 @@ void sdc_loop_free(struct sdc_loop *loop)
 {
     if (!loop)
         return;
+    sdc_loop_outside_free(loop);
     loop->ops->close(loop);
     free(loop->timers);
     free(loop->files);
@@ -210,26 +211,61 @@ void sdc_loop_turn(struct sdc_loop *loop)
     current = outer;
 }
 
-void sdc_loop_run(struct sdc_loop *loop)
+// One turn of the loop that this thread runs, without sleeping. True: it was the last.
+static bool finish_turn(struct sdc_loop *loop)
 {
-    if (current || atomic_exchange(&loop->running, true))
-        sdc_bug("a loop is run inside a loop, or by two threads");
+    // Read first: what was posted before the stop is then among the posts that run.
+    bool stopping = atomic_load(&loop->stopping);
+
+    run_what_is_due(loop);
+    return stopping;
+}
+
+void sdc_loop_enter(struct sdc_loop *loop)
+{
+    if (current)
+        sdc_bug("a loop is run inside a loop");
     current = loop;
-    loop->ops->start(loop);
-    loop->now_ns = sdc_clock_ns();
-    for (;;) {
-        // Read first: what was posted before the stop is then among the posts that run.
-        bool stopping = atomic_load(&loop->stopping);
-        run_what_is_due(loop);
-        if (stopping)
-            break;
-        wait_for_events(loop);
-        loop->ops->dispatch(loop);
+    if (!loop->started) {
+        if (atomic_exchange(&loop->running, true))
+            sdc_bug("a loop is run by two threads");
+        loop->ops->start(loop);
+        loop->started = true;
     }
+    loop->now_ns = sdc_clock_ns();
+}
+
+void sdc_loop_leave(struct sdc_loop *loop)
+{
+    (void)loop;
+    current = NULL;
+}
+
+void sdc_loop_leave_for_good(struct sdc_loop *loop)
+{
     loop->ops->finish(loop);
+    loop->started = false;
     atomic_store(&loop->stopping, false);
     current = NULL;
     atomic_store_explicit(&loop->running, false, memory_order_release);
+}
+
+bool sdc_loop_take_turn(struct sdc_loop *loop)
+{
+    loop->ops->wait(loop, 0);
+    loop->now_ns = sdc_clock_ns();
+    loop->ops->dispatch(loop);
+    return finish_turn(loop);
+}
+
+void sdc_loop_run(struct sdc_loop *loop)
+{
+    sdc_loop_enter(loop);
+    while (!finish_turn(loop)) {
+        wait_for_events(loop);
+        loop->ops->dispatch(loop);
+    }
+    sdc_loop_leave_for_good(loop);
 }
 
 // --- what the engine does ---

@@ -237,6 +237,21 @@ static void wait_epoll(struct sdc_loop *loop, uint64_t timeout_ns)
     sdc_bug("the loop's epoll refuses to work");
 }
 
+static int fd_of_epoll(struct sdc_loop *loop)
+{
+    const struct epoll *epoll = loop->engine;
+
+    return epoll->fd;
+}
+
+static bool settle_epoll(struct sdc_loop *loop)
+{
+    struct epoll *epoll = loop->engine;
+
+    sdc_io_pool_start(epoll->pool);
+    return settle_all(epoll) && !something_is_always_ready(epoll);
+}
+
 static uint32_t ready_events(uint32_t mask)
 {
     return (mask & EPOLLIN ? (uint32_t)SDC_READABLE : 0) | (mask & EPOLLOUT ? (uint32_t)SDC_WRITABLE : 0) |
@@ -344,6 +359,8 @@ const struct sdc_loop_engine sdc_loop_epoll = {
     .finish = finish_epoll,
     .wait = wait_epoll,
     .dispatch = dispatch_epoll,
+    .fd = fd_of_epoll,
+    .settle = settle_epoll,
     .wake = wake,
     .watch = watch_fd,
     .rewatch = rewatch_fd,

@@ -168,6 +168,37 @@ static void wait_uring(struct sdc_loop *loop, uint64_t timeout_ns)
     sdc_bug("the loop's ring refuses to work");
 }
 
+// An eventfd: kernels differ in whether the ring's own fd is readable when there is something to be worked off.
+static int fd_of_uring(struct sdc_loop *loop)
+{
+    struct sdc_uring *uring = loop->engine;
+
+    if (uring->event_fd >= 0)
+        return uring->event_fd;
+    uring->event_fd = sdc_eventfd_new();
+    if (uring->event_fd < 0)
+        return uring->event_fd;
+    int rc = io_uring_register_eventfd(&uring->ring, uring->event_fd);
+    if (rc < 0)
+        sdc_fd_close(&uring->event_fd);
+    return rc < 0 ? rc : uring->event_fd;
+}
+
+// What has happened before the eventfd is taken is seen by looking, what happens later makes it readable.
+static bool settle_uring(struct sdc_loop *loop)
+{
+    struct sdc_uring *uring = loop->engine;
+    bool all = sdc_uring_settle_watches(uring) && start_held(loop) && arm_wake(uring);
+
+    uring->urgent = uring->put_off = false;
+    if (io_uring_sq_ready(&uring->ring) > 0)
+        io_uring_submit(&uring->ring);
+    sdc_eventfd_take(uring->event_fd);
+    unsigned flags = __atomic_load_n(uring->ring.sq.kflags, __ATOMIC_SEQ_CST);
+    return all && io_uring_sq_ready(&uring->ring) == 0 && io_uring_cq_ready(&uring->ring) == 0 &&
+           !(flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN));
+}
+
 static void dispatch_one(struct sdc_loop *loop, uint64_t data, int result)
 {
     struct sdc_uring *uring = loop->engine;
@@ -277,6 +308,7 @@ static int open_uring(struct sdc_loop *loop, struct sdc_error *err)
     if (!uring)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "out of memory for a loop");
     uring->held_end = &uring->held;
+    uring->event_fd = -1;
     // Blocking, because io_uring takes O_NONBLOCK to mean that a read must not wait.
     uring->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (uring->wake_fd < 0) {
@@ -306,6 +338,7 @@ static void close_uring(struct sdc_loop *loop)
     struct sdc_uring *uring = loop->engine;
     io_uring_queue_exit(&uring->ring);
     sdc_uring_free_watches(uring);
+    sdc_fd_close(&uring->event_fd);
     sdc_fd_close(&uring->wake_fd);
     free(uring);
 }
@@ -343,6 +376,8 @@ const struct sdc_loop_engine sdc_loop_uring = {
     .finish = finish_uring,
     .wait = wait_uring,
     .dispatch = dispatch_uring,
+    .fd = fd_of_uring,
+    .settle = settle_uring,
     .wake = wake,
     .watch = sdc_uring_watch,
     .rewatch = sdc_uring_rewatch,

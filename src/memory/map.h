@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Guest memory: the table of regions that readers use (a map: immutable once published, counted), and the owner's table from
-// which maps are published. sidecard/memory.h is the only door through which bytes are reached.
+// which maps are published. The door below is the only way by which bytes are reached.
 #pragma once
 
 #include "memory/regions.h"
@@ -62,6 +62,20 @@ struct sdc_memory {
     struct sdc_read_cache *cache;
     int (*write_remote)(struct sdc_memory *memory, uint64_t iova, const void *data, size_t size);
 };
+
+// --- the door: what is parsed is copied out once, what is only moved goes by spans ---
+
+// Copies size bytes at iova to local. 0, -EFAULT (no region, or a part of it), -EACCES (region is not readable),
+// -EAGAIN (memory that has to be fetched from the client first; the view names the range).
+int sdc_memory_read(struct sdc_memory *memory, uint64_t iova, void *local, size_t size);
+
+// Copies size bytes from local to iova. Errors as sdc_memory_read; nothing is written when one is returned.
+int sdc_memory_write(struct sdc_memory *memory, uint64_t iova, const void *local, size_t size);
+
+// Fills out[0..max) with the spans of [iova, iova + size), one for each contiguous stretch. Returns their number
+// (0 for size 0), -EFAULT, -EACCES, -EAGAIN, or -E2BIG when max does not suffice. The spans are good while the
+// table of regions that they came from is held.
+int sdc_memory_spans(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access, struct sdc_span *out, unsigned max);
 
 // Whether all of [iova, iova + size) may be accessed: 0; 1 if a part of it is remote; -EFAULT, -EACCES, and of a partial map -EAGAIN.
 int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access);

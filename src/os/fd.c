@@ -190,6 +190,19 @@ int sdc_map_private(uint64_t size, void **base)
     return map(MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, size, true, base);
 }
 
+int sdc_map_reserve(uint64_t size, void **base)
+{
+    *base = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return *base == MAP_FAILED ? -errno : 0;
+}
+
+int sdc_fd_map_over(int fd, uint64_t offset, uint64_t size, void *at)
+{
+    void *mapped = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)offset);
+
+    return mapped == MAP_FAILED ? -errno : 0;
+}
+
 void sdc_unmap(void *base, uint64_t size)
 {
     if (size != 0)

@@ -49,4 +49,8 @@ int sdc_fd_map(int fd, uint64_t size, bool writable, void **base);
 int sdc_fd_map_part(int fd, uint64_t offset, uint64_t size, bool writable, void **base);
 // Memory of our own that nobody shares, all zero.
 int sdc_map_private(uint64_t size, void **base);
+// Addresses of ours that nothing else gets, with nothing there.
+int sdc_map_reserve(uint64_t size, void **base);
+// Maps [offset, offset + size) of fd, shared, at an address, in place of what is there, in one step.
+int sdc_fd_map_over(int fd, uint64_t offset, uint64_t size, void *at);
 void sdc_unmap(void *base, uint64_t size);

@@ -20,7 +20,7 @@ COMPILERS = {
     "g++": [*WARNINGS, "-std=c++20", "-Wno-missing-field-initializers", "-x", "c++"],
 }
 # Headers that C++ does not take yet.
-NOT_IN_CXX = {"pci.h", "block.h"}
+NOT_IN_CXX = set()
 
 
 def spaced(text):

@@ -143,7 +143,7 @@ int __wrap_sdc_mapped_page_new(struct sdc_pci_mappable *mappable, const char *na
 int __wrap_sdc_mapped_page_new(struct sdc_pci_mappable *mappable, const char *name, uint64_t offset, void **page)
 {
     (void)name;
-    *mappable = (struct sdc_pci_mappable){.offset = offset, .size = SIM_PAGE, .fd = -1};
+    *mappable = (struct sdc_pci_mappable){.areas = {{.offset = offset, .size = SIM_PAGE}}, .areas_count = 1, .fd = -1};
     *page = sim_mapped_page = calloc(1, SIM_PAGE);
     return *page ? 0 : -ENOMEM;
 }

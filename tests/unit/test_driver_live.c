@@ -70,7 +70,7 @@ static int serve(int listener, const char *backend)
         .listen = {.mode = -1, .owner = (uid_t)-1, .group = (gid_t)-1},
     };
     snprintf(name, sizeof name, "fd:%d", listener);
-    int ret = sdc_server_new(2, SDC_LOOP_AUTO, &server, NULL);
+    int ret = sdc_server_new(&(struct sdc_server_options){.threads = 2, .take_signals = true}, &server, NULL);
     if (ret == 0)
         ret = sdc_server_add(server, &options, NULL);
     if (ret == 0)

@@ -70,8 +70,8 @@ static int offer_regions(struct fixture *f)
 
     assert_true(fd >= 0);
     f->card.bars[0] = (struct sdc_pci_bar){
-        .size = BAR, .mappable = {.offset = 0x1000, .size = 0x2000, .fd = fd, .fd_offset = 0x8000}};
-    f->card.bars[2] = (struct sdc_pci_bar){.size = BAR, .mappable = {.size = BAR, .fd = fd}};
+        .size = BAR, .mappable = {.areas = {{0x1000, 0x2000}}, .areas_count = 1, .fd = fd, .fd_offset = 0x8000}};
+    f->card.bars[2] = (struct sdc_pci_bar){.size = BAR, .mappable = {.areas = {{0, BAR}}, .areas_count = 1, .fd = fd}};
     f->card.bars[4] = (struct sdc_pci_bar){.size = BAR};
     return fd;
 }

@@ -235,7 +235,7 @@ static uint32_t card_io_fds(struct sdc_pci_device *device, uint32_t region, stru
 }
 
 // The client has gone, and with it what it has mapped. The page stays as it is if there is no memory for another.
-static void card_close_io_fds(struct sdc_pci_device *device)
+static void card_client_gone(struct sdc_pci_device *device)
 {
     struct nvme *nvme = nvme_of(device);
     struct sdc_pci_mappable mappable;
@@ -282,7 +282,7 @@ static const struct sdc_pci_ops card_ops = {
     .config_read = card_config_read,
     .intx_level = card_intx_level,
     .io_fds = card_io_fds,
-    .close_io_fds = card_close_io_fds,
+    .client_gone = card_client_gone,
     .state_needs = nvme_state_needs,
     .state_keep = nvme_state_keep,
     .state_save = nvme_state_save,

@@ -17,7 +17,7 @@ int sdc_mapped_page_new(struct sdc_pci_mappable *mappable, const char *name, uin
         sdc_fd_close(&fd);
         return rc;
     }
-    *mappable = (struct sdc_pci_mappable){.offset = offset, .size = SDC_MAPPED_PAGE, .fd = fd};
+    *mappable = (struct sdc_pci_mappable){.areas = {{.offset = offset, .size = SDC_MAPPED_PAGE}}, .areas_count = 1, .fd = fd};
     return 0;
 }
 

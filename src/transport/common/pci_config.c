@@ -16,6 +16,8 @@ enum {
     STATUS_CAP_LIST = 1 << 4,
     BAR_64BIT = 4,
     BAR_PREFETCHABLE = 8,
+    MSI_SIZE = 16, // 14, and what makes a multiple of 4 of it
+    MSI_64BIT = 1 << 7,
     EXPRESS_SIZE = 60,
     EXPRESS_DEVICE_CAP = 4,
     EXPRESS_DEVICE_CONTROL = 8,
@@ -26,19 +28,18 @@ enum {
     PM_CONTROL = 4,
 };
 
-static void init_bars(struct sdc_pci_device *device)
+void sdc_pci_config_add_bar(struct sdc_pci_device *device, unsigned index)
 {
-    for (unsigned i = 0; i < 6; i++) {
-        const struct sdc_pci_bar *bar = &device->bars[i];
-        if (bar->size == 0)
-            continue;
-        uint32_t at = SDC_PCI_BARS + 4 * i;
-        uint64_t mask = ~(bar->size - 1);
-        sdc_put32(&device->config[at], (bar->is_64bit ? BAR_64BIT : 0) | (bar->prefetchable ? BAR_PREFETCHABLE : 0));
-        sdc_put32(&device->config_mask[at], (uint32_t)mask);
-        if (bar->is_64bit)
-            sdc_put32(&device->config_mask[at + 4], (uint32_t)(mask >> 32));
-    }
+    const struct sdc_pci_bar *bar = &device->bars[index];
+    uint32_t at = SDC_PCI_BARS + 4 * index;
+    uint64_t mask = ~(bar->size - 1);
+
+    if (bar->size == 0)
+        return;
+    sdc_put32(&device->config[at], (bar->is_64bit ? BAR_64BIT : 0) | (bar->prefetchable ? BAR_PREFETCHABLE : 0));
+    sdc_put32(&device->config_mask[at], (uint32_t)mask);
+    if (bar->is_64bit)
+        sdc_put32(&device->config_mask[at + 4], (uint32_t)(mask >> 32));
 }
 
 void sdc_pci_config_init(struct sdc_pci_device *device, const struct sdc_pci_identity *identity)
@@ -56,7 +57,8 @@ void sdc_pci_config_init(struct sdc_pci_device *device, const struct sdc_pci_ide
     sdc_put16(config + SUBSYSTEM, identity->subsystem);
     config[INTERRUPT_PIN] = identity->intx ? 1 : 0;
     device->config_mask[INTERRUPT_LINE] = 0xff;
-    init_bars(device);
+    for (unsigned i = 0; i < SDC_COUNT(device->bars); i++)
+        sdc_pci_config_add_bar(device, i);
 }
 
 uint32_t sdc_pci_config_add(struct sdc_pci_device *device, uint8_t id, uint32_t size)
@@ -74,14 +76,29 @@ uint32_t sdc_pci_config_add(struct sdc_pci_device *device, uint8_t id, uint32_t 
     return at;
 }
 
-uint32_t sdc_pci_config_add_msix(struct sdc_pci_device *device, uint32_t vectors, unsigned table_bar, unsigned pba_bar)
+uint32_t sdc_pci_config_add_msix(struct sdc_pci_device *device, uint32_t vectors, uint32_t table, uint32_t pba)
 {
     uint32_t at = sdc_pci_config_add(device, SDC_PCI_CAP_MSIX, 12);
 
     sdc_put16(&device->config[at + 2], (uint16_t)(vectors - 1));
     sdc_put16(&device->config_mask[at + 2], 0xc000); // enable, function mask
-    sdc_put32(&device->config[at + 4], table_bar);
-    sdc_put32(&device->config[at + 8], pba_bar);
+    sdc_put32(&device->config[at + 4], table);
+    sdc_put32(&device->config[at + 8], pba);
+    return at;
+}
+
+uint32_t sdc_pci_config_add_msi(struct sdc_pci_device *device, uint32_t vectors)
+{
+    uint32_t at = sdc_pci_config_add(device, SDC_PCI_CAP_MSI, MSI_SIZE);
+    uint32_t power = 0;
+
+    while (1U << power < vectors)
+        power++;
+    sdc_put16(&device->config[at + 2], (uint16_t)(MSI_64BIT | power << 1));
+    sdc_put16(&device->config_mask[at + 2], SDC_PCI_MSI_CONTROL_ENABLE | 7 << SDC_PCI_MSI_CONTROL_COUNT);
+    sdc_put32(&device->config_mask[at + 4], 0xfffffffc); // address
+    sdc_put32(&device->config_mask[at + 8], 0xffffffff);
+    sdc_put16(&device->config_mask[at + 12], 0xffff); // data
     return at;
 }
 

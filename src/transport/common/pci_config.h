@@ -14,25 +14,26 @@ enum {
     SDC_PCI_BARS = 0x10,
     SDC_PCI_CAP_POINTER = 0x34,
     SDC_PCI_CAP_PM = 0x01,
+    SDC_PCI_CAP_MSI = 0x05,
     SDC_PCI_CAP_VENDOR = 0x09,
     SDC_PCI_CAP_EXPRESS = 0x10,
     SDC_PCI_CAP_MSIX = 0x11,
+    SDC_PCI_MSI_CONTROL_ENABLE = 1 << 0,
+    SDC_PCI_MSI_CONTROL_COUNT = 4, // from this bit on: which power of two of vectors the driver has switched on
     SDC_PCI_MSIX_CONTROL_ENABLE = 1 << 15,
-};
-
-struct sdc_pci_identity {
-    uint16_t vendor, device, subsystem_vendor, subsystem;
-    uint8_t revision;
-    uint32_t class_code; // 0xCCSSII
-    bool intx;           // has INTx, on pin A
 };
 
 // Fills the header. device->bars are set already.
 void sdc_pci_config_init(struct sdc_pci_device *device, const struct sdc_pci_identity *identity);
+// Shows a BAR that was set later.
+void sdc_pci_config_add_bar(struct sdc_pci_device *device, unsigned bar);
 // Appends a capability of size bytes (a multiple of 4, its two-byte head included); offset of it. Its bytes are zero and read-only.
 uint32_t sdc_pci_config_add(struct sdc_pci_device *device, uint8_t id, uint32_t size);
-// MSI-X with `vectors` entries: table at the start of table_bar, pending bits at the start of pba_bar.
-uint32_t sdc_pci_config_add_msix(struct sdc_pci_device *device, uint32_t vectors, unsigned table_bar, unsigned pba_bar);
+// MSI-X with `vectors` entries. table and pba say where the table and the pending bits are: a BAR, with their offset in it, a multiple of
+// 8, above the lower three bits.
+uint32_t sdc_pci_config_add_msix(struct sdc_pci_device *device, uint32_t vectors, uint32_t table, uint32_t pba);
+// MSI with `vectors` vectors, a power of two up to 32, and 64-bit addresses.
+uint32_t sdc_pci_config_add_msi(struct sdc_pci_device *device, uint32_t vectors);
 void sdc_pci_config_add_pm(struct sdc_pci_device *device);
 // An endpoint that can do a function-level reset.
 void sdc_pci_config_add_express(struct sdc_pci_device *device);

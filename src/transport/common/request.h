@@ -26,6 +26,22 @@ static inline struct request *sdc_request_of(struct sdc_virtio_request *shown)
     return sdc_container(shown, struct request, shown);
 }
 
+// The device may have nothing to do when a queue comes to life or ends.
+static inline int sdc_virtqueue_tell_start(struct sdc_virtqueue *queue)
+{
+    const struct sdc_virtio_ops *ops = queue->device->ops;
+
+    return ops->queue_start ? ops->queue_start(queue->device, queue) : 0;
+}
+
+static inline void sdc_virtqueue_tell_stop(struct sdc_virtqueue *queue)
+{
+    const struct sdc_virtio_ops *ops = queue->device->ops;
+
+    if (ops->queue_stop)
+        ops->queue_stop(queue->device, queue);
+}
+
 // virtqueue.c
 void sdc_virtqueue_schedule(struct sdc_virtqueue *queue);
 // Puts it into the used ring, in order if that was negotiated; it is free again then.

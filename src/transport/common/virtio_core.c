@@ -125,7 +125,9 @@ uint64_t sdc_virtio_core_offered(const struct sdc_virtio_core *core)
 {
     uint64_t below = RING_FEATURES | core->ops->features;
 
-    return (below & ~core->device->withheld) | core->device->ops->features(core->device);
+    const struct sdc_virtio_ops *ops = core->device->ops;
+
+    return (below & ~core->device->withheld) | (ops->features ? ops->features(core->device) : 0);
 }
 
 void sdc_virtio_core_accept(struct sdc_virtio_core *core, uint64_t features)
@@ -438,4 +440,9 @@ void sdc_virtio_core_free(struct sdc_virtio_core *core)
     free(core->queues);
     free(core->states);
     free(core);
+}
+
+struct sdc_loop *sdc_virtio_loop(const struct sdc_virtio_device *device)
+{
+    return device->core->home;
 }

@@ -506,7 +506,7 @@ static void start(struct sdc_virtqueue *queue)
     }
     queue->running = true;
     queue->dozing = queue->due = false;
-    rc = queue->device->ops->queue_start(queue->device, queue);
+    rc = sdc_virtqueue_tell_start(queue);
     if (rc < 0) {
         end_ring(queue);
         queue->running = false;
@@ -525,7 +525,7 @@ static void stop(struct sdc_virtqueue *queue)
     queue->stopping = false;
     if (!queue->running)
         return;
-    queue->device->ops->queue_stop(queue->device, queue);
+    sdc_virtqueue_tell_stop(queue);
     queue->running = false;
     stop_poller(queue);
     sdc_loop_unwatch(queue->loop, &queue->kick_watch);

@@ -17,26 +17,33 @@ uint64_t vfu_region_size(const struct sdc_pci_device *device, uint32_t index)
     return index < SDC_PCI_ROM ? device->bars[index].size : 0;
 }
 
-// What follows the region info when only a part of the region may be mapped: one area. SPDK's client takes one fd for each area,
-// others take one for all.
+// What follows the region info when only parts of the region may be mapped. SPDK's client takes one fd for each area, others take one for
+// all.
 struct sparse {
     struct sdc_vfu_cap_sparse_mmap cap;
-    struct sdc_vfu_mmap_area area;
+    struct sdc_vfu_mmap_area areas[];
 };
 
 static const struct sdc_pci_mappable *mappable_of(const struct sdc_pci_device *device, uint32_t index)
 {
-    return index < SDC_PCI_ROM && device->bars[index].mappable.size > 0 ? &device->bars[index].mappable : NULL;
+    return index < SDC_PCI_ROM && device->bars[index].mappable.areas_count > 0 ? &device->bars[index].mappable : NULL;
 }
 
-static void describe_area(const struct sdc_pci_mappable *mappable, uint8_t *room)
+static uint32_t sparse_size(const struct sdc_pci_mappable *mappable)
 {
-    struct sparse sparse = {
-        .cap = {.header = {.id = SDC_VFU_CAP_SPARSE_MMAP, .version = 1}, .nr_areas = 1},
-        .area = {.offset = mappable->offset, .size = mappable->size},
-    };
+    return (uint32_t)(sizeof(struct sparse) + mappable->areas_count * sizeof(struct sdc_vfu_mmap_area));
+}
+
+static void describe_areas(const struct sdc_pci_mappable *mappable, uint8_t *room)
+{
+    struct sparse sparse = {.cap = {.header = {.id = SDC_VFU_CAP_SPARSE_MMAP, .version = 1}, .nr_areas = mappable->areas_count}};
 
     memcpy(room, &sparse, sizeof sparse);
+    room += sizeof sparse;
+    for (uint32_t i = 0; i < mappable->areas_count; i++, room += sizeof(struct sdc_vfu_mmap_area)) {
+        struct sdc_vfu_mmap_area area = {.offset = mappable->areas[i].offset, .size = mappable->areas[i].size};
+        memcpy(room, &area, sizeof area);
+    }
 }
 
 // A client without room for the capability learns from argsz how much to bring. The flags then say nothing of mapping: one that does
@@ -51,8 +58,8 @@ int vfu_get_region_info(struct vfu_session *session, struct vfu_message *message
         return -EINVAL;
     const struct sdc_pci_mappable *mappable = mappable_of(session->device, info.index);
     uint64_t region_size = vfu_region_size(session->device, info.index);
-    bool sparse = mappable && mappable->size != region_size;
-    uint32_t needed = (uint32_t)(sizeof info + (sparse ? sizeof(struct sparse) : 0));
+    bool sparse = mappable && mappable->areas[0].size != region_size;
+    uint32_t needed = (uint32_t)sizeof info + (sparse ? sparse_size(mappable) : 0);
     bool fits = needed <= info.argsz;
     bool shown = mappable && fits;
     uint32_t size = fits ? needed : (uint32_t)sizeof info;
@@ -70,7 +77,7 @@ int vfu_get_region_info(struct vfu_session *session, struct vfu_message *message
         return rc;
     memcpy(room, &info, sizeof info);
     if (shown && sparse)
-        describe_area(mappable, room + sizeof info);
+        describe_areas(mappable, room + sizeof info);
     return 0;
 }
 

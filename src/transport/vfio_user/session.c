@@ -71,8 +71,8 @@ static void take_down(struct vfu_session *session)
         vfu_dma_withdraw(session);
     }
     if (session->closing == VFU_CLOSE_END && !device->ops->busy(device) && session->dma.memory.maps_alive == 0) {
-        if (device->ops->close_io_fds)
-            device->ops->close_io_fds(device);
+        if (device->ops->client_gone)
+            device->ops->client_gone(device);
         vfu_record_end(session);
         device->host = NULL;
         sdc_loop_undefer(session->loop, &session->step);

@@ -179,7 +179,7 @@ static void card_adopt_io_fds(struct sdc_pci_device *device, uint32_t region, co
     }
 }
 
-static void card_close_io_fds(struct sdc_pci_device *device)
+static void card_client_gone(struct sdc_pci_device *device)
 {
     struct sdc_virtio_core *core = card_of(device)->core;
 
@@ -379,7 +379,7 @@ static const struct sdc_pci_ops card_ops = {
     .config_read = card_config_read,
     .intx_level = card_intx_level,
     .io_fds = card_io_fds,
-    .close_io_fds = card_close_io_fds,
+    .client_gone = card_client_gone,
     .state_needs = virtio_pci_state_needs,
     .state_keep = virtio_pci_state_keep,
     .state_save = virtio_pci_state_save,

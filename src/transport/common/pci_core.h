@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the library keeps for a PCI device that was made with sdc_pci_init: it stands between the host and the author's functions, and does
+// what authors should not have to: MSI-X, INTx, doorbells, mappable memory (pci_memory.c), guest memory and DMA (dma.c). Home loop, but
+// where a comment says otherwise.
+#pragma once
+
+#include <sidecard/dma.h>
+
+#include "loop/loop.h"
+#include "transport/common/dma.h"
+
+#include <stdatomic.h>
+
+enum { SDC_PCI_DOORBELLS_MAX = 64 };
+
+struct sdc_pci_doorbell {
+    struct sdc_pci_core *core;
+    unsigned bar;
+    uint32_t size; // 0: any
+    uint64_t offset;
+    struct sdc_watch watch; // of its eventfd; -1: no client has asked for it
+};
+
+// A BAR of which a part is memory.
+struct sdc_pci_memory {
+    uint8_t *base; // where the BAR's first byte is; NULL: none of it is
+};
+
+struct sdc_pci_core {
+    const struct sdc_pci_ops *ops; // the author's
+    struct sdc_pci_device *device;
+    struct sdc_loop *loop; // NULL until it is plugged in
+    bool has_intx;
+    bool resetting;
+    uint32_t msix_vectors; // 0: it has none
+    unsigned msix_bar;
+    uint64_t msix_pba; // offset in the BAR, of the pending bits
+    uint32_t msix_cap;
+    uint8_t *msix_table;
+    uint32_t msi_cap; // 0: it has none
+    // What the driver has switched on, and what the device has asserted: any thread reads them.
+    atomic_bool msix_enabled;
+    atomic_uint msi_enabled; // vectors
+    atomic_bool intx_disabled;
+    atomic_bool intx_asserted;
+    struct sdc_pci_memory memories[6];
+    struct sdc_pci_doorbell doorbells[SDC_PCI_DOORBELLS_MAX];
+    uint32_t doorbells_count;
+    struct sdc_dma dma;
+};
+
+// Before any client: its home loop is `loop` from now on. -EINVAL with err filled: it is not well made.
+int sdc_pci_plug(struct sdc_pci_device *device, struct sdc_loop *loop, struct sdc_error *err);
+
+// pci_memory.c. Whether the access is to memory of a BAR; it has been done then.
+bool sdc_pci_memory_access(struct sdc_pci_core *core, struct sdc_pci_access *access);
+// The client has gone: nobody who has mapped the memory shares it any more, and it is full of zeroes.
+void sdc_pci_memory_renew(struct sdc_pci_core *core);
+void sdc_pci_memory_close(struct sdc_pci_core *core);

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Areas of BARs that are memory, which clients may map. A BAR has one file for all of them, as long as the BAR, of which nothing but the
+// areas is ever touched; a client that goes leaves with it, and the next one gets another, at the same addresses of ours.
+#include "base/bytes.h"
+#include "base/check.h"
+#include "os/fd.h"
+#include "os/memfd.h"
+#include "transport/common/pci_core.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+enum { PAGE = 4096 };
+
+static const struct sdc_pci_area *area_of(const struct sdc_pci_bar *bar, uint64_t offset, uint64_t size)
+{
+    for (uint32_t i = 0; i < bar->mappable.areas_count; i++) {
+        const struct sdc_pci_area *area = &bar->mappable.areas[i];
+        if (offset >= area->offset && sdc_within(offset - area->offset, size, area->size))
+            return area;
+    }
+    return NULL;
+}
+
+// In one access, as a driver that has mapped it expects.
+static void load(const uint8_t *at, struct sdc_pci_access *access)
+{
+    switch (access->size) {
+    case 1:
+        access->value = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+        break;
+    case 2:
+        access->value = le16toh(__atomic_load_n((const uint16_t *)(const void *)at, __ATOMIC_ACQUIRE));
+        break;
+    case 4:
+        access->value = le32toh(__atomic_load_n((const uint32_t *)(const void *)at, __ATOMIC_ACQUIRE));
+        break;
+    default:
+        access->value = le64toh(__atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_ACQUIRE));
+        break;
+    }
+}
+
+static void store(uint8_t *at, const struct sdc_pci_access *access)
+{
+    switch (access->size) {
+    case 1:
+        __atomic_store_n(at, (uint8_t)access->value, __ATOMIC_RELEASE);
+        break;
+    case 2:
+        __atomic_store_n((uint16_t *)(void *)at, htole16((uint16_t)access->value), __ATOMIC_RELEASE);
+        break;
+    case 4:
+        __atomic_store_n((uint32_t *)(void *)at, htole32((uint32_t)access->value), __ATOMIC_RELEASE);
+        break;
+    default:
+        __atomic_store_n((uint64_t *)(void *)at, htole64(access->value), __ATOMIC_RELEASE);
+        break;
+    }
+}
+
+bool sdc_pci_memory_access(struct sdc_pci_core *core, struct sdc_pci_access *access)
+{
+    uint8_t *base = access->region < SDC_PCI_ROM ? core->memories[access->region].base : NULL;
+
+    if (!base || !area_of(&core->device->bars[access->region], access->offset, access->size))
+        return false;
+    if (access->write)
+        store(base + access->offset, access);
+    else
+        load(base + access->offset, access);
+    return true;
+}
+
+// --- making it ---
+
+static int check_areas(const struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_area *areas, uint32_t count,
+                       struct sdc_error *err)
+{
+    uint64_t end = 0;
+
+    if (count > SDC_PCI_AREAS_MAX)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u: %u areas of memory, at most %u", bar, count, SDC_PCI_AREAS_MAX);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct sdc_pci_area *area = &areas[i];
+        if ((area->offset | area->size) % PAGE != 0 || area->size == 0)
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u, area %u: offset 0x%" PRIx64 " and size 0x%" PRIx64
+                                 " have to be multiples of 4096, and the size not 0", bar, i, area->offset, area->size);
+        if (area->offset < end)
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u, area %u: it begins at 0x%" PRIx64 ", before the end of the one "
+                                 "before it", bar, i, area->offset);
+        if (!sdc_within(area->offset, area->size, device->bars[bar].size))
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u, area %u: it ends outside of the BAR, which has 0x%" PRIx64
+                                 " bytes", bar, i, device->bars[bar].size);
+        end = area->offset + area->size;
+    }
+    return 0;
+}
+
+// A file full of zeroes, in place of what is at the areas. The fd or a negative errno.
+static int fill_areas(uint8_t *base, const struct sdc_pci_bar *bar)
+{
+    int fd = sdc_memfd_new("sidecard-bar", bar->size);
+
+    for (uint32_t i = 0; fd >= 0 && i < bar->mappable.areas_count; i++) {
+        const struct sdc_pci_area *area = &bar->mappable.areas[i];
+        int rc = sdc_fd_map_over(fd, area->offset, area->size, base + area->offset);
+        if (rc == 0)
+            continue;
+        sdc_fd_close(&fd);
+        fd = rc;
+    }
+    return fd;
+}
+
+int sdc_pci_add_memory(struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_area *areas, uint32_t count, void **memory,
+                       struct sdc_error *err)
+{
+    struct sdc_pci_core *core = device->core;
+    const struct sdc_pci_area whole = {.offset = 0, .size = bar < SDC_PCI_ROM ? device->bars[bar].size : 0};
+    void *base;
+
+    if (whole.size == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u: the device has no such BAR", bar);
+    if (core->memories[bar].base || (core->msix_vectors > 0 && core->msix_bar == bar))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u: it has memory already, or MSI-X", bar);
+    if (count == 0) {
+        areas = &whole;
+        count = 1;
+    }
+    int rc = check_areas(device, bar, areas, count, err);
+    if (rc < 0)
+        return rc;
+    rc = sdc_map_reserve(whole.size, &base);
+    if (rc < 0)
+        return sdc_error_set(err, rc, SDC_FAULT_HOST, "BAR %u: no room for 0x%" PRIx64 " bytes", bar, whole.size);
+    struct sdc_pci_mappable *mappable = &device->bars[bar].mappable;
+    *mappable = (struct sdc_pci_mappable){.areas_count = count};
+    memcpy(mappable->areas, areas, count * sizeof *areas);
+    mappable->fd = fill_areas(base, &device->bars[bar]);
+    if (mappable->fd < 0) {
+        rc = mappable->fd;
+        *mappable = (struct sdc_pci_mappable){0};
+        sdc_unmap(base, whole.size);
+        return sdc_error_set(err, rc, SDC_FAULT_HOST, "BAR %u: no memory for its areas", bar);
+    }
+    core->memories[bar].base = *memory = base;
+    return 0;
+}
+
+// Without memory for another it stays, full of zeroes.
+void sdc_pci_memory_renew(struct sdc_pci_core *core)
+{
+    for (unsigned i = 0; i < SDC_COUNT(core->memories); i++) {
+        struct sdc_pci_bar *bar = &core->device->bars[i];
+        uint8_t *base = core->memories[i].base;
+        int fd = base ? fill_areas(base, bar) : -1;
+        if (fd >= 0) {
+            sdc_fd_close(&bar->mappable.fd);
+            bar->mappable.fd = fd;
+            continue;
+        }
+        for (uint32_t at = 0; base && at < bar->mappable.areas_count; at++)
+            memset(base + bar->mappable.areas[at].offset, 0, bar->mappable.areas[at].size);
+    }
+}
+
+void sdc_pci_memory_close(struct sdc_pci_core *core)
+{
+    for (unsigned i = 0; i < SDC_COUNT(core->memories); i++) {
+        struct sdc_pci_bar *bar = &core->device->bars[i];
+        if (!core->memories[i].base)
+            continue;
+        sdc_unmap(core->memories[i].base, bar->size);
+        sdc_fd_close(&bar->mappable.fd);
+        bar->mappable = (struct sdc_pci_mappable){0};
+        core->memories[i].base = NULL;
+    }
+}
