@@ -352,6 +352,13 @@ bool sdc_check_bed_called(struct sdc_check_bed *bed, uint16_t index, int ms)
     return called;
 }
 
+bool sdc_check_bed_gone(struct sdc_check_bed *bed, int ms)
+{
+    int seen = sdc_wait_fd(hangup_fd(bed), SDC_WAIT_HANGUP, ms);
+
+    return seen > 0 && seen & SDC_WAIT_HANGUP;
+}
+
 bool sdc_check_bed_broken(struct sdc_check_bed *bed, uint16_t queue)
 {
     if (bed->vhost_user)

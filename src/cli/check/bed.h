@@ -81,6 +81,8 @@ void sdc_check_bed_wait_all(struct sdc_check_bed *bed, uint16_t queue, bool poll
 unsigned sdc_check_bed_take_used(struct sdc_check_bed *bed, uint16_t queue);
 // Whether an interrupt has come since the last call, or comes within ms.
 bool sdc_check_bed_called(struct sdc_check_bed *bed, uint16_t queue, int ms);
+// Whether the connection was closed, or is within ms.
+bool sdc_check_bed_gone(struct sdc_check_bed *bed, int ms);
 // Whether the device says that the queue, or all of it, is broken.
 bool sdc_check_bed_broken(struct sdc_check_bed *bed, uint16_t queue);
 

@@ -97,6 +97,8 @@ extern const struct sdc_check_transport sdc_check_vhost_user;
 
 // Tests of virtio devices over either transport.
 extern const struct sdc_check_table sdc_check_ring_requests;
+extern const struct sdc_check_table sdc_check_ring_events;
+extern const struct sdc_check_table sdc_check_ring_mistakes;
 
 // --- for tests ---
 

@@ -242,15 +242,22 @@ static void judge_length(struct sdc_check_bed *bed, uint16_t queue, const struct
                        request->type, written, room);
 }
 
-void sdc_check_request_judge(struct sdc_check_bed *bed, uint16_t queue, const struct sdc_check_request *request, int status)
+void sdc_check_request_guards(struct sdc_check_bed *bed, const struct sdc_check_request *request)
 {
-    const uint8_t *memory = request->memory, got = sdc_check_request_status(request);
+    const uint8_t *memory = request->memory;
 
-    sdc_check_sent(bed->check, "a request of type %" PRIu32 ", sector %" PRIu64 ", %" PRIu32 " bytes of data", request->type,
-                   request->sector, request->size);
     if (!all_bytes(memory, GUARD, GUARD_BYTE) || !all_bytes(memory + DATA_AT + request->size + 1, GUARD, GUARD_BYTE) ||
         sdc_get32(memory + GUARD) != request->type)
         sdc_check_fail(bed->check, "the device must not write to memory that is not in the chain, or that it may only read");
+}
+
+void sdc_check_request_judge(struct sdc_check_bed *bed, uint16_t queue, const struct sdc_check_request *request, int status)
+{
+    const uint8_t got = sdc_check_request_status(request);
+
+    sdc_check_sent(bed->check, "a request of type %" PRIu32 ", sector %" PRIu64 ", %" PRIu32 " bytes of data", request->type,
+                   request->sector, request->size);
+    sdc_check_request_guards(bed, request);
     sdc_check_came(bed->check, "status %u%s", got, got == SDC_CHECK_DISK_UNTOUCHED ? " (untouched)" : "");
     if (got > SDC_CHECK_DISK_UNSUPP)
         sdc_check_fail(bed->check, "the status of a request that was used is 0 (OK), 1 (IOERR) or 2 (UNSUPP)");

@@ -86,6 +86,8 @@ unsigned sdc_check_request_cut(const struct sdc_check_request *request, const st
 // Puts it into a queue's ring, with `indirect` as a table. False: the ring is full.
 bool sdc_check_request_add(struct sdc_check_bed *bed, uint16_t queue, struct sdc_check_request *request, const struct sdc_check_disk *disk,
                           enum sdc_check_cut cut, bool indirect);
+// Whether the device has written where it may not: outside of the data and the status.
+void sdc_check_request_guards(struct sdc_check_bed *bed, const struct sdc_check_request *request);
 // Once it is used: the used length, guards, what the device must not have written; and `status` (-1: any that there is).
 void sdc_check_request_judge(struct sdc_check_bed *bed, uint16_t queue, const struct sdc_check_request *request, int status);
 // Prepares, adds, shows, waits, judges that it is done well.

@@ -69,6 +69,8 @@ static const struct sdc_check_table *const tables[] = {
     &sdc_check_vfio_session,
     &sdc_check_vfio_pci,
     &sdc_check_ring_requests,
+    &sdc_check_ring_events,
+    &sdc_check_ring_mistakes,
     &sdc_check_vfio_hostile,
 };
 
