@@ -176,7 +176,7 @@ void sdc_check_bed_start_queue(struct sdc_check_bed *bed, uint16_t index)
     };
 
     if (bed->vhost_user)
-        sdc_check_bed_vhost_start(bed, index);
+        sdc_check_bed_vhost_start(bed, index, sdc_check_ring_base(&queue->ring));
     else
         sdc_check_must(bed->check, ops_of(bed)->queue_setup(bed->pci.transport, &place, &err), &err,
                        "setting up a queue of a size that the device allows");

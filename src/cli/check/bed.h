@@ -90,7 +90,8 @@ bool sdc_check_bed_broken(struct sdc_check_bed *bed, uint16_t queue);
 
 void sdc_check_bed_vhost_open(struct sdc_check_bed *bed, const struct sdc_check_bed_wishes *wishes);
 void sdc_check_bed_vhost_config(struct sdc_check_bed *bed, uint32_t offset, void *data, uint32_t size);
-void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index);
+// Starts a queue, or one that was stopped again; at `base`.
+void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index, uint32_t base);
 // Stops a queue. Where the device says it is.
 uint32_t sdc_check_bed_vhost_stop(struct sdc_check_bed *bed, uint16_t index);
 // Nothing where PROTOCOL_F_STATUS was not negotiated.

@@ -135,14 +135,14 @@ static void make_inflight(struct sdc_check_bed *bed)
                                                                       .fds_count = 1});
 }
 
-void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index)
+void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index, uint32_t base)
 {
     struct sdc_check_queue *queue = &bed->queues[index];
     struct sdc_vhost_vring_addr addr = sdc_check_bed_vhost_addresses(bed, index);
 
     make_inflight(bed);
     sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_SET_VRING_NUM, index, queue->ring.config.size);
-    sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_SET_VRING_BASE, index, sdc_check_ring_base(&queue->ring));
+    sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_SET_VRING_BASE, index, base);
     sdc_check_vhost_do(&bed->vhost, &(struct sdc_check_vhost_request){
                                         .request = SDC_VHOST_SET_VRING_ADDR, .payload = &addr, .size = sizeof addr});
     sdc_check_vhost_set_fd(&bed->vhost, SDC_VHOST_SET_VRING_CALL, index, queue->call_fd);
@@ -150,6 +150,7 @@ void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index)
     sdc_check_vhost_set_fd(&bed->vhost, SDC_VHOST_SET_VRING_KICK, index, queue->kick_fd);
     if (!bed->bare && bed->vhost.features & SDC_VHOST_F_PROTOCOL_FEATURES)
         sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_SET_VRING_ENABLE, index, 1);
+    queue->started = true;
 }
 
 uint32_t sdc_check_bed_vhost_stop(struct sdc_check_bed *bed, uint16_t index)

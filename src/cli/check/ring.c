@@ -87,6 +87,14 @@ void sdc_check_ring_free(struct sdc_check_ring *ring)
     *ring = (struct sdc_check_ring){0};
 }
 
+// As two laps would have left it: in front of the position what this lap has used, behind it what the one before has.
+static void fill_laps(struct sdc_check_ring *ring)
+{
+    for (unsigned i = 0; i < ring->config.size; i++)
+        if ((i < ring->used) == ring->used_wrap)
+            store16(ring->desc + (size_t)i * SDC_CHECK_DESC_BYTES + DESC_FLAGS, DESC_AVAIL | DESC_USED);
+}
+
 void sdc_check_ring_clear(struct sdc_check_ring *ring, uint32_t base)
 {
     const struct sdc_check_ring_config *config = &ring->config;
@@ -104,6 +112,7 @@ void sdc_check_ring_clear(struct sdc_check_ring *ring, uint32_t base)
         ring->avail_wrap = base & WRAP;
         ring->used = (uint16_t)(base >> 16 & ~(uint32_t)WRAP);
         ring->used_wrap = base >> 16 & WRAP;
+        fill_laps(ring);
     } else {
         ring->avail = ring->used = (uint16_t)base;
         store16(ring->driver + AVAIL_INDEX, ring->avail);
