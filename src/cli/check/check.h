@@ -99,6 +99,7 @@ extern const struct sdc_check_transport sdc_check_vhost_user;
 extern const struct sdc_check_table sdc_check_ring_requests;
 extern const struct sdc_check_table sdc_check_ring_events;
 extern const struct sdc_check_table sdc_check_ring_mistakes;
+extern const struct sdc_check_table sdc_check_data;
 
 // --- for tests ---
 

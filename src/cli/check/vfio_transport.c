@@ -71,6 +71,7 @@ static const struct sdc_check_table *const tables[] = {
     &sdc_check_ring_requests,
     &sdc_check_ring_events,
     &sdc_check_ring_mistakes,
+    &sdc_check_data,
     &sdc_check_vfio_hostile,
 };
 
