@@ -282,6 +282,18 @@ def test_w18_a_write_past_the_configuration_is_refused(front, offset, size):
     front.fence()
 
 
+def test_w18_a_write_to_what_is_read_only_is_not_accepted(vhost_server):
+    """Nothing is said of it to a front end that does not ask: a guest's write is not worth its session."""
+    front = vhost_server.connect()
+    front.handshake()
+    before = front.ask(Req.GET_CONFIG, config(0, 60)).payload[12:]
+    changed = bytes([before[0] ^ 1]) + before[1:]
+    front.refused(Req.SET_CONFIG, config(0, 60, changed))
+    front.tell(Req.SET_CONFIG, config(0, 60, before))
+    front.send(Req.SET_CONFIG, config(0, 60, changed))
+    assert front.ask(Req.GET_CONFIG, config(0, 60)).payload[12:] == before
+
+
 def test_conformance_the_write_cache_is_switched_by_the_configuration_and_stays_over_resets(vhost_guest):
     """A VMM shows its guest what it set last, over resets too: the device must not fall back behind its back."""
     assert vhost_guest.config.writeback == 1

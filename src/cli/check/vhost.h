@@ -84,5 +84,6 @@ void sdc_check_vhost_set_fd(struct sdc_check_vhost *vhost, uint32_t request, uin
 
 // Tables of rows.
 extern const struct sdc_check_table sdc_check_vhost_messages;
+extern const struct sdc_check_table sdc_check_vhost_config;
 extern const struct sdc_check_table sdc_check_vhost_memory;
 extern const struct sdc_check_table sdc_check_vhost_vrings;

@@ -41,6 +41,7 @@ static void greet(struct sdc_check *check)
 
 static const struct sdc_check_table *const tables[] = {
     &sdc_check_vhost_messages,
+    &sdc_check_vhost_config,
     &sdc_check_vhost_memory,
     &sdc_check_vhost_vrings,
     &sdc_check_ring_requests,

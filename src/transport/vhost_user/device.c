@@ -124,10 +124,35 @@ int vhu_get_config(struct vhu_session *session, struct vhu_message *message)
     return vhu_reply(session, reply, (uint32_t)sizeof config + config.size);
 }
 
+// Which bytes may be written the device alone knows: those that read as they were written. They are kept; false if there are others.
+static bool write_config(struct vhu_session *session, const struct sdc_vhost_config *config, const uint8_t *bytes)
+{
+    struct sdc_virtio_device *device = session->card->core->device;
+    uint8_t back[SDC_VHOST_CONFIG_MAX] = {0};
+    bool all = true;
+
+    if (device->ops->config_write)
+        device->ops->config_write(device, config->offset, bytes, config->size);
+    device->ops->config_read(device, config->offset, back, config->size);
+    for (uint32_t i = 0; i < config->size; i++) {
+        uint32_t at = config->offset + i;
+        if (back[i] != bytes[i]) {
+            all = false;
+            continue;
+        }
+        session->config[at] = bytes[i];
+        session->config_written[at] = true;
+    }
+    return all;
+}
+
+// A write to what is read-only must not be accepted. It is refused where that can be said; where it cannot, it is not worth the session,
+// since it is the guest that writes.
 int vhu_set_config(struct vhu_session *session, struct vhu_message *message)
 {
     struct sdc_virtio_device *device = session->card->core->device;
     struct sdc_vhost_config config;
+    bool told = session->protocol_features & SDC_VHOST_PROTOCOL_F_REPLY_ACK && message->header.flags & SDC_VHOST_NEED_REPLY;
 
     memcpy(&config, message->payload, sizeof config);
     if (message->header.size != sizeof config + config.size || !sdc_within(config.offset, config.size, device->config_size))
@@ -136,11 +161,7 @@ int vhu_set_config(struct vhu_session *session, struct vhu_message *message)
         return -ENOTSUP;
     if (!sdc_within(config.offset, config.size, SDC_VHOST_CONFIG_MAX))
         return -EINVAL;
-    if (device->ops->config_write)
-        device->ops->config_write(device, config.offset, message->payload + sizeof config, config.size);
-    memcpy(session->config + config.offset, message->payload + sizeof config, config.size);
-    memset(session->config_written + config.offset, true, config.size);
-    return 0;
+    return write_config(session, &config, message->payload + sizeof config) || !told ? 0 : -EACCES;
 }
 
 // --- status and reset ---
