@@ -68,6 +68,7 @@ static const struct sdc_check_table *const tables[] = {
     &sdc_check_vfio_feature,
     &sdc_check_vfio_session,
     &sdc_check_vfio_pci,
+    &sdc_check_vfio_virtio,
     &sdc_check_ring_requests,
     &sdc_check_ring_events,
     &sdc_check_ring_mistakes,
