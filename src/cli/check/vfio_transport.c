@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // vfio-user as a transport of sidecard check: what is behind the socket, a client without faults, and which tests there are.
+#include "cli/check/nvme.h"
 #include "cli/check/vfio.h"
 
 #include "base/check.h"
@@ -69,6 +70,9 @@ static const struct sdc_check_table *const tables[] = {
     &sdc_check_vfio_session,
     &sdc_check_vfio_pci,
     &sdc_check_vfio_virtio,
+    &sdc_check_nvme_registers,
+    &sdc_check_nvme_admin_commands,
+    &sdc_check_nvme_io_commands,
     &sdc_check_ring_requests,
     &sdc_check_ring_events,
     &sdc_check_ring_mistakes,
