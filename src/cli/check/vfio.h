@@ -100,4 +100,4 @@ void sdc_check_vfio_write(struct sdc_check_vfio *vfio, uint32_t region, uint64_t
 
 extern const struct sdc_check_table sdc_check_vfio_version, sdc_check_vfio_message, sdc_check_vfio_device, sdc_check_vfio_region_access,
     sdc_check_vfio_dma, sdc_check_vfio_irqs, sdc_check_vfio_feature,
-    sdc_check_vfio_session, sdc_check_vfio_hostile, sdc_check_vfio_pci, sdc_check_vfio_virtio;
+    sdc_check_vfio_session, sdc_check_vfio_hostile, sdc_check_vfio_pci, sdc_check_vfio_virtio, sdc_check_vfio_load;

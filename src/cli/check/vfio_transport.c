@@ -73,6 +73,7 @@ static const struct sdc_check_table *const tables[] = {
     &sdc_check_nvme_registers,
     &sdc_check_nvme_admin_commands,
     &sdc_check_nvme_io_commands,
+    &sdc_check_vfio_load,
     &sdc_check_ring_requests,
     &sdc_check_ring_events,
     &sdc_check_ring_mistakes,
