@@ -420,20 +420,21 @@ static void a_back_ends_device_is_guessed_only_by_what_is_its_own(void **state)
     uint8_t bytes[256] = {0};
 
     (void)state;
-    assert_int_equal(sdc_inspect_virtio_guess(0, 0, bytes, 0), 0);
-    assert_int_equal(sdc_inspect_virtio_guess(UINT64_C(1) << 32, 0, bytes, sizeof bytes), 0);
+    assert_int_equal(sdc_inspect_virtio_guess(0, bytes, 0), 0);
+    assert_int_equal(sdc_inspect_virtio_guess(UINT64_C(1) << 32, bytes, sizeof bytes), 0);
     sdc_put32(bytes + 20, 512);
-    assert_int_equal(sdc_inspect_virtio_guess(1 << 6, 0, bytes, 60), 2);
-    assert_int_equal(sdc_inspect_virtio_guess(0, 0, bytes, 60), 0);
+    assert_int_equal(sdc_inspect_virtio_guess(1 << 6, bytes, 60), 2);
+    assert_int_equal(sdc_inspect_virtio_guess(0, bytes, 60), 0);
     sdc_put32(bytes + 20, 96);
     sdc_put32(bytes + 24, 32);
     sdc_put32(bytes, 4);
-    assert_int_equal(sdc_inspect_virtio_guess(0, 0, bytes, 36), 8);
+    assert_int_equal(sdc_inspect_virtio_guess(0, bytes, 36), 8);
     memset(bytes, 0, sizeof bytes);
     memcpy(bytes, "myfs", 4);
     sdc_put32(bytes + 36, 1);
-    assert_int_equal(sdc_inspect_virtio_guess(0, 0, bytes, 44), 26);
-    assert_int_equal(sdc_inspect_virtio_guess(1 << 15, 1 << 2, bytes, 0), 1);
+    assert_int_equal(sdc_inspect_virtio_guess(0, bytes, 44), 26);
+    assert_int_equal(sdc_inspect_virtio_guess(1 << 22, bytes, 0), 1);
+    assert_int_equal(sdc_inspect_virtio_guess(UINT64_C(0x15c000007), NULL, 0), 0); // a SCSI host without a configuration
 }
 
 // --- NVMe ---

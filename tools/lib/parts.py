@@ -99,8 +99,12 @@ def run_unit(part, log):
 NVME_FILES = "tests/attack/test_nvme_*.py"
 
 
-def nvme_files():
-    return sorted(str(path.relative_to(TOP)) for path in TOP.glob(NVME_FILES))
+# So do those of inspect, which wait for servers that say nothing.
+INSPECT_FILES = "tests/attack/test_inspect*.py"
+
+
+def files_of(pattern):
+    return sorted(str(path.relative_to(TOP)) for path in TOP.glob(pattern))
 
 
 def perturbed(log):
@@ -111,17 +115,22 @@ def perturbed(log):
 
 
 def run_attack(part, log):
-    python_tests(part, log, TOP / "build/sidecard", f"--ignore-glob={NVME_FILES}", "tests/pylib", "tests/attack", env=perturbed(log))
+    python_tests(part, log, TOP / "build/sidecard", f"--ignore-glob={NVME_FILES}", f"--ignore-glob={INSPECT_FILES}",
+                 "tests/pylib", "tests/attack", env=perturbed(log))
 
 
 def run_nvme(part, log):
-    python_tests(part, log, TOP / "build/sidecard", *nvme_files(), env=perturbed(log))
+    python_tests(part, log, TOP / "build/sidecard", *files_of(NVME_FILES), env=perturbed(log))
+
+
+def run_inspect(part, log):
+    python_tests(part, log, TOP / "build/sidecard", *files_of(INSPECT_FILES), env=perturbed(log))
 
 
 EPOLL = {"SIDECARD_SERVE_ARGS": "--loop=epoll"}
 # What a loop waits by is nothing to these, or they try both kinds themselves.
 LOOPS_ARE_NOTHING_TO = ["--ignore=tests/attack/test_cli_mistakes.py", "--ignore=tests/attack/test_loop_kinds.py",
-                        "--ignore=tests/attack/test_b_backend.py"]
+                        "--ignore=tests/attack/test_b_backend.py", f"--ignore-glob={INSPECT_FILES}"]
 
 
 def run_attack_epoll(part, log):
@@ -187,7 +196,7 @@ def run_asan_unit(part, log):
 
 # Under a sanitizer all of them would take longer than one wants to wait for `make check`.
 ASAN_LATER = [NVME_FILES, "tests/attack/test_vhost_*.py", "tests/attack/test_p_*.py", "tests/attack/test_polling.py",
-              "tests/attack/test_many_cards.py", "tests/attack/test_config_files.py"]
+              "tests/attack/test_many_cards.py", "tests/attack/test_config_files.py", INSPECT_FILES]
 
 
 def run_asan(part, log):
@@ -322,6 +331,7 @@ def all_parts():
         Part("walk", "driver, device, backend and clock in one thread, 300 seeds", "tests", run_walk),
         Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
         Part("nvme", "the same against an NVMe card", "product", run_nvme),
+        Part("inspect", "what inspect says of our servers, of hostile ones, and what lspci says", "product", run_inspect),
         Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll, more=True),
         Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost, more=True),
         Part("attack-nvme", "messages, fds and guest memory of an NVMe card", "product", run_attack_nvme, more=True),

@@ -12,10 +12,14 @@
 
 enum { FORMAT = 1 }; // of the JSON: another one when something in it has got another meaning
 
+bool sdc_inspect_ends(int code)
+{
+    return code == -ETIMEDOUT || code == -ECONNRESET || code == -EPIPE;
+}
+
 void sdc_inspect_problem(struct sdc_inspect *inspect, const char *what, const struct sdc_error *err)
 {
-    // What a connection ends with; and a server that does not answer once is not asked again.
-    inspect->lost |= err->code == -ETIMEDOUT || err->code == -ECONNRESET || err->code == -EPIPE;
+    inspect->lost |= sdc_inspect_ends(err->code);
     if (strcmp(inspect->last, err->text) == 0)
         return;
     memcpy(inspect->last, err->text, sizeof inspect->last);

@@ -20,6 +20,8 @@ struct sdc_inspect {
     bool lost; // nothing more can be asked
 };
 
+// Whether an error is one that a connection ends with, or has ended with for us: a server that does not answer once is not asked again.
+bool sdc_inspect_ends(int code);
 // Notes that `what` could not be found out. what may be NULL.
 void sdc_inspect_problem(struct sdc_inspect *inspect, const char *what, const struct sdc_error *err);
 
@@ -52,7 +54,7 @@ void sdc_inspect_vhost(struct sdc_inspect *inspect, struct sdc_vhost_client *cli
 // A virtio device's own configuration: as fields where they are known; else, and with raw, as bytes.
 void sdc_inspect_virtio_config_put(json_t *object, unsigned device, uint64_t features, const uint8_t *bytes, size_t size, bool raw);
 // What kind of device has such features and such a configuration; 0: it could be anything.
-unsigned sdc_inspect_virtio_guess(uint64_t features, uint64_t protocol_features, const uint8_t *bytes, size_t size);
+unsigned sdc_inspect_virtio_guess(uint64_t features, const uint8_t *bytes, size_t size);
 // NVMe registers from 0 on, and the structures of Identify, 4096 bytes each.
 void sdc_inspect_nvme_registers_put(json_t *nvme, const uint8_t *bytes, size_t size);
 void sdc_inspect_nvme_controller_put(json_t *object, const uint8_t *bytes);

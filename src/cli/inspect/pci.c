@@ -81,7 +81,7 @@ static void put_bars(json_t *pci, const struct sdc_inspect_config *config, unsig
     for (unsigned i = 0; i < count; i++) {
         uint32_t value = sdc_get32(config->bytes + BAR0 + 4 * i);
         bool io = value & 1, wide = !io && (value & 6) == 4 && i + 1 < count;
-        if (value == 0 && config->bar_sizes[i] == 0)
+        if (value <= 1 && config->bar_sizes[i] == 0) // of no kind, or of ports
             continue;
         uint64_t high = wide ? sdc_get32(config->bytes + BAR0 + 4 * (i + 1)) : 0;
         json_t *bar = sdc_tree_append(bars);

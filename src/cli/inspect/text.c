@@ -217,13 +217,15 @@ static void measure(struct table *table, const json_t *list)
 
 static void put_row(FILE *to, const struct table *table, const json_t *row, size_t indent)
 {
-    size_t at = indent;
+    size_t at = indent, last = table->count - 1;
 
+    while (last > 0 && !json_object_get(row, table->keys[last]))
+        last--;
     spaces(to, indent);
-    for (size_t column = 0; column < table->count; column++) {
+    for (size_t column = 0; column <= last; column++) {
         const json_t *value = json_object_get(row, table->keys[column]);
         char *text = value ? inline_text(table->keys[column], value) : NULL;
-        if (column + 1 == table->count)
+        if (column == last)
             put_wrapped(to, text ? text : "", at);
         else
             fprintf(to, "%-*s", (int)(table->widths[column] + GAP), text ? text : "");

@@ -196,7 +196,7 @@ static bool offers(struct sdc_inspect *inspect, struct sdc_vfio_client *client, 
 
     if (inspect->lost || sdc_vfio_client_feature_probe(client, feature, use, &err) == 0)
         return !inspect->lost;
-    if (err.code == -ETIMEDOUT || err.code == -ECONNRESET || err.code == -EPIPE)
+    if (sdc_inspect_ends(err.code))
         sdc_inspect_problem(inspect, "features", &err);
     return false;
 }
@@ -234,7 +234,7 @@ static int read_config(struct sdc_inspect_device *device, uint64_t size, struct 
 
     config->size = (size_t)sdc_min(size, sizeof config->bytes) & ~(size_t)3;
     int ret = sdc_vfio_client_read(device->client, REGION_CONFIG, 0, config->bytes, config->size, err);
-    if (ret == 0 || ret == -ETIMEDOUT || ret == -ECONNRESET || ret == -EPIPE)
+    if (ret == 0 || sdc_inspect_ends(ret))
         return ret;
     for (size_t at = 0; at < config->size; at += 4) {
         ret = sdc_vfio_client_read(device->client, REGION_CONFIG, at, config->bytes + at, 4, err);
@@ -255,6 +255,7 @@ static void inspect_kind(struct sdc_inspect *inspect, struct sdc_inspect_device 
     bool virtio = vendor == VENDOR_VIRTIO && id >= DEVICE_VIRTIO_FIRST && id <= DEVICE_VIRTIO_LAST;
     bool nvme = sdc_get32(bytes + 8) >> 8 == CLASS_NVME;
     bool decode = !(command & COMMAND_MEMORY) && !inspect->options->passive;
+    struct sdc_error err = {0};
 
     if (!virtio && !nvme)
         return;
@@ -265,8 +266,8 @@ static void inspect_kind(struct sdc_inspect *inspect, struct sdc_inspect_device 
         sdc_inspect_virtio(inspect, device);
     else
         sdc_inspect_nvme(inspect, device);
-    if (decode && device->client && !inspect->lost)
-        sdc_inspect_write(device, REGION_CONFIG, COMMAND, 2, command, NULL);
+    if (decode && device->client && !inspect->lost && sdc_inspect_write(device, REGION_CONFIG, COMMAND, 2, command, &err) < 0)
+        sdc_inspect_problem(inspect, "putting the command register back", &err);
 }
 
 static void put_config(struct sdc_inspect *inspect, struct sdc_inspect_device *device, uint64_t size)

@@ -42,7 +42,7 @@ static void put_device(struct sdc_inspect *inspect, struct sdc_vhost_client *cli
     uint32_t size = session->protocol_features & SDC_VHOST_PROTOCOL_F_CONFIG ? read_config(inspect, client, bytes) : 0;
 
     if (number == 0)
-        number = sdc_inspect_virtio_guess(session->features, session->protocol_offered, bytes, size);
+        number = sdc_inspect_virtio_guess(session->features, bytes, size);
     if (number != 0) {
         sdc_tree_put_number(device, "device_number", number);
         sdc_tree_put_string(device, "device", sdc_virtio_device_name(number));

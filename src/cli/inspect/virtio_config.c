@@ -4,7 +4,6 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "wire/vhost_user.h"
 
 #include <string.h>
 
@@ -168,15 +167,16 @@ static bool looks_like_fs(const uint8_t *bytes, size_t size)
     return length > 0 && sdc_get32(bytes + 36) > 0 && sdc_get32(bytes + 36) <= 1024;
 }
 
-// Only network cards are asked to announce themselves and told an MTU; their back ends mostly have no configuration.
-static bool looks_like_net(uint64_t features, uint64_t protocol)
+// Only network cards have features of such numbers, and their back ends have them all but always (CTRL_RX, GUEST_ANNOUNCE, MQ). The
+// protocol features that are for them, RARP and MTU, are offered by libraries for everything.
+static bool looks_like_net(uint64_t features)
 {
-    return protocol & (SDC_VHOST_PROTOCOL_F_RARP | SDC_VHOST_PROTOCOL_F_MTU) && features & (BIT(0) | BIT(1) | BIT(15));
+    return features & (BIT(18) | BIT(19) | BIT(20) | BIT(21) | BIT(22) | BIT(23));
 }
 
-unsigned sdc_inspect_virtio_guess(uint64_t features, uint64_t protocol_features, const uint8_t *bytes, size_t size)
+unsigned sdc_inspect_virtio_guess(uint64_t features, const uint8_t *bytes, size_t size)
 {
-    if (looks_like_net(features, protocol_features))
+    if (looks_like_net(features))
         return NET;
     if (looks_like_scsi(bytes, size))
         return SCSI;
