@@ -17,7 +17,7 @@ enum { WINDOWS = 64 };
 
 struct card {
     struct sdc_pci_device pci;
-    struct card_server *server;
+    atomic_bool *destroyed;
     uint64_t registers[16]; // by offset / 8
     uint8_t room[CARD_ROOM];
     struct sdc_dma_window *held[WINDOWS];
@@ -114,6 +114,13 @@ static void work(struct sdc_deferred *deferred)
     case CARD_RAISE:
         sdc_pci_raise(pci, (uint32_t)at);
         break;
+    case CARD_READ_MANY:
+        for (unsigned i = 0; i < CARD_MANY; i++) {
+            rc = sdc_dma_read(pci, iova, card->room, 8, copied, card);
+            if (rc < 0)
+                ended(card, rc);
+        }
+        return;
     default:
         break;
     }
@@ -177,7 +184,7 @@ static void card_destroy(struct sdc_pci_device *device)
 {
     struct card *card = card_of(device);
 
-    atomic_store(&card->server->destroyed, true);
+    atomic_store(card->destroyed, true);
     sdc_pci_fini(device);
     free(card);
 }
@@ -191,7 +198,7 @@ static const struct sdc_pci_ops card_ops = {
     .destroy = card_destroy,
 };
 
-static struct card *make_card(struct card_server *server, bool with_msix)
+struct sdc_pci_device *card_new(atomic_bool *destroyed, bool with_msix)
 {
     static const struct sdc_pci_area areas[] = {{CARD_AREA, 0x1000}, {CARD_AREA_2, 0x1000}};
     const struct sdc_pci_identity identity = {
@@ -202,7 +209,7 @@ static struct card *make_card(struct card_server *server, bool with_msix)
     void *memory;
 
     assert_non_null(card);
-    card->server = server;
+    card->destroyed = destroyed;
     card->work.run = work;
     card->pci.bars[CARD_REGISTERS].size = 0x1000;
     card->pci.bars[CARD_MEMORY] = (struct sdc_pci_bar){.size = CARD_MEMORY_SIZE, .is_64bit = true, .prefetchable = true};
@@ -214,27 +221,33 @@ static struct card *make_card(struct card_server *server, bool with_msix)
     assert_int_equal(sdc_pci_add_doorbell(&card->pci, CARD_REGISTERS, CARD_BELL, 4, &err), 0);
     card->memory = memory;
     card->memory[CARD_AREA] = 0x5c;
-    return card;
+    return &card->pci;
 }
 
 // --- its server ---
+
+void card_turn(struct sdc_server *server)
+{
+    struct sdc_error err = {0};
+    int rc;
+
+    do {
+        struct pollfd waiting = {.fd = sdc_server_fd(server, &err), .events = POLLIN};
+        poll(&waiting, 1, -1);
+        rc = sdc_server_process(server, &err);
+    } while (rc == SDC_SERVER_WAITS || rc == SDC_SERVER_GOES_ON);
+    assert_int_equal(rc, SDC_SERVER_ENDED);
+}
 
 static void *run(void *context)
 {
     struct card_server *server = context;
     struct sdc_error err = {0};
-    int rc;
 
-    if (!server->outside) {
-        if (sdc_server_run(server->server, &err) < 0)
-            fprintf(stderr, "%s\n", err.text);
-        return NULL;
-    }
-    do {
-        struct pollfd poll_fd = {.fd = sdc_server_fd(server->server, &err), .events = POLLIN};
-        poll(&poll_fd, 1, -1);
-        rc = sdc_server_process(server->server, &err);
-    } while (rc == SDC_SERVER_WAITS || rc == SDC_SERVER_GOES_ON);
+    if (server->outside)
+        card_turn(server->server);
+    else if (sdc_server_run(server->server, &err) < 0)
+        fprintf(stderr, "%s\n", err.text);
     return NULL;
 }
 
@@ -248,8 +261,7 @@ void card_server_start(struct card_server *server, enum sdc_loop_kind kind, bool
     assert_non_null(mkdtemp(server->folder));
     snprintf(server->path, sizeof server->path, "%s/s", server->folder);
     assert_int_equal(sdc_server_new(&options, &server->server, &err), 0);
-    server->card = make_card(server, with_msix);
-    if (sdc_server_add_pci(server->server, server->path, &server->card->pci, NULL, &err) < 0)
+    if (sdc_server_add_pci(server->server, server->path, card_new(&server->destroyed, with_msix), NULL, &err) < 0)
         fail_msg("%s", err.text);
     assert_int_equal(pthread_create(&server->thread, NULL, run, server), 0);
 }

@@ -19,6 +19,7 @@ enum {
     CARD_AREA_2 = 0x8000,
     CARD_ROOM = 0x10000,  // bytes of the card's own
     CARD_VECTORS = 3,
+    CARD_MANY = SDC_DMA_UNDER_WAY_MAX + 76,
     CARD_BELL = 0x800,    // the doorbell: raises vector 2
 };
 
@@ -46,21 +47,24 @@ enum {
     CARD_UNMAP,      // all windows
     CARD_CANCEL,
     CARD_RAISE,      // vector: CARD_AT
+    CARD_READ_MANY,  // CARD_MANY copies at once, of the same
 };
-
-struct card;
 
 struct card_server {
     char folder[32];
     char path[64];
     struct sdc_server *server;
-    struct card *card;
     bool outside; // turned by a poll loop
     pthread_t thread;
     atomic_bool destroyed;
 };
 
-// NULL for the loop's default; outside: in a loop of the test's own.
+// The card alone. *destroyed becomes true with its end.
+struct sdc_pci_device *card_new(atomic_bool *destroyed, bool with_msix);
+// Turns the server in a loop of the test's own until it has been stopped.
+void card_turn(struct sdc_server *server);
+
+// outside: in a loop of the test's own.
 void card_server_start(struct card_server *server, enum sdc_loop_kind kind, bool outside, bool with_msix);
 void card_server_stop(struct card_server *server);
 

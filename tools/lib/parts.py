@@ -244,6 +244,10 @@ def run_tidy(part, log):
     script(part, log, "tests/tidy")
 
 
+def run_library(part, log):
+    script(part, log, "tests/library/run")
+
+
 def run_clang(part, log):
     if part.command(log, TOP / "build-clang/sidecard", "--version") == 0:
         part.results.good()
@@ -335,6 +339,7 @@ def all_parts():
         Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll, more=True),
         Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost, more=True),
         Part("attack-nvme", "messages, fds and guest memory of an NVMe card", "product", run_attack_nvme, more=True),
+        Part("library", "the installed library: exports, headers in C and C++, pkg-config", "tests", run_library),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("asan-rest", "the same of NVMe, vhost-user, and what is kept and polled", "asan", run_asan_rest, more=True),
