@@ -7,7 +7,7 @@
 PREFIX ?= /usr/local
 export PREFIX
 
-.PHONY: all demo check check-vm check-long install clean distclean help
+.PHONY: all demo check check-vm check-long bench install clean distclean help
 
 all:
 	@tools/install-deps build
@@ -31,6 +31,12 @@ check-long:
 	@tools/install-deps long
 	@tools/check --long
 
+# BENCH: words for tools/bench, as BENCH='--only=file --rounds=3'.
+bench:
+	@tools/install-deps perf
+	@tools/build tests
+	@tools/bench $(BENCH)
+
 install: all
 	@tools/build install
 
@@ -46,5 +52,6 @@ help:
 	@echo "make check       all tests that need no virtual machine (less than six minutes)"
 	@echo "make check-vm    virtual machines under QEMU; the first time makes a Debian 13 tree (root, half a GB)"
 	@echo "make check-long  the long forms: fuzzing, repeated attacks, valgrind, soaks (about an hour)"
+	@echo "make bench       measure beside what else there is: SPDK, qemu-storage-daemon, fio (BENCH='--list' says what)"
 	@echo "make install     install under PREFIX (now $(PREFIX)) in DESTDIR"
 	@echo "make clean       remove what was built, keep the tree of check-vm; make distclean removes that too"

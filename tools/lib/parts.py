@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 
-from . import kills, loads, results
+from . import bench_record, kills, loads, results
 from .served import TOP
 
 OUT = TOP / "build" / "check"
@@ -259,6 +259,21 @@ def run_docs(part, log):
     script(part, log, "tests/docs/run")
 
 
+def run_bench(part, log):
+    """Measures a little, and looks at what comes out, not at the figures."""
+    out, plots = OUT / "bench.json", OUT / "plots"
+    out.unlink(missing_ok=True)
+    for path in plots.glob("*.svg"):
+        path.unlink()
+    status = part.command(log, "tools/bench", "--quick", "--only=devices,depth,loops", f"--json={out}", f"--plots={plots}")
+    wrong = bench_record.faults(out, plots) if status == 0 else [f"ended with status {status}"]
+    for fault in wrong:
+        log.write(f"bench: {fault}\n")
+        part.results.bad(f"bench: {fault}")
+    if not wrong:
+        part.results.good()
+
+
 def run_attack_repeated(part, log):
     """Five times, under load and with other garbage in fresh memory each time."""
     for _ in range(5):
@@ -350,6 +365,7 @@ def all_parts():
         Part("fuzz", "the fuzz corpus again", None, run_fuzz),
         Part("clang", "no warning from clang either", "clang", run_clang),
         Part("tidy", "the rules of the source", None, run_tidy),
+        Part("bench", "the benchmark works and says what it should", "tests", run_bench),
         Part("docs", "manual pages and links against the program", "product", run_docs),
         Part("attack-repeated", "the attack suite five times", "product", run_attack_repeated, long=True),
         Part("asan-epoll", "the attack suite over epoll under ASan and UBSan", "asan", run_asan_epoll, long=True),
