@@ -226,6 +226,25 @@ static void a_shutdown_makes_writes_durable_if_it_is_normal(void **state)
     }
 }
 
+// The request for events ended with the admin queue, and its memory is the flush's.
+static void an_event_during_a_shutdown_finds_nobody_who_asked(void **state)
+{
+    (void)state;
+    nf_open_with_queues(1, 8);
+    nf_put(0, SDC_NVME_ADMIN_ASYNC_EVENT, 0, 0, 0, 0);
+    nf_ring(0);
+    backend.hold = true;
+    nf_set(SDC_NVME_CC, 4, nf_good_cc() | 1 << SDC_NVME_CC_SHN);
+    nf_run(4);
+    assert_int_equal(backend.held_count, 1);
+    nf_set(SDC_NVME_DOORBELLS + 8 * (uint64_t)NF_QUEUES, 4, 1); // of a queue that is not there
+    assert_int_equal(nf_csts(), RDY | SDC_NVME_CSTS_SHST_BUSY);
+    nf_let_go(0);
+    assert_int_equal(nf_csts(), RDY | SDC_NVME_CSTS_SHST_DONE);
+    assert_int_equal(nf_take(0), -1);
+    nf_close_card();
+}
+
 static void a_reset_overtakes_a_shutdown_that_flushes(void **state)
 {
     (void)state;
@@ -255,6 +274,7 @@ int main(void)
         cmocka_unit_test(a_function_reset_waits_for_io),
         cmocka_unit_test(a_reset_overtakes_a_disable),
         cmocka_unit_test(a_shutdown_makes_writes_durable_if_it_is_normal),
+        cmocka_unit_test(an_event_during_a_shutdown_finds_nobody_who_asked),
         cmocka_unit_test(a_reset_overtakes_a_shutdown_that_flushes),
     };
 

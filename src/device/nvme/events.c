@@ -101,6 +101,11 @@ bool nvme_events_abort(struct nvme_events *events, uint16_t cid)
     return false;
 }
 
+void nvme_events_forget(struct nvme_events *events)
+{
+    events->waiting_count = 0;
+}
+
 void nvme_events_reset(struct nvme_events *events)
 {
     *events = (struct nvme_events){0};

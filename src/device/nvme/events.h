@@ -30,5 +30,7 @@ void nvme_events_raise(struct nvme_events *events, const struct nvme_features *f
 void nvme_events_log_read(struct nvme_events *events, uint8_t log);
 // Ends a waiting request that was aborted. False: none has that id.
 bool nvme_events_abort(struct nvme_events *events, uint16_t cid);
+// The requests that wait are not there any more; what has happened is told to those that come.
+void nvme_events_forget(struct nvme_events *events);
 // Nothing has happened, nobody waits.
 void nvme_events_reset(struct nvme_events *events);

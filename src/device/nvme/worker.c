@@ -140,6 +140,8 @@ static void end_sq(struct nvme_sq *sq)
     nvme_sq_log_close(sq);
     if (sq->id != 0)
         nvme_namespaces_close(worker);
+    else
+        nvme_events_forget(&worker->nvme->admin.events); // while the controller goes on ending, events may still happen
 }
 
 static bool sq_has_drained(const struct nvme_sq *sq)
