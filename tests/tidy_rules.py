@@ -177,7 +177,7 @@ KEEPS = {
     ("src/ring/inflight_packed.c", "sdc_inflight_recover_packed"),
     # Remote memory only, where a request costs messages to the client and back.
     ("src/memory/payload.c", "grow_segments"),
-    ("src/memory/payload.c", "make_bounce"),
+    ("src/memory/payload.c", "sdc_payload_make_bounce"),
     ("src/transport/common/remote_queue.c", "start_op"),
 }
 ALLOCATIONS = ["malloc", "calloc", "realloc", "reallocarray", "strdup", "aligned_alloc", "posix_memalign"]

@@ -45,6 +45,7 @@ struct sdc_block_request {
     uint32_t spans_count;
     int result;      // set by the backend: 0 or a negative errno (-EIO, -ENOSPC, -EINVAL: past the end, -EROFS)
     void *owner;     // the submitter's
+    struct sdc_block_request *next; // of whoever has it, a filter or the backend: a list that it waits in
     struct {
         void *pointer;
         uint64_t value;

@@ -81,6 +81,18 @@ static const struct sdc_region *find(struct sdc_memory *memory, uint64_t iova)
     return hit;
 }
 
+// Of what is looked up for the first time, the region that it lies in is at hand from now on.
+static void keep_near(struct sdc_memory *memory, const struct sdc_region *region)
+{
+    for (unsigned i = 0; i < SDC_WINDOWS; i++) {
+        if (memory->near[i].host && memory->near[i].iova == region->iova)
+            return;
+    }
+    memory->near[memory->oldest] =
+        (struct sdc_window){.iova = region->iova, .size = region->size, .host = region->host, .access = region->access};
+    memory->oldest = (memory->oldest + 1) % SDC_WINDOWS;
+}
+
 void sdc_denials_add(struct sdc_denials *denials, uint64_t iova, uint64_t size)
 {
     if (denials->count == SDC_DENIALS_MAX) {
@@ -123,8 +135,10 @@ static uint8_t *stretch(struct sdc_memory *memory, uint64_t iova, uint64_t *size
     }
     uint64_t offset = iova - region->iova;
     *size = sdc_min(*size, region->size - offset);
-    if (region->host)
+    if (region->host) {
+        keep_near(memory, region);
         return region->host + offset;
+    }
     memory->missing_iova = iova;
     memory->missing_size = *size;
     *rc = -EAGAIN;

@@ -3,6 +3,7 @@
 // which maps are published. The door below is the only way by which bytes are reached.
 #pragma once
 
+#include "base/check.h"
 #include "memory/regions.h"
 
 #include <stdbool.h>
@@ -37,7 +38,12 @@ struct sdc_read_cache {
 // Copies the bytes in; iova + size does not wrap. A byte that is there already keeps its value, so that every attempt of a parse sees
 // the same. -ENOMEM.
 int sdc_read_cache_add(struct sdc_read_cache *cache, uint64_t iova, const void *data, size_t size);
-void sdc_read_cache_clear(struct sdc_read_cache *cache);
+void sdc_read_cache_drop(struct sdc_read_cache *cache);
+static inline void sdc_read_cache_clear(struct sdc_read_cache *cache)
+{
+    if (cache->pieces)
+        sdc_read_cache_drop(cache);
+}
 
 // What a reader was denied of a partial map while it parsed: not asked for again in the same parse.
 struct sdc_denials {
@@ -50,10 +56,22 @@ struct sdc_denials {
 };
 void sdc_denials_add(struct sdc_denials *denials, uint64_t iova, uint64_t size);
 
+// A region as its bytes are reached. Zeroed, it holds nothing.
+struct sdc_window {
+    uint64_t iova;
+    uint64_t size;
+    uint8_t *host; // not NULL
+    uint32_t access;
+};
+
+enum { SDC_WINDOWS = 2 };
+
 // A view of a map, for one thread at a time. Starts zeroed but for the map, which does not change and is held by somebody else.
 struct sdc_memory {
     const struct sdc_map *map;    // NULL: no memory at all
-    const struct sdc_region *hit; // of the map: where the last look-up ended, or NULL
+    const struct sdc_region *hit; // of the map: where the last search ended, or NULL
+    struct sdc_window near[SDC_WINDOWS]; // the last that were searched for: rings and data mostly lie in a region each
+    uint32_t oldest;                     // of those
     uint64_t missing_iova;        // after -EAGAIN: what has to be fetched, or asked for
     size_t missing_size;
     enum sdc_access missing_access;
@@ -76,6 +94,32 @@ int sdc_memory_write(struct sdc_memory *memory, uint64_t iova, const void *local
 // (0 for size 0), -EFAULT, -EACCES, -EAGAIN, or -E2BIG when max does not suffice. The spans are good while the
 // table of regions that they came from is held.
 int sdc_memory_spans(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access, struct sdc_span *out, unsigned max);
+
+// Another map, or the same one as if it were new.
+static inline void sdc_memory_turn(struct sdc_memory *memory, const struct sdc_map *map)
+{
+    memory->map = map;
+    memory->hit = NULL;
+    memory->near[0] = memory->near[1] = (struct sdc_window){0};
+}
+
+static inline uint8_t *sdc_window_at(const struct sdc_window *window, uint64_t iova, uint32_t size, enum sdc_access access)
+{
+    uint64_t end;
+
+    if (!sdc_add(iova - window->iova, size, &end) || end > window->size || !(window->access & (uint32_t)access))
+        return NULL;
+    return window->host + (iova - window->iova);
+}
+
+// Host memory of [iova, iova + size), not empty, if all of it lies in one region that was found of late and may be accessed; else NULL,
+// which says nothing. What every request asks a few times: all other answers are sdc_memory_spans'.
+static inline uint8_t *sdc_memory_at_hand(const struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access)
+{
+    uint8_t *host = sdc_window_at(&memory->near[0], iova, size, access);
+
+    return host ? host : sdc_window_at(&memory->near[1], iova, size, access);
+}
 
 // Whether all of [iova, iova + size) may be accessed: 0; 1 if a part of it is remote; -EFAULT, -EACCES, and of a partial map -EAGAIN.
 int sdc_memory_check(struct sdc_memory *memory, uint64_t iova, uint64_t size, enum sdc_access access);

@@ -9,7 +9,6 @@
 #include <string.h>
 
 enum {
-    PAYLOAD_KEEP = 64,                    // spans that a request keeps for the next one
     PAYLOAD_MOST = SDC_LIMIT_QUEUE_SPANS, // room for so many is not doubled again for a buffer in pieces
     BOUNCE_END = 16,                      // bytes that are bounced of a writable stream that is too long
 };
@@ -24,7 +23,7 @@ void sdc_payload_init(struct sdc_payload *payload)
     payload->segments_count = payload->segments_capacity = 0;
 }
 
-static void drop_bounce(struct sdc_payload *payload)
+void sdc_payload_drop_bounce(struct sdc_payload *payload)
 {
     free(payload->bounce);
     free(payload->segments);
@@ -33,11 +32,11 @@ static void drop_bounce(struct sdc_payload *payload)
     payload->segments_count = payload->segments_capacity = 0;
 }
 
-void sdc_payload_trim(struct sdc_payload *payload)
+void sdc_payload_shrink(struct sdc_payload *payload)
 {
     if (payload->bouncing)
-        drop_bounce(payload);
-    if (payload->capacity > PAYLOAD_KEEP) {
+        sdc_payload_drop_bounce(payload);
+    if (payload->capacity > SDC_PAYLOAD_KEEP) {
         free(payload->spans);
         payload->spans = payload->few;
         payload->capacity = SDC_PAYLOAD_FEW;
@@ -46,7 +45,7 @@ void sdc_payload_trim(struct sdc_payload *payload)
 
 void sdc_payload_destroy(struct sdc_payload *payload)
 {
-    drop_bounce(payload);
+    sdc_payload_drop_bounce(payload);
     if (payload->spans != payload->few)
         free(payload->spans);
 }
@@ -141,16 +140,6 @@ static int add_segment(struct sdc_payload *payload, struct sdc_memory *memory, u
     return note(payload, &segment);
 }
 
-void sdc_payload_begin(struct sdc_payload *payload, bool bounce)
-{
-    if (payload->bouncing)
-        drop_bounce(payload);
-    payload->bouncing = bounce;
-    payload->fault = 0;
-    payload->readable_size = payload->writable_size = 0;
-    payload->readable_spans = payload->spans_count = 0;
-}
-
 int sdc_payload_add_any(struct sdc_payload *payload, struct sdc_memory *memory, uint64_t iova, uint32_t size, enum sdc_access access)
 {
     if (payload->bouncing)
@@ -167,7 +156,7 @@ int sdc_payload_add_nowhere(struct sdc_payload *payload, uint32_t size)
 
 // Memory for the two streams of a bounced payload, zeroed: what the device leaves out is not somebody else's data. Of streams that are
 // too long there is only the end, where devices say how a request went.
-static int make_bounce(struct sdc_payload *payload)
+int sdc_payload_make_bounce(struct sdc_payload *payload)
 {
     uint64_t size = payload->readable_size + payload->writable_size;
     bool fits = size <= SDC_LIMIT_BOUNCE;
@@ -190,11 +179,6 @@ static int make_bounce(struct sdc_payload *payload)
         payload->spans_count = 2;
     }
     return 0;
-}
-
-int sdc_payload_end(struct sdc_payload *payload)
-{
-    return payload->bouncing ? make_bounce(payload) : 0;
 }
 
 // --- the streams ---
@@ -223,14 +207,14 @@ static int move(struct sdc_span *spans, uint32_t count, uint64_t offset, uint8_t
     return size == 0 ? 0 : -EINVAL;
 }
 
-int sdc_payload_read(const struct sdc_payload *payload, uint64_t offset, void *local, size_t size)
+int sdc_payload_read_any(const struct sdc_payload *payload, uint64_t offset, void *local, size_t size)
 {
     if (!sdc_within(offset, size, payload->readable_size))
         return -EINVAL;
     return move(payload->spans, payload->readable_spans, offset, local, size, false);
 }
 
-int sdc_payload_write(const struct sdc_payload *payload, uint64_t offset, const void *local, size_t size)
+int sdc_payload_write_any(const struct sdc_payload *payload, uint64_t offset, const void *local, size_t size)
 {
     if (!sdc_within(offset, size, payload->writable_size))
         return -EINVAL;
@@ -238,44 +222,49 @@ int sdc_payload_write(const struct sdc_payload *payload, uint64_t offset, const 
                 (uint8_t *)(uintptr_t)local, size, true);
 }
 
-// Makes a boundary between spans at offset bytes from the start of the stream that begins at span `first`; *at is the span that
-// begins there.
-static int split(struct sdc_payload *payload, uint32_t first, bool writable, uint64_t offset, uint32_t *at)
+// Cuts the span at i in two, the first of which has size bytes.
+static int cut_one(struct sdc_payload *payload, uint32_t i, bool writable, size_t size)
 {
-    uint32_t i = first;
+    int rc = reserve(payload, 1);
+
+    if (rc < 0)
+        return rc;
+    struct sdc_span *span = &payload->spans[i];
+    memmove(span + 1, span, (payload->spans_count - i) * sizeof *span);
+    span[0].size = size;
+    span[1].size -= size;
+    if (span[1].base)
+        span[1].base = (uint8_t *)span[1].base + size;
+    payload->spans_count++;
+    payload->readable_spans += !writable;
+    return 0;
+}
+
+// Makes a boundary between spans at offset bytes from the start of span *at, which becomes the one that begins there.
+static int split(struct sdc_payload *payload, bool writable, uint64_t offset, uint32_t *at)
+{
+    uint32_t i = *at;
 
     for (; offset > 0 && offset >= payload->spans[i].size; i++)
         offset -= payload->spans[i].size;
     *at = i;
     if (offset == 0)
         return 0;
-
-    int rc = reserve(payload, 1);
-    if (rc < 0)
-        return rc;
-    struct sdc_span *span = &payload->spans[i];
-    memmove(span + 1, span, (payload->spans_count - i) * sizeof *span);
-    span[0].size = (size_t)offset;
-    span[1].size -= (size_t)offset;
-    if (span[1].base)
-        span[1].base = (uint8_t *)span[1].base + offset;
-    payload->spans_count++;
-    payload->readable_spans += !writable;
-    *at = i + 1;
-    return 0;
+    ++*at;
+    return cut_one(payload, i, writable, (size_t)offset);
 }
 
-int sdc_payload_spans(struct sdc_payload *payload, bool writable, uint64_t offset, uint64_t size, const struct sdc_span **spans,
+int sdc_payload_cut(struct sdc_payload *payload, bool writable, uint64_t offset, uint64_t size, const struct sdc_span **spans,
                     uint32_t *count)
 {
-    uint32_t first = writable ? payload->readable_spans : 0;
-    uint32_t begin, end;
+    uint32_t begin = writable ? payload->readable_spans : 0;
 
     if (!sdc_within(offset, size, writable ? payload->writable_size : payload->readable_size))
         return -EINVAL;
-    int rc = split(payload, first, writable, offset, &begin);
+    int rc = split(payload, writable, offset, &begin);
+    uint32_t end = begin;
     if (rc == 0)
-        rc = split(payload, begin, writable, size, &end);
+        rc = split(payload, writable, size, &end);
     if (rc < 0)
         return rc;
     for (uint32_t i = begin; i < end; i++) {

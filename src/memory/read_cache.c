@@ -81,10 +81,8 @@ int sdc_read_cache_add(struct sdc_read_cache *cache, uint64_t iova, const void *
     return 0;
 }
 
-void sdc_read_cache_clear(struct sdc_read_cache *cache)
+void sdc_read_cache_drop(struct sdc_read_cache *cache)
 {
-    if (!cache->pieces)
-        return;
     for (uint32_t i = 0; i < cache->count; i++)
         free(cache->pieces[i].data);
     free(cache->pieces);

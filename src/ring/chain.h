@@ -3,6 +3,7 @@
 // and the chain as a device gets it: checked, translated to spans, readable ones first.
 #pragma once
 
+#include "base/check.h"
 #include "memory/payload.h"
 #include "ring/area.h"
 #include "ring/fetch_log.h"
@@ -32,39 +33,63 @@ struct sdc_chain {
 };
 void sdc_chain_init(struct sdc_chain *chain);
 // Gives back what a large or a bounced request made it allocate.
-void sdc_chain_trim(struct sdc_chain *chain);
+static inline void sdc_chain_trim(struct sdc_chain *chain)
+{
+    sdc_payload_trim(&chain->payload);
+}
 void sdc_chain_destroy(struct sdc_chain *chain);
 
 struct sdc_inflight;
 
-// Where a walk stands.
+// A walk along one chain: where it begins, and what it found.
 struct sdc_iterator {
     struct sdc_memory *memory;
-    const struct sdc_area *table; // the ring's own table, then &indirect
-    struct sdc_inflight *log;     // is told of the descriptors of the ring's own table; may be NULL
-    struct sdc_area indirect;
+    const struct sdc_area *table; // the ring's own
+    struct sdc_inflight *log;     // is told of the descriptors of that table; may be NULL
     uint32_t table_size; // descriptors
-    uint32_t index;      // of the next one
-    uint32_t steps_left; // the budget: no chain is longer than its table
-    uint16_t id;         // packed rings: of the buffer, as its last descriptor in the ring says
-    uint16_t entries;    // of the ring that were walked
-    uint64_t bytes;      // so far; 4 GiB at most in all (virtio 1.2, 2.7.4)
+    uint32_t index;      // of the first one
     bool packed; // descriptors follow one another; else each names the next
     bool indirect_allowed;
-    bool ended;
+    // At the end.
+    uint16_t id;        // packed rings: of the buffer, as its last descriptor in the ring says
+    uint16_t entries;   // of the ring that were walked
     const char *broken; // after -EPROTO: why
+    struct sdc_area indirect; // the other table, if there is one
 };
 
-// Takes one descriptor. 1, 0 at the end of the chain, -EPROTO (the queue is broken; ->broken says why), -EAGAIN.
-int sdc_iterator_next(struct sdc_iterator *iterator, struct sdc_desc *desc, struct sdc_fetch_log *log);
+static inline void sdc_iterator_begin(struct sdc_iterator *it, struct sdc_memory *memory, const struct sdc_area *table, uint32_t size,
+                                      uint32_t index)
+{
+    it->memory = memory;
+    it->table = table;
+    it->log = NULL;
+    it->table_size = size;
+    it->index = index;
+    it->packed = it->indirect_allowed = false;
+    it->broken = NULL;
+}
 
-// Walks the chain that iterator stands at the start of, and fills chain. 0, or an error as above, or -ENOMEM.
+// Walks the chain that iterator stands at the start of, and fills chain, within a budget: no chain is longer than its table, or has more
+// than 4 GiB (virtio 1.2, 2.7.4). 0, -EPROTO (the queue is broken; ->broken says why), -EAGAIN, -ENOMEM.
 int sdc_chain_walk(struct sdc_chain *chain, struct sdc_iterator *iterator);
 
-// The readable or writable stream's bytes [offset, offset + size). 0, -EINVAL (past the end), -EFAULT.
-int sdc_chain_read(struct sdc_chain *chain, uint64_t offset, void *local, size_t size);
-int sdc_chain_write(struct sdc_chain *chain, uint64_t offset, const void *local, size_t size);
-// The spans of that range of one stream, cut so that they cover nothing else; the streams stay what they are. Good until the next
-// call. 0, -EINVAL, -EFAULT, -ENOMEM.
-int sdc_chain_spans(struct sdc_chain *chain, bool writable, uint64_t offset, uint64_t size, const struct sdc_span **spans,
-                    uint32_t *count);
+// The readable stream's bytes [offset, offset + size), which are control data: any byte of them once. 0, -EINVAL (past the end), -EFAULT.
+static inline int sdc_chain_read(struct sdc_chain *chain, uint64_t offset, void *local, size_t size)
+{
+    if (sdc_within(offset, size, chain->payload.readable_size))
+        sdc_fetch_log_add(&chain->fetched, SDC_FETCH_STREAM, offset, size);
+    return sdc_payload_read(&chain->payload, offset, local, size);
+}
+
+// The same of the writable stream, for what the device says.
+static inline int sdc_chain_write(struct sdc_chain *chain, uint64_t offset, const void *local, size_t size)
+{
+    return sdc_payload_write(&chain->payload, offset, local, size);
+}
+
+// The spans of that range of one stream (sdc_payload_spans).
+static inline int sdc_chain_spans(struct sdc_chain *chain, bool writable, uint64_t offset, uint64_t size, const struct sdc_span **spans,
+                                  uint32_t *count)
+{
+    return sdc_payload_spans(&chain->payload, writable, offset, size, spans, count);
+}

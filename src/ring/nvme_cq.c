@@ -46,27 +46,16 @@ void sdc_nvme_cq_rearm(struct sdc_nvme_cq *cq)
     __atomic_thread_fence(__ATOMIC_SEQ_CST); // pair [event] in nvme_doorbell.h
 }
 
-// The half that has the phase goes last, in one store, so that the driver sees all of the entry or nothing. In remote memory an entry is
-// one message.
-static int put(struct sdc_nvme_cq *cq, const uint8_t entry[SDC_NVME_CQE])
+// Where its host address is not known: in remote memory an entry is one message.
+static int put_by_door(struct sdc_nvme_cq *cq, uint64_t offset, const uint64_t halves[2])
 {
-    enum { HALF = SDC_NVME_CQE / 2 };
-    uint64_t offset = (uint64_t)cq->tail * SDC_NVME_CQE;
-    uint64_t last;
-
     if (cq->area.remote)
-        return sdc_area_write(&cq->area, &cq->memory, offset, entry, SDC_NVME_CQE);
-    int rc = sdc_area_write(&cq->area, &cq->memory, offset, entry, HALF);
+        return sdc_area_write(&cq->area, &cq->memory, offset, halves, SDC_NVME_CQE);
+    int rc = sdc_area_write(&cq->area, &cq->memory, offset, &halves[0], sizeof halves[0]);
     if (rc < 0)
         return rc;
-    if (!cq->area.host) {
-        __atomic_thread_fence(__ATOMIC_RELEASE);
-        return sdc_area_write(&cq->area, &cq->memory, offset + HALF, entry + HALF, HALF);
-    }
-    memcpy(&last, entry + HALF, HALF);
-    SDC_STEP();
-    __atomic_store_n((uint64_t *)(void *)(cq->area.host + offset + HALF), last, __ATOMIC_RELEASE);
-    return 0;
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    return sdc_area_write(&cq->area, &cq->memory, offset + sizeof halves[0], &halves[1], sizeof halves[1]);
 }
 
 void sdc_nvme_cq_skip(struct sdc_nvme_cq *cq)
@@ -77,19 +66,25 @@ void sdc_nvme_cq_skip(struct sdc_nvme_cq *cq)
     }
 }
 
+// The half that has the phase goes last, in one store, so that the driver sees all of the entry or nothing.
 int sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *completion)
 {
-    uint8_t entry[SDC_NVME_CQE];
+    uint64_t offset = (uint64_t)cq->tail * SDC_NVME_CQE;
+    uint64_t first = htole64(completion->dw0 | (uint64_t)completion->dw1 << 32);
+    uint64_t last = htole64(completion->sq_head | (uint64_t)completion->sq << 16 | (uint64_t)completion->cid << 32 |
+                            (uint64_t)(uint16_t)(completion->status << 1 | cq->phase) << 48);
 
-    sdc_put32(entry + SDC_NVME_CQE_DW0, completion->dw0);
-    sdc_put32(entry + SDC_NVME_CQE_DW1, completion->dw1);
-    sdc_put16(entry + SDC_NVME_CQE_SQHD, completion->sq_head);
-    sdc_put16(entry + SDC_NVME_CQE_SQID, completion->sq);
-    sdc_put16(entry + SDC_NVME_CQE_CID, completion->cid);
-    sdc_put16(entry + SDC_NVME_CQE_STATUS, (uint16_t)(completion->status << 1 | cq->phase));
-    int rc = put(cq, entry);
-    if (rc < 0)
-        return rc;
+    if (cq->area.host) {
+        uint64_t *entry = (uint64_t *)(void *)(cq->area.host + offset);
+        SDC_STEP();
+        __atomic_store_n(&entry[0], first, __ATOMIC_RELAXED);
+        SDC_STEP();
+        __atomic_store_n(&entry[1], last, __ATOMIC_RELEASE);
+    } else {
+        int rc = put_by_door(cq, offset, (const uint64_t[]){first, last});
+        if (rc < 0)
+            return rc;
+    }
     sdc_nvme_cq_skip(cq);
     return 0;
 }
@@ -108,8 +103,7 @@ bool sdc_nvme_cq_stays(const struct sdc_nvme_cq *cq, const struct sdc_map *map)
 {
     struct sdc_nvme_cq moved = *cq;
 
-    moved.memory.map = map;
-    moved.memory.hit = NULL;
+    sdc_memory_turn(&moved.memory, map);
     return cq->awake && resolve(&moved) == 0 && moved.area.host == cq->area.host;
 }
 

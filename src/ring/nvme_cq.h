@@ -40,7 +40,7 @@ void sdc_nvme_cq_rearm(struct sdc_nvme_cq *cq);
 // Room for how many entries, as far as is known without a look.
 static inline uint32_t sdc_nvme_cq_room(const struct sdc_nvme_cq *cq)
 {
-    return (cq->head + cq->size - cq->tail - 1) % cq->size;
+    return (cq->head > cq->tail ? 0 : cq->size) + cq->head - cq->tail - 1;
 }
 // Puts an entry there is room for where the driver sees it. 0, or a negative errno: it is out of reach.
 int sdc_nvme_cq_post(struct sdc_nvme_cq *cq, const struct sdc_nvme_completion *completion);

@@ -16,6 +16,7 @@ struct sdc_nvme_sq {
     uint32_t size; // entries, 2 to 65536
     uint32_t head; // the next to take; what completions tell the driver
     uint32_t tail; // how far the driver has filled it, as last looked at
+    uint32_t event; // where the driver was last asked to write the register, if it has its words in memory
     bool awake;    // its memory is there
 };
 

@@ -113,6 +113,13 @@ static int packed_recover(struct sdc_ring *ring)
     return 0;
 }
 
+static bool is_available(uint16_t flags, bool wrap)
+{
+    bool avail = flags & FLAG_AVAIL, used = flags & FLAG_USED;
+
+    return avail == wrap && used != wrap;
+}
+
 // Whether the next descriptor is available: 1, 0, -EPROTO or -EAGAIN.
 static int look(struct sdc_ring *ring)
 {
@@ -122,9 +129,26 @@ static int look(struct sdc_ring *ring)
     int rc = sdc_area_load16(&ring->desc, &ring->memory, offset, &flags); // pair [A]
     if (rc < 0)
         return rc == -EAGAIN ? rc : sdc_ring_break(ring, "the descriptor ring is not readable");
-    bool avail = flags & FLAG_AVAIL;
-    bool used = flags & FLAG_USED;
-    return avail == ring->packed.avail_wrap && used != ring->packed.avail_wrap;
+    return is_available(flags, ring->packed.avail_wrap);
+}
+
+// As in the split ring. Of a chain of several entries only the first is told of: where the next chain begins is not known before it is
+// walked.
+static void hint(struct sdc_ring *ring)
+{
+    const uint8_t *desc = ring->desc.host;
+    uint16_t at = ring->avail_next, flags = 0;
+    bool wrap = ring->packed.avail_wrap;
+
+    ring->hinted = 1; // the one that is taken now
+    for (unsigned i = 0; desc && i < SDC_RING_HINTS && !(flags & SDC_DESC_F_NEXT); i++) {
+        size_t offset = (size_t)at * SDC_DESC_SIZE;
+        if (sdc_area_load16(&ring->desc, &ring->memory, offset + DESC_FLAGS, &flags) < 0 || !is_available(flags, wrap)) // pair [A]
+            break;
+        sdc_ring_hint(ring, sdc_get64(desc + offset));
+        ring->hinted = (uint16_t)(i + 1);
+        move(ring, &at, &wrap, 1);
+    }
 }
 
 // Takes a chain that was in flight when the log was recovered; where it stood in the ring there may be something else by now.
@@ -133,14 +157,10 @@ static int take_again(struct sdc_ring *ring, struct sdc_chain *chain, uint16_t e
     uint32_t count;
     const uint8_t *table = sdc_inflight_table(ring->config.log, entry, &count);
     struct sdc_area area = {.size = (uint64_t)count * SDC_DESC_SIZE, .host = (uint8_t *)(uintptr_t)table};
-    struct sdc_iterator it = {
-        .memory = &ring->memory,
-        .table = &area,
-        .table_size = count,
-        .steps_left = count,
-        .packed = true,
-        .indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC),
-    };
+    struct sdc_iterator it;
+    sdc_iterator_begin(&it, &ring->memory, &area, count, 0);
+    it.packed = true;
+    it.indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC);
     int rc = sdc_chain_walk(chain, &it);
     if (rc < 0)
         return rc == -EPROTO ? sdc_ring_break(ring, it.broken) : rc;
@@ -165,17 +185,14 @@ static int packed_take(struct sdc_ring *ring, struct sdc_chain *chain)
     int rc = look(ring);
     if (rc <= 0)
         return rc;
+    if (ring->hinted == 0)
+        hint(ring);
 
-    struct sdc_iterator it = {
-        .memory = &ring->memory,
-        .table = &ring->desc,
-        .table_size = ring->config.size,
-        .index = ring->avail_next,
-        .steps_left = ring->config.size,
-        .log = log,
-        .packed = true,
-        .indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC),
-    };
+    struct sdc_iterator it;
+    sdc_iterator_begin(&it, &ring->memory, &ring->desc, ring->config.size, ring->avail_next);
+    it.log = log;
+    it.packed = true;
+    it.indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC);
     if (log)
         sdc_inflight_begin(log);
     rc = sdc_chain_walk(chain, &it);
@@ -194,6 +211,7 @@ static int packed_take(struct sdc_ring *ring, struct sdc_chain *chain)
     ring->in_flight++;
     ring->entries_in_flight += it.entries;
     move(ring, &ring->avail_next, &ring->packed.avail_wrap, it.entries);
+    ring->hinted--;
     return 1;
 }
 

@@ -76,8 +76,7 @@ bool sdc_ring_stays(const struct sdc_ring *ring, const struct sdc_map *map)
     struct sdc_ring moved = *ring;
     struct sdc_memory memory = ring->memory;
 
-    memory.map = map;
-    memory.hit = NULL;
+    sdc_memory_turn(&memory, map);
     return ring->awake && ring->format->resolve(&moved, &memory) == 0 && moved.desc.host == ring->desc.host &&
            moved.driver.host == ring->driver.host && moved.device.host == ring->device.host;
 }

@@ -7,6 +7,7 @@
 // is away is asleep until it is back.
 #pragma once
 
+#include "base/line.h"
 #include "ring/chain.h"
 #include "ring/inflight.h"
 
@@ -52,6 +53,7 @@ struct sdc_ring {
     uint16_t told_at;
     const char *broken;   // why the driver must reset, or NULL
     uint16_t avail_next;  // next entry to take
+    uint16_t hinted;      // chains from there on that the processor was told of
     uint16_t used_next;   // next entry to fill
     union {
         struct {
@@ -136,6 +138,18 @@ static inline bool sdc_ring_has_again(const struct sdc_ring *ring)
     uint16_t entry;
 
     return ring->config.log && sdc_inflight_again(ring->config.log, &entry);
+}
+
+enum { SDC_RING_HINTS = 16 }; // chains that are told of at once
+
+// For a hint: that the guest's memory at iova will be read. No rule of data concerns it: whatever stood where iova was read, nothing
+// but time depends on it.
+static inline void sdc_ring_hint(const struct sdc_ring *ring, uint64_t iova)
+{
+    const uint8_t *host = sdc_memory_at_hand(&ring->memory, iova, 1, SDC_ACCESS_READ);
+
+    if (host)
+        sdc_prefetch(host);
 }
 
 static inline int sdc_ring_break(struct sdc_ring *ring, const char *reason)

@@ -106,6 +106,28 @@ static int head_at(struct sdc_ring *ring, uint16_t position, uint16_t *head)
     return rc;
 }
 
+// The lines that the next chains stand on are at the driver's processor: all of them are sent for before the first is waited for. First
+// those of their heads' descriptors, then what these point to: an indirect table, or a request's header.
+static void hint(struct sdc_ring *ring)
+{
+    const uint8_t *avail = ring->driver.host, *desc = ring->desc.host;
+    uint16_t count = (uint16_t)(ring->split.avail_seen - ring->avail_next);
+    uint16_t heads[SDC_RING_HINTS];
+
+    if (count > SDC_RING_HINTS)
+        count = SDC_RING_HINTS;
+    ring->hinted = count;
+    if (!avail || !desc)
+        return;
+    for (uint16_t i = 0; i < count; i++) {
+        heads[i] = sdc_get16(avail + AVAIL_RING + 2 * (size_t)((ring->avail_next + i) & (ring->config.size - 1)));
+        heads[i] &= (uint16_t)(ring->config.size - 1);
+        sdc_prefetch(desc + (size_t)heads[i] * SDC_DESC_SIZE);
+    }
+    for (uint16_t i = 0; i < count; i++)
+        sdc_ring_hint(ring, sdc_get64(desc + (size_t)heads[i] * SDC_DESC_SIZE));
+}
+
 // The head of the next new chain: 1, 0, or an error.
 static int next_head(struct sdc_ring *ring, uint16_t *head)
 {
@@ -116,6 +138,8 @@ static int next_head(struct sdc_ring *ring, uint16_t *head)
         if (ring->avail_next == ring->split.avail_seen)
             return 0;
     }
+    if (ring->hinted == 0)
+        hint(ring);
     int rc = head_at(ring, ring->avail_next, head);
     if (rc < 0)
         return rc == -EAGAIN ? rc : sdc_ring_break(ring, "the available ring is not readable");
@@ -139,14 +163,9 @@ static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
     if (sdc_ring_is_taken(ring, head))
         return sdc_ring_break(ring, "a chain was made available that is in flight already");
 
-    struct sdc_iterator it = {
-        .memory = &ring->memory,
-        .table = &ring->desc,
-        .table_size = ring->config.size,
-        .index = head,
-        .steps_left = ring->config.size,
-        .indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC),
-    };
+    struct sdc_iterator it;
+    sdc_iterator_begin(&it, &ring->memory, &ring->desc, ring->config.size, head);
+    it.indirect_allowed = sdc_ring_has(ring, SDC_VIRTIO_F_INDIRECT_DESC);
     rc = sdc_chain_walk(chain, &it);
     if (rc < 0)
         return rc == -EPROTO ? sdc_ring_break(ring, it.broken) : rc;
@@ -160,6 +179,7 @@ static int split_take(struct sdc_ring *ring, struct sdc_chain *chain)
     if (log)
         sdc_inflight_take(log, head);
     ring->avail_next++;
+    ring->hinted--;
     return 1;
 }
 

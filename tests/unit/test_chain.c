@@ -41,8 +41,9 @@ static void open_walk(struct walk *walk, bool jumbled, bool packed, bool indirec
     guest_open(&walk->guest, jumbled);
     walk->table = (struct sdc_area){.iova = TABLE, .size = TABLE_SIZE * SDC_DESC_SIZE};
     assert_int_equal(sdc_area_resolve(&walk->table, &walk->guest.view, SDC_ACCESS_READ, 16), 0);
-    walk->it = (struct sdc_iterator){.memory = &walk->guest.view, .table = &walk->table, .table_size = TABLE_SIZE,
-                                     .steps_left = TABLE_SIZE, .packed = packed, .indirect_allowed = indirect_allowed};
+    sdc_iterator_begin(&walk->it, &walk->guest.view, &walk->table, TABLE_SIZE, 0);
+    walk->it.packed = packed;
+    walk->it.indirect_allowed = indirect_allowed;
     sdc_chain_init(&walk->chain);
 }
 

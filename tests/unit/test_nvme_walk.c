@@ -473,8 +473,7 @@ static void what_may_not_be_written_fails(void **state)
     (void)state;
     open_course(&course, true);
     struct sdc_map *map = guest_map_of(&course.guest, true, UINT32_MAX, 0, 1 << 5); // page 5 is read-only
-    course.guest.view.map = map;
-    course.guest.view.hit = NULL;
+    sdc_memory_turn(&course.guest.view, map);
     assert_int_equal(walk_once(&course, 5 * P, 0, NULL, 512, SDC_ACCESS_READ, false), 0);
     assert_int_equal(walk_once(&course, 5 * P, 0, NULL, 512, SDC_ACCESS_WRITE, false), TRANSFER);
     sdc_map_unref(map);

@@ -287,8 +287,9 @@ static void open_walk(struct walk *walk, uint32_t remote, uint32_t fixed, bool p
     open_reader(&walk->r, remote, fixed);
     walk->table = (struct sdc_area){.iova = TABLE, .size = TABLE_SIZE * SDC_DESC_SIZE};
     assert_int_equal(sdc_area_resolve(&walk->table, &walk->r.view, SDC_ACCESS_READ, 16), 0);
-    walk->it = (struct sdc_iterator){.memory = &walk->r.view, .table = &walk->table, .table_size = TABLE_SIZE,
-                                     .steps_left = TABLE_SIZE, .packed = packed, .indirect_allowed = true};
+    sdc_iterator_begin(&walk->it, &walk->r.view, &walk->table, TABLE_SIZE, 0);
+    walk->it.packed = packed;
+    walk->it.indirect_allowed = true;
     sdc_chain_init(&walk->chain);
 }
 

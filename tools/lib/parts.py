@@ -242,6 +242,7 @@ def run_fuzz(part, log):
 
 def run_tidy(part, log):
     script(part, log, "tests/tidy")
+    script(part, log, "tests/sim/mutants", "--places")
 
 
 def run_library(part, log):

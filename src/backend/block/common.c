@@ -11,6 +11,8 @@ enum { DONE_BATCH = 64 };
 
 static bool spans_add_up(const struct sdc_block_request *request)
 {
+    if (request->spans_count == 1) // mostly
+        return request->spans->size == request->size;
     uint64_t sum = 0;
     for (uint32_t i = 0; i < request->spans_count; i++)
         if (!sdc_add(sum, request->spans[i].size, &sum))
@@ -32,16 +34,11 @@ int sdc_block_check(const struct sdc_block_request *request, uint64_t size, uint
     return transfer && !spans_add_up(request) ? -EINVAL : 0;
 }
 
-static struct sdc_block_link *link_of(struct sdc_block_request *request)
-{
-    return (struct sdc_block_link *)(void *)request->backend;
-}
-
 void sdc_block_list_add(struct sdc_block_list *list, struct sdc_block_request *request)
 {
-    link_of(request)->next = NULL;
+    request->next = NULL;
     if (list->first)
-        link_of(list->last)->next = request;
+        list->last->next = request;
     else
         list->first = request;
     list->last = request;
@@ -51,7 +48,7 @@ struct sdc_block_request *sdc_block_list_take(struct sdc_block_list *list)
 {
     struct sdc_block_request *request = list->first;
     if (request)
-        list->first = link_of(request)->next;
+        list->first = request->next;
     return request;
 }
 
@@ -109,11 +106,17 @@ void sdc_block_finisher_close(struct sdc_block_finisher *finisher)
         *finisher->gone = true;
 }
 
-void sdc_block_finish(struct sdc_block_finisher *finisher, struct sdc_block_request *request, int result)
+void sdc_block_finish_all(struct sdc_block_finisher *finisher, struct sdc_block_request **requests, unsigned count)
 {
-    request->result = result;
-    sdc_block_list_add(&finisher->finished, request);
+    for (unsigned i = 0; i < count; i++)
+        sdc_block_list_add(&finisher->finished, requests[i]);
     // One way of telling at a time: a post that found nothing to tell could outlive the queue.
     if (!finisher->gone && !finisher->posted)
         sdc_loop_defer(finisher->queue->loop, &finisher->deferred);
+}
+
+void sdc_block_finish(struct sdc_block_finisher *finisher, struct sdc_block_request *request, int result)
+{
+    request->result = result;
+    sdc_block_finish_all(finisher, &request, 1);
 }

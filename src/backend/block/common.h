@@ -11,11 +11,7 @@
 int sdc_block_check(const struct sdc_block_request *request, uint64_t size, uint32_t block_size,
                     bool read_only);
 
-// Requests waiting for something, linked through their backend[] bytes, which begin with a struct
-// sdc_block_link.
-struct sdc_block_link {
-    struct sdc_block_request *next;
-};
+// Requests that wait for something, linked by their `next`.
 struct sdc_block_list {
     struct sdc_block_request *first, *last;
 };
@@ -35,6 +31,8 @@ struct sdc_block_finisher {
 void sdc_block_finisher_init(struct sdc_block_finisher *finisher, struct sdc_block_queue *queue);
 // The queue is about to be freed. Nothing is outstanding; may be called from inside done.
 void sdc_block_finisher_close(struct sdc_block_finisher *finisher);
+// count requests are done, their results set: told at the end of this turn, as by sdc_block_finish.
+void sdc_block_finish_all(struct sdc_block_finisher *finisher, struct sdc_block_request **requests, unsigned count);
 // request is done: told at the end of this turn, or in the next one when it was submitted from inside done,
 // so that a device that never runs out of requests leaves room for everything else on the loop.
 void sdc_block_finish(struct sdc_block_finisher *finisher, struct sdc_block_request *request, int result);

@@ -58,7 +58,6 @@ struct sdc_file_queue {
 
 // What the backend remembers of a request, in its backend[] bytes.
 struct sdc_file_request {
-    struct sdc_block_link link;
     struct sdc_file_queue *queue;
     struct sdc_io io;
     struct sdc_span span; // zeroes, the bounce buffer, or what is left of a span

@@ -15,11 +15,11 @@ static void submit(struct sdc_block_queue *base, struct sdc_block_request **requ
     struct sdc_immediate *disk = (struct sdc_immediate *)base->block;
     const struct sdc_block_info *info = &disk->info;
     for (unsigned i = 0; i < count; i++) {
-        int result = sdc_block_check(requests[i], info->size, info->block_size, info->read_only);
-        if (result == 0)
+        requests[i]->result = sdc_block_check(requests[i], info->size, info->block_size, info->read_only);
+        if (requests[i]->result == 0 && disk->execute)
             disk->execute(disk, requests[i]);
-        sdc_block_finish(&queue->finisher, requests[i], result);
     }
+    sdc_block_finish_all(&queue->finisher, requests, count);
 }
 
 static void close_queue(struct sdc_block_queue *base)

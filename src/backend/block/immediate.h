@@ -7,7 +7,7 @@
 struct sdc_immediate {
     struct sdc_block base;
     struct sdc_block_info info;
-    // Carries out one request, which lies inside the disk. On any loop's thread, on several at the same time.
+    // Carries out one request, which lies inside the disk. On any loop's thread, on several at the same time. NULL: there is nothing to do.
     void (*execute)(struct sdc_immediate *disk, const struct sdc_block_request *request);
 };
 

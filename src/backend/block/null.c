@@ -6,12 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static void execute(struct sdc_immediate *disk, const struct sdc_block_request *request)
-{
-    (void)disk;
-    (void)request;
-}
-
 static void close_block(struct sdc_block *block)
 {
     free(block);
@@ -28,7 +22,6 @@ int sdc_block_open_null(uint64_t size, const struct sdc_block_open_options *opti
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "out of memory for a backend");
     uint32_t block_size = options->block_size ? options->block_size : 512;
     made->base.ops = &ops;
-    made->execute = execute;
     made->info = (struct sdc_block_info){.size = size,
                                          .block_size = block_size,
                                          .physical_block_size = block_size,

@@ -18,11 +18,14 @@
 #pragma once
 
 #include "base/bytes.h"
+#include "base/line.h"
 #include "device/nvme/data.h"
 #include "transport/common/remote_queue.h"
 #include "wire/nvme.h"
 
 #include <sidecard/block.h>
+
+#include <stdalign.h>
 
 struct nvme_sq;
 struct nvme_ns_queue;
@@ -38,27 +41,28 @@ enum nvme_command_state {
     NVME_COMMAND_WAITING, // done, but there is no room in the completion queue
 };
 
+// In lines: the entry; what its queue does with it; what its handler does; its data and the first of its spans; the block request.
 struct nvme_command {
+    alignas(SDC_LINE) uint8_t sqe[SDC_NVME_SQE]; // the only copy of its entry
     struct nvme_sq *sq;           // the queue that it came by
-    uint8_t sqe[SDC_NVME_SQE];    // the only copy of its entry
     uint32_t dw0;                 // of its completion
     uint16_t status;              // likewise, once it is done
+    bool ended;                   // another process ran it, but for its completion
     // queue.c's
     uint64_t position;            // of its entry in the queue, since that was made
     uint32_t slot;                // of the queue's log
-    bool ended;                   // another process ran it, but for its completion
-    void (*then)(struct nvme_command *command); // it is the controller's own: what follows, instead of a completion; NULL: the driver's
     enum nvme_command_state state;
     struct nvme_command *next;           // in the list that it waits in
     struct nvme_command *older, *newer;  // of its queue, in flight
+    struct nvme_ns_queue *ns;            // the namespace that it works on, on this loop
+    void (*then)(struct nvme_command *command); // it is the controller's own: what follows, instead of a completion; NULL: the driver's
     struct sdc_map_use *use;             // the map that its spans come from; NULL: it needs none
     // The handlers'
-    struct nvme_data data;               // its data, as spans (data.h)
     uint32_t spans;                      // that its queue counts for it
-    struct sdc_remote_request remote;    // who bounces its data sets remote.queue to &sq->remote (transport/common/remote_queue.h)
-    struct nvme_ns_queue *ns;            // the namespace that it works on, on this loop
-    struct sdc_block_request block;      // owner is the command
     uint64_t words[4];                   // whatever the handler has to remember
+    alignas(SDC_LINE) struct nvme_data data;          // its data, as spans (data.h)
+    alignas(SDC_LINE) struct sdc_block_request block; // owner is the command
+    struct sdc_remote_request remote;    // who bounces its data sets remote.queue to &sq->remote (transport/common/remote_queue.h)
 };
 
 // Dword n, 0 to 15.

@@ -46,15 +46,35 @@ static void weigh(struct nvme_command *command)
     command->sq->spans += command->spans - before;
 }
 
+// Most commands' data lies in one page that PRP1 names, and whose memory is at hand: then there is nothing to walk over. False: there
+// may be.
+static bool map_page(struct nvme_command *command, uint64_t size, enum sdc_access access)
+{
+    struct sdc_payload *payload = &command->data.payload;
+    uint64_t prp1 = sdc_get64(command->sqe + SDC_NVME_SQE_PRP1);
+
+    if (command->sqe[SDC_NVME_SQE_FLAGS] & SDC_NVME_PSDT || prp1 % 4 != 0 || size == 0 || size > NVME_PAGE - prp1 % NVME_PAGE)
+        return false;
+    sdc_fetch_log_clear(&command->data.fetched);
+    sdc_payload_begin(payload, false);
+    return sdc_payload_add_at_hand(payload, &command->sq->worker->memory, prp1, (uint32_t)size, access);
+}
+
+// Out of line: what it needs on the stack is not for those that map_page has helped.
+static __attribute__((noinline)) int map_by_walk(struct nvme_command *command, uint64_t size, enum sdc_access access)
+{
+    int rc = walk_once(command, size, access, false);
+
+    return rc == NVME_WALK_BOUNCE ? bounce(command, size, access) : rc;
+}
+
 int nvme_data_map(struct nvme_command *command, uint64_t size, enum sdc_access access)
 {
     struct nvme_data *data = &command->data;
     const struct sdc_payload *payload = &data->payload;
     bool here = command->remote.queue; // it was bounced, and has arrived
-    int rc = here ? 0 : walk_once(command, size, access, false);
+    int rc = here || map_page(command, size, access) ? 0 : map_by_walk(command, size, access);
 
-    if (rc == NVME_WALK_BOUNCE)
-        rc = bounce(command, size, access);
     if (!here && (rc == 0 || rc == NVME_PENDING))
         weigh(command);
     if (rc != 0)

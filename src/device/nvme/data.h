@@ -14,8 +14,8 @@ enum {
 
 struct nvme_data {
     const struct sdc_span *spans; // of what nvme_data_map has looked up, until the command ends
-    uint32_t spans_count;
     struct sdc_payload payload;   // one stream: readable or writable, as the command is
+    uint32_t spans_count;         // of spans
     struct sdc_fetch_log fetched;
 };
 

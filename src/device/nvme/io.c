@@ -196,7 +196,7 @@ int nvme_io_take_data(struct nvme_command *command, enum sdc_access access)
     return rc ? rc : nvme_data_map(command, command->block.size, access);
 }
 
-// The range was taken, and looked up.
+// Behind a flush, which has used the block request.
 static int submit_read(struct nvme_command *command)
 {
     take_range(command);
@@ -210,7 +210,7 @@ static int run_read(struct nvme_command *command)
     if (rc != 0)
         return rc;
     if (!(nvme_dword(command, 12) & SDC_NVME_RW_FUA) || !command->ns->ns->info.volatile_cache)
-        return submit_read(command);
+        return submit(command, SDC_BLOCK_READ, 0);
     // What it returns has to be durable before (nvm 3.2.4).
     command->words[STEP] = STEP_READ;
     submit_flush(command);

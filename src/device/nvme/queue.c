@@ -2,6 +2,7 @@
 // A worker's turn: submission queues are looked at, a batch of commands is taken and run, what they ask of the backends goes down as one;
 // what has ended is posted, and each completion queue interrupts once, at the end of the turn.
 #include "base/check.h"
+#include "base/line.h"
 #include "base/limits.h"
 #include "device/nvme/bits.h"
 #include "device/nvme/controller.h"
@@ -19,9 +20,10 @@ static struct nvme_command *grow(struct nvme_worker *worker)
     if (!slabs)
         return NULL;
     worker->slabs = slabs;
-    struct nvme_command *slab = calloc(SLAB, sizeof *slab);
+    struct nvme_command *slab = aligned_alloc(SDC_LINE, SLAB * sizeof *slab);
     if (!slab)
         return NULL;
+    memset(slab, 0, SLAB * sizeof *slab);
     slabs[worker->slabs_count++] = slab;
     for (unsigned i = 0; i < SLAB; i++) {
         sdc_payload_init(&slab[i].data.payload);
@@ -97,8 +99,9 @@ static void post(struct nvme_cq *cq, struct nvme_command *command)
         .status = command->status,
     };
 
-    // Before the driver can see it: who checks the driver's doorbell, or asks for the level of INTx, goes by this.
-    atomic_store_explicit(&cq->shown, (cq->ring.tail + 1) % cq->ring.size, memory_order_seq_cst);
+    // Before the driver can see it: who checks the driver's doorbell, or asks for the level of INTx, goes by this. What a doorbell answers
+    // was posted with a release store behind this one; for the level there is a barrier in nvme_worker_flush.
+    atomic_store_explicit(&cq->shown, cq->ring.tail + 1 == cq->ring.size ? 0 : cq->ring.tail + 1, memory_order_relaxed);
     nvme_log_posting(cq, command);
     if (sdc_nvme_cq_post(&cq->ring, &completion) < 0)
         nvme_fatal(worker->nvme, "a completion queue cannot be written");
@@ -452,6 +455,9 @@ static void run_kick(struct sdc_post *post)
 
 void nvme_worker_flush(struct nvme_worker *worker)
 {
+    // Pair [level]: what was shown is stored before the driver's doorbells are looked at; the home loop stores a doorbell, then looks at
+    // what was shown. One of the two sees the other, and with it the level of INTx.
+    atomic_thread_fence(memory_order_seq_cst);
     for (int id = -1; (id = nvme_bit_next(worker->fresh, id + 1)) >= 0;) {
         nvme_bit_clear(worker->fresh, (unsigned)id);
         nvme_interrupt(&worker->nvme->cqs[id]);

@@ -31,7 +31,7 @@ struct range {
     uint32_t flags;  // enum sdc_block_flags
 };
 
-// What the device keeps about a request.
+// What the device keeps about a request. What lies behind block is looked at where there are ranges only.
 struct blk_request {
     struct sdc_block_request block;
     uint32_t ranges_count;
@@ -75,6 +75,13 @@ static uint8_t status_of(int result)
     return result == -EOPNOTSUPP ? STATUS_UNSUPP : STATUS_IOERR;
 }
 
+static bool has_more(const struct blk_request *blk)
+{
+    bool ranges = blk->block.op == SDC_BLOCK_DISCARD || blk->block.op == SDC_BLOCK_WRITE_ZEROES;
+
+    return ranges && blk->ranges_done < blk->ranges_count;
+}
+
 static void next_range(struct blk_request *blk)
 {
     const struct range *range = &blk->ranges[blk->ranges_done++];
@@ -90,7 +97,7 @@ static void blk_done(void *context, struct sdc_block_request **requests, unsigne
 
     for (unsigned i = 0; i < count; i++) {
         struct blk_request *blk = requests[i]->owner;
-        bool more = requests[i]->result == 0 && blk->ranges_done < blk->ranges_count;
+        bool more = requests[i]->result == 0 && has_more(blk);
         if (more && queue->cancelled)
             requests[i]->result = -ECANCELED;
         if (more && !queue->cancelled) {
@@ -176,6 +183,7 @@ static int prepare_ranges(struct virtio_blk *disk, struct sdc_virtio_request *re
     }
     blk->block.op = zeroes ? SDC_BLOCK_WRITE_ZEROES : SDC_BLOCK_DISCARD;
     blk->ranges_count = (uint32_t)(size / RANGE_SIZE);
+    blk->ranges_done = 0;
     next_range(blk);
     return GO;
 }
@@ -198,7 +206,6 @@ static int prepare(struct virtio_blk *disk, struct sdc_virtio_request *request, 
     if (request->fault || request->writable_size == 0 || sdc_virtio_request_read(request, 0, header, sizeof header) < 0)
         return STATUS_IOERR;
     blk->block.owner = blk;
-    blk->ranges_count = blk->ranges_done = 0;
     blk->block.spans = NULL;
     blk->block.spans_count = 0;
 

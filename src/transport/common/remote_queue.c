@@ -131,7 +131,7 @@ static void ask_done(struct sdc_remote_queue *queue, struct remote_op *op)
     queue->ops->asked(queue, &op->transfer);
 }
 
-void sdc_remote_parsed(struct sdc_remote_queue *queue)
+void sdc_remote_forget_parse(struct sdc_remote_queue *queue)
 {
     sdc_read_cache_clear(&queue->cache);
     queue->denials.count = queue->asks = 0;

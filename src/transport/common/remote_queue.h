@@ -65,8 +65,13 @@ void sdc_remote_queue_init(struct sdc_remote_queue *queue);
 int sdc_remote_fetch(struct sdc_remote_queue *queue, struct sdc_memory *memory);
 // Begins to ask for what a view of a partial map misses. 0, -ENOMEM; -E2BIG: that was asked too often for one parse.
 int sdc_remote_ask(struct sdc_remote_queue *queue, struct sdc_memory *memory);
+void sdc_remote_forget_parse(struct sdc_remote_queue *queue);
 // A parse has come to its end: what was fetched or denied for it is forgotten.
-void sdc_remote_parsed(struct sdc_remote_queue *queue);
+static inline void sdc_remote_parsed(struct sdc_remote_queue *queue)
+{
+    if (queue->cache.pieces || queue->denials.count > 0 || queue->denials.all || queue->asks > 0)
+        sdc_remote_forget_parse(queue);
+}
 // Writes to the ring: in the order of the calls, and behind what was stored before. 0, -EFAULT, -ENOMEM.
 int sdc_remote_write_ring(struct sdc_remote_queue *queue, uint64_t iova, const void *data, size_t size);
 

@@ -3,22 +3,23 @@
 #pragma once
 
 #include "base/check.h"
+#include "base/line.h"
 #include "transport/common/virtqueue.h"
 
 #include <stdalign.h>
 
+// A line for each: what its queue looks at when it is taken and given, the chain, its first spans, and the device's beginning.
 struct request {
     struct sdc_virtio_request shown;
-    struct request *next;  // while it is free
-    struct request *later; // rings in order: the one that was taken after it
+    struct request *next;    // while it is free; while it is taken, in rings in order: the one that was taken after it
     struct sdc_map_use *use; // NULL: bounced, nothing in it lies in a map
     uint32_t spans;          // that the queue counts for it
-    struct sdc_chain chain;
-    struct sdc_remote_request remote; // bounced
     uint32_t written; // what the device said
     bool left;        // in flight, for whoever goes on with the queue
     bool done;        // it waits for those that were taken before it: rings in order only
-    alignas(16) unsigned char private_memory[]; // the device's
+    alignas(SDC_LINE) struct sdc_chain chain;
+    struct sdc_remote_request remote; // bounced
+    alignas(SDC_LINE) unsigned char private_memory[]; // the device's
 };
 
 static inline struct request *sdc_request_of(struct sdc_virtio_request *shown)

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     SLAB = 16,       // requests that are made at a time, as the driver comes to need them
@@ -21,14 +22,15 @@ enum {
 
 static struct request *grow(struct sdc_virtqueue *queue)
 {
-    size_t size = (sizeof(struct request) + queue->device->ops->request_size + 15) & ~(size_t)15;
+    size_t size = (sizeof(struct request) + queue->device->ops->request_size + SDC_LINE - 1) & ~(size_t)(SDC_LINE - 1);
     void **slabs = realloc(queue->slabs, (queue->slabs_count + 1) * sizeof *slabs);
     if (!slabs)
         return NULL;
     queue->slabs = slabs;
-    char *slab = calloc(SLAB, size);
+    char *slab = aligned_alloc(SDC_LINE, SLAB * size);
     if (!slab)
         return NULL;
+    memset(slab, 0, SLAB * size);
     slabs[queue->slabs_count++] = slab;
     for (unsigned i = 0; i < SLAB; i++) {
         struct request *request = (struct request *)(void *)(slab + i * size);
@@ -68,9 +70,9 @@ static void line_up(struct sdc_virtqueue *queue, struct request *request)
 {
     if (!queue->oldest)
         queue->youngest = &queue->oldest;
-    request->later = NULL;
+    request->next = NULL;
     *queue->youngest = request;
-    queue->youngest = &request->later;
+    queue->youngest = &request->next;
 }
 
 // --- taking and giving ---
@@ -86,6 +88,7 @@ static int take_one(struct sdc_virtqueue *queue, struct request **out)
     struct request *request = queue->free_requests ? queue->free_requests : grow(queue);
     if (!request)
         return -ENOMEM;
+    const struct sdc_payload *payload = &request->chain.payload;
     int rc = sdc_ring_take(&queue->ring, &request->chain);
     if (rc != -EAGAIN)
         sdc_remote_parsed(&queue->remote);
@@ -95,16 +98,34 @@ static int take_one(struct sdc_virtqueue *queue, struct request **out)
     queue->free_requests = request->next;
     if (in_order(queue))
         line_up(queue, request);
-    request->use = request->chain.payload.bounce ? NULL : queue->use;
+    request->use = payload->bounce ? NULL : queue->use;
     if (request->use)
         request->use->in_flight++;
-    request->spans = request->chain.payload.spans_count + request->chain.payload.segments_count;
+    request->spans = payload->spans_count + payload->segments_count;
     queue->spans += request->spans;
-    request->shown.readable_size = request->chain.payload.readable_size;
-    request->shown.writable_size = request->chain.payload.writable_size;
-    request->shown.fault = request->chain.payload.fault;
+    request->shown.readable_size = payload->readable_size;
+    request->shown.writable_size = payload->writable_size;
+    request->shown.fault = payload->fault;
     *out = request;
     return 1;
+}
+
+// What take_one says when it has no request: how it goes on.
+static void took_none(struct sdc_virtqueue *queue, int rc)
+{
+    if (rc == -EPROTO)
+        sdc_virtqueue_break(queue, queue->ring.broken);
+    else if (rc == -EAGAIN)
+        sdc_virtqueue_fetch(queue);
+    else if (rc < 0)
+        queue->again = true;
+}
+
+// Whether nothing may be taken now. One request may have any number of buffers, but not many such at a time.
+static bool is_full(struct sdc_virtqueue *queue)
+{
+    queue->crowded = queue->spans > SDC_LIMIT_QUEUE_SPANS;
+    return queue->remote.fetching || queue->remote.starved || queue->crowded;
 }
 
 unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_request **requests, unsigned max)
@@ -114,25 +135,17 @@ unsigned sdc_virtqueue_take(struct sdc_virtqueue *queue, struct sdc_virtio_reque
     if (!queue->running || queue->stopping || queue->remapping)
         return 0;
     while (count < max && queue->budget > 0) {
-        struct request *request = sdc_virtqueue_arrived(queue);
-        int rc = 1;
+        struct request *request = queue->remote.arrived ? sdc_virtqueue_arrived(queue) : NULL;
         if (!request) {
-            // One request may have any number of buffers, but not many such at a time.
-            queue->crowded = queue->spans > SDC_LIMIT_QUEUE_SPANS;
-            if (queue->remote.fetching || queue->remote.starved || queue->crowded)
+            if (is_full(queue))
                 return count;
-            rc = take_one(queue, &request);
-            if (rc == 1 && request->chain.payload.bounce && sdc_virtqueue_bounce(request))
+            int rc = take_one(queue, &request);
+            if (rc <= 0) {
+                took_none(queue, rc);
+                return count;
+            }
+            if (request->chain.payload.bounce && sdc_virtqueue_bounce(request))
                 continue; // its readable bytes are on their way
-        }
-        if (rc <= 0) {
-            if (rc == -EPROTO)
-                sdc_virtqueue_break(queue, queue->ring.broken);
-            else if (rc == -EAGAIN)
-                sdc_virtqueue_fetch(queue);
-            else if (rc < 0)
-                queue->again = true;
-            return count;
         }
         requests[count++] = &request->shown;
         queue->budget--;
@@ -170,7 +183,7 @@ static void put_back_in_order(struct sdc_virtqueue *queue)
     struct request *request;
 
     while ((request = queue->oldest) != NULL && request->done) {
-        queue->oldest = request->later;
+        queue->oldest = request->next;
         queue->waiting--;
         put_back(queue, request);
     }
@@ -644,57 +657,4 @@ void sdc_virtqueue_init(struct sdc_virtqueue *queue)
     queue->flush.run = run_flush;
     queue->poller.ops = &poller_ops;
     sdc_virtqueue_init_remote(queue);
-}
-
-// --- what devices ask ---
-
-uint16_t sdc_virtqueue_index(const struct sdc_virtqueue *queue)
-{
-    return queue->index;
-}
-
-struct sdc_loop *sdc_virtqueue_loop(const struct sdc_virtqueue *queue)
-{
-    return queue->loop;
-}
-
-void sdc_virtqueue_set_context(struct sdc_virtqueue *queue, void *context)
-{
-    queue->context = context;
-}
-
-void *sdc_virtqueue_context(const struct sdc_virtqueue *queue)
-{
-    return queue->context;
-}
-
-uint64_t sdc_virtqueue_features(const struct sdc_virtqueue *queue)
-{
-    return queue->config.features;
-}
-
-void *sdc_virtio_request_private(struct sdc_virtio_request *request)
-{
-    return sdc_request_of(request)->private_memory;
-}
-
-struct sdc_virtio_request *sdc_virtio_request_of(void *private_memory)
-{
-    return &sdc_container(private_memory, struct request, private_memory)->shown;
-}
-
-int sdc_virtio_request_read(struct sdc_virtio_request *request, uint64_t offset, void *local, size_t size)
-{
-    return sdc_chain_read(&sdc_request_of(request)->chain, offset, local, size);
-}
-
-int sdc_virtio_request_write(struct sdc_virtio_request *request, uint64_t offset, const void *local, size_t size)
-{
-    return sdc_chain_write(&sdc_request_of(request)->chain, offset, local, size);
-}
-
-int sdc_virtio_request_spans(struct sdc_virtio_request *request, bool writable, uint64_t offset, uint64_t size,
-                             const struct sdc_span **spans, uint32_t *count)
-{
-    return sdc_chain_spans(&sdc_request_of(request)->chain, writable, offset, size, spans, count);
 }
