@@ -244,8 +244,15 @@ static void count_io(struct sdc_bench_job *job, const struct sdc_bench_io *io, u
     stats->ios++;
     stats->bytes += io->request.size;
     sdc_histogram_add(&stats->latency, now_ns - io->started_ns);
-    atomic_store_explicit(&job->live_ios[direction], stats->ios, memory_order_relaxed);
-    atomic_store_explicit(&job->live_bytes[direction], stats->bytes, memory_order_relaxed);
+}
+
+// For the live line.
+static void show_counts(struct sdc_bench_job *job)
+{
+    for (unsigned i = 0; i < SDC_BENCH_DIRECTIONS; i++) {
+        atomic_store_explicit(&job->live_ios[i], job->stats[i].ios, memory_order_relaxed);
+        atomic_store_explicit(&job->live_bytes[i], job->stats[i].bytes, memory_order_relaxed);
+    }
 }
 
 static int finish_io(struct sdc_bench_job *job, struct sdc_bench_io *io, uint64_t now_ns)
@@ -282,6 +289,7 @@ static int reap(struct sdc_bench_job *job)
         if (ret < 0)
             return ret;
     }
+    show_counts(job);
     return count;
 }
 

@@ -16,39 +16,47 @@ uint64_t sdc_bench_mix(uint64_t value)
 
 // One half of the bits is changed by what the other is, in turns; each round can be undone, so all of them
 // permute.
-static uint64_t permute(uint64_t value, unsigned bits, uint64_t key)
+static uint64_t permute(const struct sdc_bench_offsets *offsets, uint64_t value)
 {
-    unsigned low_bits = (bits + 1) / 2, high_bits = bits - low_bits;
-    uint64_t low_mask = (UINT64_C(1) << low_bits) - 1, high_mask = (UINT64_C(1) << high_bits) - 1;
-    uint64_t low = value & low_mask, high = value >> low_bits;
+    uint64_t low = value & offsets->low_mask, high = value >> offsets->low_bits;
     for (unsigned round = 0; round < ROUNDS; round++) {
         if (round % 2 == 0)
-            high ^= sdc_bench_mix(low ^ (key + round)) & high_mask;
+            high ^= sdc_bench_mix(low ^ (offsets->key + round)) & offsets->high_mask;
         else
-            low ^= sdc_bench_mix(high ^ (key + round)) & low_mask;
+            low ^= sdc_bench_mix(high ^ (offsets->key + round)) & offsets->low_mask;
     }
-    return high << low_bits | low;
+    return high << offsets->low_bits | low;
+}
+
+static void begin_pass(struct sdc_bench_offsets *offsets)
+{
+    offsets->at = 0;
+    offsets->key = sdc_bench_mix(offsets->seed + sdc_bench_mix(offsets->pass));
 }
 
 void sdc_bench_offsets_init(struct sdc_bench_offsets *offsets, uint64_t blocks, bool random, uint64_t seed)
 {
+    unsigned bits = 0;
     *offsets = (struct sdc_bench_offsets){.blocks = blocks, .random = random, .seed = seed};
-    while (offsets->bits < 63 && UINT64_C(1) << offsets->bits < blocks)
-        offsets->bits++;
+    while (bits < 63 && UINT64_C(1) << bits < blocks)
+        bits++;
+    offsets->low_bits = (bits + 1) / 2;
+    offsets->low_mask = (UINT64_C(1) << offsets->low_bits) - 1;
+    offsets->high_mask = (UINT64_C(1) << (bits - offsets->low_bits)) - 1;
+    begin_pass(offsets);
 }
 
 uint64_t sdc_bench_offsets_next(struct sdc_bench_offsets *offsets)
 {
     uint64_t value = offsets->at;
     if (offsets->random) {
-        uint64_t key = sdc_bench_mix(offsets->seed + sdc_bench_mix(offsets->pass));
         do
-            value = permute(value, offsets->bits, key);
+            value = permute(offsets, value);
         while (value >= offsets->blocks);
     }
     if (++offsets->at == offsets->blocks) {
-        offsets->at = 0;
         offsets->pass++;
+        begin_pass(offsets);
     }
     return value;
 }

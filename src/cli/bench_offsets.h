@@ -11,7 +11,9 @@ struct sdc_bench_offsets {
     uint64_t at;     // in this pass
     uint64_t pass;
     uint64_t seed;
-    unsigned bits; // 2^bits >= blocks
+    uint64_t key; // of this pass
+    uint64_t low_mask, high_mask;
+    unsigned low_bits; // the lower half of 2^bits >= blocks
     bool random;
 };
 

@@ -4,10 +4,12 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/line.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Types and statuses (5.2.6).
 enum {
@@ -23,19 +25,15 @@ enum {
     STATUS_NONE = 0xff, // ours: the device has not written it
 };
 
-// A request's own memory that the device sees.
 enum {
-    SLOT_HEADER = 0,  // 16 bytes: type, reserved, sector
-    SLOT_RANGE = 16,  // 16 bytes: DISCARD's and WRITE_ZEROES' sector, sectors, flags
-    SLOT_STATUS = 32, // 1 byte
-    SLOT_BYTES = 64,  // a cache line
-    HEADER_BYTES = 16,
-    RANGE_BYTES = 16,
+    HEADER_BYTES = 16, // type, reserved, sector: beside the chain's table (sdc_driver_queue_side)
+    RANGE_BYTES = 16,  // DISCARD's and WRITE_ZEROES' sector, sectors, flags
     GET_ID_BYTES = 20,
     RANGE_UNMAP = 1,
     SECTOR = 512,
     TAKE_MAX = 64,
 };
+_Static_assert((int)HEADER_BYTES == (int)SDC_DRIVER_SIDE, "the room that a header has");
 
 struct sdc_driver_blk_queue {
     struct sdc_driver_disk_queue disk;
@@ -43,8 +41,12 @@ struct sdc_driver_blk_queue {
     struct sdc_driver_queue *ring;
     uint32_t size_max;
     uint32_t segments_max; // of data
-    uint8_t *slots;
-    uint64_t slots_iova;
+    // A status byte for each slot, side by side: those of a batch come back from the device on a line or two. Each is STATUS_NONE but
+    // while it has the device's answer.
+    uint8_t *statuses;
+    uint64_t statuses_iova;
+    uint8_t *ranges; // RANGE_BYTES for each slot
+    uint64_t ranges_iova;
     uint32_t depth; // slots
     uint32_t free_count;
     uint32_t *free_slots;
@@ -63,7 +65,8 @@ struct sdc_driver_disk_queue *sdc_driver_blk_queue_disk(struct sdc_driver_blk_qu
 
 uint64_t sdc_driver_blk_queue_memory(uint32_t depth)
 {
-    return (uint64_t)depth * SLOT_BYTES + SLOT_BYTES;
+    // Two pieces, each of which may have to be aligned.
+    return (uint64_t)depth * (RANGE_BYTES + 1) + 3 * SDC_LINE;
 }
 
 void sdc_driver_blk_queue_restart(struct sdc_driver_blk_queue *queue)
@@ -72,6 +75,7 @@ void sdc_driver_blk_queue_restart(struct sdc_driver_blk_queue *queue)
     for (uint32_t i = 0; i < queue->depth; i++)
         queue->free_slots[i] = queue->depth - 1 - i;
     queue->free_count = queue->depth;
+    memset(queue->statuses, STATUS_NONE, queue->depth);
 }
 
 void sdc_driver_blk_queue_free(struct sdc_driver_blk_queue *queue)
@@ -85,27 +89,15 @@ void sdc_driver_blk_queue_free(struct sdc_driver_blk_queue *queue)
 
 // --- submitting ---
 
-static uint32_t type_of(enum sdc_driver_disk_op op)
-{
-    switch (op) {
-    case SDC_DRIVER_DISK_READ:
-        return TYPE_IN;
-    case SDC_DRIVER_DISK_WRITE:
-        return TYPE_OUT;
-    case SDC_DRIVER_DISK_FLUSH:
-        return TYPE_FLUSH;
-    case SDC_DRIVER_DISK_DISCARD:
-        return TYPE_DISCARD;
-    case SDC_DRIVER_DISK_WRITE_ZEROES:
-    case SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP:
-        return TYPE_WRITE_ZEROES;
-    case SDC_DRIVER_DISK_GET_ID:
-        return TYPE_GET_ID;
-    case SDC_DRIVER_DISK_COMPARE:
-        break;
-    }
-    return UINT32_MAX;
-}
+static const uint8_t types[] = {
+    [SDC_DRIVER_DISK_READ] = TYPE_IN,
+    [SDC_DRIVER_DISK_WRITE] = TYPE_OUT,
+    [SDC_DRIVER_DISK_FLUSH] = TYPE_FLUSH,
+    [SDC_DRIVER_DISK_DISCARD] = TYPE_DISCARD,
+    [SDC_DRIVER_DISK_WRITE_ZEROES] = TYPE_WRITE_ZEROES,
+    [SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP] = TYPE_WRITE_ZEROES,
+    [SDC_DRIVER_DISK_GET_ID] = TYPE_GET_ID,
+};
 
 static bool has_range(enum sdc_driver_disk_op op)
 {
@@ -115,9 +107,11 @@ static bool has_range(enum sdc_driver_disk_op op)
 
 static bool is_whole(const struct sdc_driver_disk_request *request)
 {
+    if ((unsigned)request->op >= SDC_COUNT(types) || request->op == SDC_DRIVER_DISK_COMPARE)
+        return false;
     if (has_range(request->op) && request->size / SECTOR > UINT32_MAX)
         return false;
-    return request->op != SDC_DRIVER_DISK_COMPARE && sdc_driver_disk_is_whole(request);
+    return sdc_driver_disk_is_whole(request);
 }
 
 // Appends the data's segments, none over size_max. The number after them, or -EINVAL: too many.
@@ -134,21 +128,19 @@ static int add_data(struct sdc_driver_blk_queue *queue, unsigned count, uint64_t
     return (int)count;
 }
 
-static void fill_slot(struct sdc_driver_blk_queue *queue, uint32_t slot,
-                      const struct sdc_driver_disk_request *request)
+static void fill_header(uint8_t *header, const struct sdc_driver_disk_request *request)
 {
-    uint8_t *memory = queue->slots + (size_t)slot * SLOT_BYTES;
     bool plain = request->op == SDC_DRIVER_DISK_READ || request->op == SDC_DRIVER_DISK_WRITE;
-    sdc_put32(memory + SLOT_HEADER, type_of(request->op));
-    sdc_put32(memory + SLOT_HEADER + 4, 0);
-    sdc_put64(memory + SLOT_HEADER + 8, plain ? request->offset / SECTOR : 0);
-    if (has_range(request->op)) {
-        sdc_put64(memory + SLOT_RANGE, request->offset / SECTOR);
-        sdc_put32(memory + SLOT_RANGE + 8, (uint32_t)(request->size / SECTOR));
-        sdc_put32(memory + SLOT_RANGE + 12,
-                  request->op == SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP ? RANGE_UNMAP : 0);
-    }
-    memory[SLOT_STATUS] = STATUS_NONE;
+    sdc_put32(header, types[request->op]);
+    sdc_put32(header + 4, 0);
+    sdc_put64(header + 8, plain ? request->offset / SECTOR : 0);
+}
+
+static void fill_range(uint8_t *range, const struct sdc_driver_disk_request *request)
+{
+    sdc_put64(range, request->offset / SECTOR);
+    sdc_put32(range + 8, (uint32_t)(request->size / SECTOR));
+    sdc_put32(range + 12, request->op == SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP ? RANGE_UNMAP : 0);
 }
 
 // Puts one request into the ring. 0, -ENOSPC, -EINVAL.
@@ -156,22 +148,23 @@ static int submit_one(struct sdc_driver_blk_queue *queue, struct sdc_driver_disk
 {
     if (!is_whole(request))
         return -EINVAL;
-    if (queue->free_count == 0)
+    if (queue->free_count == 0 || sdc_driver_queue_is_full(queue->ring))
         return -ENOSPC;
     uint32_t slot = queue->free_slots[queue->free_count - 1];
-    uint64_t iova = queue->slots_iova + (uint64_t)slot * SLOT_BYTES;
     bool writes = request->op == SDC_DRIVER_DISK_READ || request->op == SDC_DRIVER_DISK_GET_ID;
     uint64_t size = request->op == SDC_DRIVER_DISK_GET_ID ? GET_ID_BYTES : request->size;
     int count = 1;
-    fill_slot(queue, slot, request);
-    queue->segments[0] = (struct sdc_driver_segment){.iova = iova + SLOT_HEADER, .size = HEADER_BYTES};
-    if (has_range(request->op))
-        count = add_data(queue, 1, iova + SLOT_RANGE, RANGE_BYTES);
-    else if (request->op != SDC_DRIVER_DISK_FLUSH)
+    fill_header(sdc_driver_queue_side(queue->ring, &queue->segments[0].iova), request);
+    queue->segments[0].size = HEADER_BYTES;
+    if (has_range(request->op)) {
+        fill_range(queue->ranges + (size_t)slot * RANGE_BYTES, request);
+        count = add_data(queue, 1, queue->ranges_iova + (uint64_t)slot * RANGE_BYTES, RANGE_BYTES);
+    } else if (request->op != SDC_DRIVER_DISK_FLUSH) {
         count = add_data(queue, 1, request->data, size);
+    }
     if (count < 0)
         return count;
-    queue->segments[count] = (struct sdc_driver_segment){.iova = iova + SLOT_STATUS, .size = 1};
+    queue->segments[count] = (struct sdc_driver_segment){.iova = queue->statuses_iova + slot, .size = 1};
     unsigned readable = writes ? 1 : (unsigned)count;
     int ret =
         sdc_driver_queue_add(queue->ring, queue->segments, readable, (unsigned)count + 1 - readable, request);
@@ -225,7 +218,8 @@ static int take(struct sdc_driver_disk_queue *disk_queue, struct sdc_driver_disk
         return sdc_error_set(err, count, SDC_FAULT_PEER, "queue %u: %s", disk_queue->index, queue->ring->broken);
     for (int i = 0; i < count; i++) {
         struct sdc_driver_disk_request *request = used[i].token;
-        request->status = queue->slots[(size_t)request->slot * SLOT_BYTES + SLOT_STATUS];
+        request->status = queue->statuses[request->slot];
+        queue->statuses[request->slot] = STATUS_NONE;
         request->result = result_of((uint8_t)request->status);
         queue->free_slots[queue->free_count++] = request->slot;
         requests[i] = request;
@@ -268,12 +262,13 @@ int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_
         made->depth = depth;
         made->size_max = info->virtio.size_max;
         made->segments_max = segments_max;
-        made->slots = sdc_client_memory_take(&device->memory, (uint64_t)depth * SLOT_BYTES, SLOT_BYTES,
-                                             &made->slots_iova);
+        made->statuses = sdc_client_memory_take(&device->memory, ((uint64_t)depth + SDC_LINE - 1) & ~(uint64_t)(SDC_LINE - 1), SDC_LINE,
+                                                &made->statuses_iova);
+        made->ranges = sdc_client_memory_take(&device->memory, (uint64_t)depth * RANGE_BYTES, SDC_LINE, &made->ranges_iova);
         made->free_slots = calloc(depth, sizeof *made->free_slots);
         made->segments = calloc(segments_max + (size_t)2, sizeof *made->segments);
     }
-    if (!made || !made->slots || !made->free_slots || !made->segments) {
+    if (!made || !made->statuses || !made->ranges || !made->free_slots || !made->segments) {
         sdc_driver_blk_queue_free(made);
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for queue %u with %" PRIu32 " requests",
                              index, depth);

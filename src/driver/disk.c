@@ -10,7 +10,6 @@
 #define FIRST_4G (UINT64_C(1) << 32)
 #define MS_NS UINT64_C(1000000)
 
-enum { SECTOR = 512 };
 
 int sdc_driver_disk_start(struct sdc_driver_disk *disk, const struct sdc_driver_disk_options *options,
                           struct sdc_error *err)
@@ -90,11 +89,4 @@ int sdc_driver_disk_check_queues(const struct sdc_driver_disk *disk, const struc
         return 0;
     return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%u queues: the device has %u", options->queues,
                          disk->info.queues);
-}
-
-bool sdc_driver_disk_is_whole(const struct sdc_driver_disk_request *request)
-{
-    if (request->op == SDC_DRIVER_DISK_FLUSH || request->op == SDC_DRIVER_DISK_GET_ID)
-        return true;
-    return request->offset % SECTOR == 0 && request->size % SECTOR == 0 && request->size > 0;
 }

@@ -179,5 +179,11 @@ int sdc_driver_disk_do(struct sdc_driver_disk_queue *queue, struct sdc_driver_di
 // -EINVAL when a start wants more queues than there are.
 int sdc_driver_disk_check_queues(const struct sdc_driver_disk *disk, const struct sdc_driver_disk_options *options,
                                  struct sdc_error *err);
-// A request that submit does not take by the rules of submit that all kinds have.
-bool sdc_driver_disk_is_whole(const struct sdc_driver_disk_request *request);
+// Whether submit takes a request, by the rules of submit that all kinds have: whole sectors, of which there are some.
+static inline bool sdc_driver_disk_is_whole(const struct sdc_driver_disk_request *request)
+{
+    enum { SECTOR = 512 };
+    if (request->op == SDC_DRIVER_DISK_FLUSH || request->op == SDC_DRIVER_DISK_GET_ID)
+        return true;
+    return (request->offset | request->size) % SECTOR == 0 && request->size > 0;
+}

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "wire/nvme.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
@@ -115,21 +116,21 @@ int sdc_driver_nvme_ring_acknowledge(struct sdc_driver_nvme_ring *ring, struct s
 
 // --- completions ---
 
-// The last word of an entry, which the controller writes last: identifier, phase and status.
-static uint32_t last_word(const struct sdc_driver_nvme_ring *ring)
+// The half of an entry that the controller writes last: submission queue's head and identifier, command identifier, phase and status.
+static uint64_t last_half(const struct sdc_driver_nvme_ring *ring)
 {
     const uint8_t *entry = ring->cq + (size_t)ring->head * SDC_NVME_CQE;
-    return le32toh(__atomic_load_n((const uint32_t *)(const void *)(entry + SDC_NVME_CQE_CID), __ATOMIC_ACQUIRE));
+    return le64toh(__atomic_load_n((const uint64_t *)(const void *)(entry + SDC_NVME_CQE_SQHD), __ATOMIC_ACQUIRE));
 }
 
-static bool is_new(const struct sdc_driver_nvme_ring *ring, uint32_t word)
+static bool is_new(const struct sdc_driver_nvme_ring *ring, uint64_t half)
 {
-    return (word >> 16 & PHASE) == ring->phase;
+    return (half >> 48 & PHASE) == ring->phase;
 }
 
 bool sdc_driver_nvme_ring_has_next(const struct sdc_driver_nvme_ring *ring)
 {
-    return is_new(ring, last_word(ring));
+    return is_new(ring, last_half(ring));
 }
 
 static int broken(struct sdc_driver_nvme_ring *ring, const char *how)
@@ -146,23 +147,22 @@ static uint32_t distance(const struct sdc_driver_nvme_ring *ring, uint16_t from,
 
 int sdc_driver_nvme_ring_take(struct sdc_driver_nvme_ring *ring, struct sdc_driver_nvme_completion *completion)
 {
-    uint8_t rest[SDC_NVME_CQE_CID];
     if (ring->broken)
         return -EPROTO;
-    uint32_t word = last_word(ring);
-    if (!is_new(ring, word))
+    uint64_t half = last_half(ring);
+    if (!is_new(ring, half))
         return 0;
-    memcpy(rest, ring->cq + (size_t)ring->head * SDC_NVME_CQE, sizeof rest);
-    uint16_t sq_head = sdc_get16(rest + SDC_NVME_CQE_SQHD);
-    if (sdc_get16(rest + SDC_NVME_CQE_SQID) != ring->id)
+    uint16_t sq_head = (uint16_t)half;
+    if ((uint16_t)(half >> 16) != ring->id)
         return broken(ring, "the controller completed a command of another queue");
     if (sq_head >= ring->size)
         return broken(ring, "the controller's submission queue head is outside the queue");
     if (distance(ring, ring->sq_head, sq_head) > distance(ring, ring->sq_head, ring->tail_bell.told))
         return broken(ring, "the controller's submission queue head is where nothing was submitted");
     ring->sq_head = sq_head;
-    *completion = (struct sdc_driver_nvme_completion){
-        .dw0 = sdc_get32(rest), .cid = (uint16_t)word, .status = (uint16_t)(word >> 17)};
+    *completion = (struct sdc_driver_nvme_completion){.dw0 = sdc_get32(ring->cq + (size_t)ring->head * SDC_NVME_CQE),
+                                                      .cid = (uint16_t)(half >> 32),
+                                                      .status = (uint16_t)(half >> 49)};
     ring->unacknowledged++;
     ring->head++;
     if (ring->head == ring->size) {

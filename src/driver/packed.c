@@ -22,6 +22,7 @@
 #include "driver/packed.h"
 
 #include "base/check.h"
+#include "base/line.h"
 
 #include <sidecard/virtio.h>
 
@@ -41,7 +42,6 @@ enum {
     EVENT_DESC = 2,
     EVENT_FLAGS = 3, // the bits that these are in; the others are reserved
     EVENT_WRAP = 1 << 15,
-    LINE = 64, // a cache line: the parts that different sides write don't share one
 };
 
 struct desc {
@@ -76,10 +76,7 @@ struct packed {
     struct desc *desc;
     struct event *ours;   // what we want to be told of
     struct event *theirs; // what the device wants to be told of
-    struct desc *tables;  // indirect_max descriptors for each id
-    uint64_t tables_iova;
-    uint16_t free_id;
-    uint16_t free_count;   // entries of the ring
+    uint16_t free_count;   // entries of the ring; the first free id is queue.next_id
     struct position avail; // next entry to fill
     struct position used;  // where the next used descriptor will be
     uint16_t hidden_first; // the first entry that the device does not see yet,
@@ -154,16 +151,17 @@ static void put(struct packed *packed, const struct sdc_driver_segment *segment,
 static void put_indirect(struct packed *packed, const struct sdc_driver_segment *segments, unsigned readable,
                          unsigned count, uint16_t id)
 {
-    size_t first = (size_t)id * packed->queue.config.indirect_max;
+    size_t at = (size_t)id * packed->queue.slot_bytes + SDC_DRIVER_SIDE;
+    struct desc *table = (struct desc *)(void *)(packed->queue.slots + at);
     for (unsigned i = 0; i < count; i++) {
-        fill(&packed->tables[first + i], &segments[i], 0);
-        packed->tables[first + i].flags = htole16(i >= readable ? DESC_WRITE : 0);
+        fill(&table[i], &segments[i], 0);
+        table[i].flags = htole16(i >= readable ? DESC_WRITE : 0);
     }
-    struct sdc_driver_segment table = {
-        .iova = packed->tables_iova + first * sizeof(struct desc),
+    struct sdc_driver_segment segment = {
+        .iova = packed->queue.slots_iova + at,
         .size = (uint32_t)(count * sizeof(struct desc)),
     };
-    put(packed, &table, id, DESC_INDIRECT);
+    put(packed, &segment, id, DESC_INDIRECT);
 }
 
 static void put_direct(struct packed *packed, const struct sdc_driver_segment *segments, unsigned readable,
@@ -185,9 +183,9 @@ static int packed_add(struct sdc_driver_queue *queue, const struct sdc_driver_se
     if (taken > packed->free_count)
         return -ENOSPC;
     // Each chain takes an entry at least, so that there are as many ids as entries.
-    uint16_t id = packed->free_id;
+    uint16_t id = queue->next_id;
     struct slot *slot = &packed->slots[id];
-    packed->free_id = slot->next;
+    queue->next_id = slot->next;
     packed->free_count = (uint16_t)(packed->free_count - taken);
     slot->token = token;
     slot->count = (uint16_t)taken;
@@ -270,8 +268,8 @@ static void hand_out(struct packed *packed, uint16_t id, uint64_t written, struc
     if (packed->in_order) {
         packed->oldest = slot->next;
     } else {
-        slot->next = packed->free_id;
-        packed->free_id = id;
+        slot->next = packed->queue.next_id;
+        packed->queue.next_id = id;
     }
     packed->queue.in_flight--;
 }
@@ -345,9 +343,10 @@ static void packed_disarm(struct sdc_driver_queue *queue)
 
 // --- making ---
 
+// The parts that different sides write don't share a cache line.
 static uint64_t part(uint64_t size)
 {
-    return (size + LINE - 1) & ~(uint64_t)(LINE - 1);
+    return (size + SDC_LINE - 1) & ~(uint64_t)(SDC_LINE - 1);
 }
 
 static uint64_t ring_size(const struct sdc_driver_queue_config *config)
@@ -355,14 +354,9 @@ static uint64_t ring_size(const struct sdc_driver_queue_config *config)
     return config->size * sizeof(struct desc);
 }
 
-static uint64_t tables_size(const struct sdc_driver_queue_config *config)
-{
-    return (uint64_t)config->size * config->indirect_max * sizeof(struct desc);
-}
-
 uint64_t sdc_driver_packed_memory(const struct sdc_driver_queue_config *config)
 {
-    return LINE + part(ring_size(config)) + 2 * part(sizeof(struct event)) + part(tables_size(config));
+    return SDC_LINE + part(ring_size(config)) + 2 * part(sizeof(struct event)) + sdc_driver_queue_slots_size(config);
 }
 
 static uint16_t packed_position(struct sdc_driver_queue *queue)
@@ -378,7 +372,7 @@ static void packed_restart(struct sdc_driver_queue *queue)
     *packed->ours = *packed->theirs = (struct event){0};
     packed->avail = packed->used = (struct position){.index = 0, .wrap = true};
     packed->hidden = 0;
-    packed->free_id = 0;
+    queue->next_id = 0;
     packed->free_count = size;
     for (uint16_t i = 0; i < size; i++)
         packed->slots[i] = (struct slot){.next = (uint16_t)(i + 1 < size ? i + 1 : 0)};
@@ -413,11 +407,10 @@ struct sdc_driver_queue *sdc_driver_packed_new(const struct sdc_driver_queue_con
     struct sdc_driver_queue *queue = &packed->queue;
     queue->ops = &packed_ops;
     queue->config = *config;
-    packed->desc = sdc_client_memory_take(memory, part(ring_size(config)), LINE, &queue->desc);
-    packed->ours = sdc_client_memory_take(memory, part(sizeof(struct event)), LINE, &queue->driver);
-    packed->theirs = sdc_client_memory_take(memory, part(sizeof(struct event)), LINE, &queue->device);
-    packed->tables = sdc_client_memory_take(memory, part(tables_size(config)), LINE, &packed->tables_iova);
-    if (!packed->desc || !packed->ours || !packed->theirs || !packed->tables) {
+    packed->desc = sdc_client_memory_take(memory, part(ring_size(config)), SDC_LINE, &queue->desc);
+    packed->ours = sdc_client_memory_take(memory, part(sizeof(struct event)), SDC_LINE, &queue->driver);
+    packed->theirs = sdc_client_memory_take(memory, part(sizeof(struct event)), SDC_LINE, &queue->device);
+    if (!packed->desc || !packed->ours || !packed->theirs || !sdc_driver_queue_take_slots(queue, memory)) {
         free(packed);
         return NULL;
     }

@@ -14,11 +14,12 @@
 // is a process on this machine, for which they are strong enough, as VIRTIO_F_ORDER_PLATFORM asks (section 6).
 //
 // With VIRTIO_F_IN_ORDER descriptors are used in the order of the table (2.7.5), round and round, and come back in it, so
-// that nothing is ever relinked: the free ones follow free_head, those in flight follow oldest. One used element may
+// that nothing is ever relinked: the free ones follow next_id, those in flight follow oldest. One used element may
 // stand for a batch (2.7.9): it names the last chain of it, and all before that were used as a whole.
 #include "driver/split.h"
 
 #include "base/check.h"
+#include "base/line.h"
 
 #include <sidecard/virtio.h>
 
@@ -33,7 +34,6 @@ enum {
     DESC_INDIRECT = 4,
     AVAIL_NO_INTERRUPT = 1,
     USED_NO_NOTIFY = 1,
-    LINE = 64, // a cache line: the parts that different sides write don't share one
 };
 
 struct desc {
@@ -55,6 +55,7 @@ struct slot {
     uint16_t next;     // free list, or the rest of the chain
     uint16_t count;    // descriptors of the chain in the ring; 0: not in flight
     uint16_t position; // available index of the chain
+    uint16_t table;    // descriptors of the indirect table that the head's descriptor in the ring says it has; 0: it is something else
 };
 
 struct split {
@@ -62,11 +63,8 @@ struct split {
     struct desc *desc;
     uint16_t *avail;     // flags, index, ring[size], used_event
     uint16_t *used;      // flags, index, elements[size] of 8 bytes, avail_event
-    struct desc *tables; // indirect_max descriptors for each head
-    uint64_t tables_iova;
     uint16_t mask;
-    uint16_t free_head;
-    uint16_t free_count;
+    uint16_t free_count;  // descriptors; the first one is queue.next_id
     uint16_t avail_next;  // next entry to fill
     uint16_t avail_shown; // index that the device sees
     uint16_t used_next;   // next element to take
@@ -105,28 +103,28 @@ static uint16_t *avail_event(struct split *split)
 
 // --- adding ---
 
-static void fill(struct desc *desc, const struct sdc_driver_segment *segment, uint16_t flags, uint16_t next)
+static void fill(struct desc *desc, uint64_t address, uint32_t size, unsigned flags, uint16_t next)
 {
-    desc->address = htole64(segment->iova);
-    desc->size = htole32(segment->size);
-    desc->flags = htole16(flags);
+    desc->address = htole64(address);
+    desc->size = htole32(size);
+    desc->flags = htole16((uint16_t)flags);
     desc->next = htole16(next);
 }
 
-// Fills the head's table with the segments, and the head with the table.
+// Fills the head's table with the segments, and the head with the table. Tables stay where they are: a head that says what it would
+// have to say is left alone, so that its cache line stays where it is, too.
 static void fill_indirect(struct split *split, uint16_t head, const struct sdc_driver_segment *segments,
                           unsigned readable, unsigned count)
 {
-    size_t first = (size_t)head * split->queue.config.indirect_max;
-    for (unsigned i = 0; i < count; i++) {
-        unsigned flags = (i + 1 < count ? DESC_NEXT : 0) | (i >= readable ? DESC_WRITE : 0);
-        fill(&split->tables[first + i], &segments[i], (uint16_t)flags, i + 1 < count ? (uint16_t)(i + 1) : 0);
-    }
-    struct sdc_driver_segment table = {
-        .iova = split->tables_iova + first * sizeof(struct desc),
-        .size = (uint32_t)(count * sizeof(struct desc)),
-    };
-    fill(&split->desc[head], &table, DESC_INDIRECT, 0);
+    size_t at = (size_t)head * split->queue.slot_bytes + SDC_DRIVER_SIDE;
+    struct desc *table = (struct desc *)(void *)(split->queue.slots + at);
+    for (unsigned i = 0; i + 1 < count; i++)
+        fill(&table[i], segments[i].iova, segments[i].size, DESC_NEXT | (i >= readable ? DESC_WRITE : 0), (uint16_t)(i + 1));
+    fill(&table[count - 1], segments[count - 1].iova, segments[count - 1].size, count > readable ? DESC_WRITE : 0, 0);
+    if (split->slots[head].table == count)
+        return;
+    split->slots[head].table = (uint16_t)count;
+    fill(&split->desc[head], split->queue.slots_iova + at, (uint32_t)(count * sizeof(struct desc)), DESC_INDIRECT, 0);
 }
 
 // Takes `count` descriptors off the free list for the segments; the list already links them as the chain has
@@ -138,10 +136,11 @@ static void fill_direct(struct split *split, uint16_t head, const struct sdc_dri
     for (unsigned i = 0; i < count; i++) {
         unsigned flags = (i + 1 < count ? DESC_NEXT : 0) | (i >= readable ? DESC_WRITE : 0);
         uint16_t next = split->slots[at].next;
-        fill(&split->desc[at], &segments[i], (uint16_t)flags, i + 1 < count ? next : 0);
+        fill(&split->desc[at], segments[i].iova, segments[i].size, flags, i + 1 < count ? next : 0);
+        split->slots[at].table = 0;
         at = next;
     }
-    split->free_head = at;
+    split->queue.next_id = at;
 }
 
 static int split_add(struct sdc_driver_queue *queue, const struct sdc_driver_segment *segments,
@@ -155,11 +154,11 @@ static int split_add(struct sdc_driver_queue *queue, const struct sdc_driver_seg
         return -EINVAL;
     if (taken > split->free_count)
         return -ENOSPC;
-    uint16_t head = split->free_head;
+    uint16_t head = queue->next_id;
     struct slot *slot = &split->slots[head];
     if (indirect) {
         fill_indirect(split, head, segments, readable, count);
-        split->free_head = slot->next;
+        queue->next_id = slot->next;
     } else {
         fill_direct(split, head, segments, readable, count);
     }
@@ -209,8 +208,8 @@ static void give_back(struct split *split, uint16_t head)
         uint16_t last = head;
         for (unsigned i = 1; i < slot->count; i++)
             last = split->slots[last].next;
-        split->slots[last].next = split->free_head;
-        split->free_head = head;
+        split->slots[last].next = split->queue.next_id;
+        split->queue.next_id = head;
     }
     split->free_count = (uint16_t)(split->free_count + slot->count);
     slot->count = 0;
@@ -309,9 +308,10 @@ static void split_disarm(struct sdc_driver_queue *queue)
 
 // --- making ---
 
+// The parts that different sides write don't share a cache line.
 static uint64_t part(uint64_t size)
 {
-    return (size + LINE - 1) & ~(uint64_t)(LINE - 1);
+    return (size + SDC_LINE - 1) & ~(uint64_t)(SDC_LINE - 1);
 }
 
 static uint64_t avail_size(uint16_t size)
@@ -324,15 +324,10 @@ static uint64_t used_size(uint16_t size)
     return 6 + sizeof(struct used_element) * (uint64_t)size;
 }
 
-static uint64_t tables_size(const struct sdc_driver_queue_config *config)
-{
-    return (uint64_t)config->size * config->indirect_max * sizeof(struct desc);
-}
-
 uint64_t sdc_driver_split_memory(const struct sdc_driver_queue_config *config)
 {
-    return LINE + part(config->size * sizeof(struct desc)) + part(avail_size(config->size)) +
-           part(used_size(config->size)) + part(tables_size(config));
+    return SDC_LINE + part(config->size * sizeof(struct desc)) + part(avail_size(config->size)) +
+           part(used_size(config->size)) + sdc_driver_queue_slots_size(config);
 }
 
 // The available index, as it is: its lower 15 bits are the offset, the uppermost one the wrap counter.
@@ -348,7 +343,7 @@ static void split_restart(struct sdc_driver_queue *queue)
     memset(split->avail, 0, avail_size(size));
     memset(split->used, 0, used_size(size));
     split->avail_next = split->avail_shown = split->used_next = 0;
-    split->free_head = 0;
+    queue->next_id = 0;
     split->free_count = size;
     for (uint16_t i = 0; i < size; i++)
         split->slots[i] = (struct slot){.next = (uint16_t)((i + 1) & split->mask)};
@@ -384,11 +379,10 @@ struct sdc_driver_queue *sdc_driver_split_new(const struct sdc_driver_queue_conf
     queue->ops = &split_ops;
     queue->config = *config;
     split->desc =
-        sdc_client_memory_take(memory, part(config->size * sizeof(struct desc)), LINE, &queue->desc);
-    split->avail = sdc_client_memory_take(memory, part(avail_size(config->size)), LINE, &queue->driver);
-    split->used = sdc_client_memory_take(memory, part(used_size(config->size)), LINE, &queue->device);
-    split->tables = sdc_client_memory_take(memory, part(tables_size(config)), LINE, &split->tables_iova);
-    if (!split->desc || !split->avail || !split->used || !split->tables) {
+        sdc_client_memory_take(memory, part(config->size * sizeof(struct desc)), SDC_LINE, &queue->desc);
+    split->avail = sdc_client_memory_take(memory, part(avail_size(config->size)), SDC_LINE, &queue->driver);
+    split->used = sdc_client_memory_take(memory, part(used_size(config->size)), SDC_LINE, &queue->device);
+    if (!split->desc || !split->avail || !split->used || !sdc_driver_queue_take_slots(queue, memory)) {
         free(split);
         return NULL;
     }

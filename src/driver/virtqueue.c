@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/limits.h"
+#include "base/line.h"
 #include "driver/packed.h"
 #include "driver/split.h"
 
@@ -39,6 +40,25 @@ int sdc_driver_queue_new(const struct sdc_driver_queue_config *config, struct sd
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "queue %u: no memory for %u entries",
                              config->index, config->size);
     return 0;
+}
+
+// Slots begin with cache lines.
+static uint32_t slot_bytes(const struct sdc_driver_queue_config *config)
+{
+    enum { DESC = 16 };
+    return (SDC_DRIVER_SIDE + config->indirect_max * (uint32_t)DESC + SDC_LINE - 1) & ~(uint32_t)(SDC_LINE - 1);
+}
+
+uint64_t sdc_driver_queue_slots_size(const struct sdc_driver_queue_config *config)
+{
+    return (uint64_t)config->size * slot_bytes(config);
+}
+
+bool sdc_driver_queue_take_slots(struct sdc_driver_queue *queue, struct sdc_client_memory *memory)
+{
+    queue->slot_bytes = slot_bytes(&queue->config);
+    queue->slots = sdc_client_memory_take(memory, sdc_driver_queue_slots_size(&queue->config), SDC_LINE, &queue->slots_iova);
+    return queue->slots;
 }
 
 void sdc_driver_queue_free(struct sdc_driver_queue *queue)

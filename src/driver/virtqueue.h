@@ -51,9 +51,16 @@ struct sdc_driver_queue {
     uint64_t desc; // iovas of its three parts (virtio 1.2, 2.6)
     uint64_t driver;
     uint64_t device;
+    // A slot for each chain, by its id: SDC_DRIVER_SIDE bytes of the caller's, then its indirect table.
+    uint8_t *slots;
+    uint64_t slots_iova;
+    uint32_t slot_bytes;
+    uint16_t next_id;   // of the chain that is added next
     uint32_t in_flight; // chains that were added and not taken back
     const char *broken; // what the device did wrong, or NULL
 };
+
+enum { SDC_DRIVER_SIDE = 16 };
 
 // Bytes of memory that a queue takes.
 uint64_t sdc_driver_queue_memory(const struct sdc_driver_queue_config *config);
@@ -63,6 +70,15 @@ int sdc_driver_queue_new(const struct sdc_driver_queue_config *config, struct sd
 // The device does not use it any more. NULL is fine.
 void sdc_driver_queue_free(struct sdc_driver_queue *queue);
 
+// Memory of SDC_DRIVER_SIDE bytes for the next chain that is added, its own until it is taken back: before its indirect table, on the
+// same cache line, so that a header which stands there comes to the device with the table. The queue is not full.
+static inline uint8_t *sdc_driver_queue_side(const struct sdc_driver_queue *queue, uint64_t *iova)
+{
+    size_t offset = (size_t)queue->next_id * queue->slot_bytes;
+    *iova = queue->slots_iova + offset;
+    return queue->slots + offset;
+}
+
 // Adds a chain: `readable` segments that the device reads, then `writable` ones that it writes; at least one.
 // The device does not see it before publish. 0, -ENOSPC (ring full: take some back first), -EINVAL (more
 // segments than any room would hold).
@@ -71,6 +87,12 @@ static inline int sdc_driver_queue_add(struct sdc_driver_queue *queue,
                                        unsigned writable, void *token)
 {
     return queue->ops->add(queue, segments, readable, writable, token);
+}
+
+// Whether there is no room for a chain of any length.
+static inline bool sdc_driver_queue_is_full(const struct sdc_driver_queue *queue)
+{
+    return queue->in_flight == queue->config.size;
 }
 
 // Shows the device all that was added. Whether it wants to be notified of that.
@@ -111,3 +133,9 @@ static inline void sdc_driver_queue_restart(struct sdc_driver_queue *queue)
 {
     queue->ops->restart(queue);
 }
+
+// --- for the formats ---
+
+// Takes the slots' memory. False: there is too little.
+bool sdc_driver_queue_take_slots(struct sdc_driver_queue *queue, struct sdc_client_memory *memory);
+uint64_t sdc_driver_queue_slots_size(const struct sdc_driver_queue_config *config);
