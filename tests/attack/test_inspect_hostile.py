@@ -2,6 +2,7 @@
 """`sidecard inspect` of servers that lie, loop, stop half-way or say nothing: it ends, says what is wrong in words, and shows the rest."""
 
 import json
+import os
 import re
 import struct
 import time
@@ -95,6 +96,16 @@ def test_a_server_that_says_nothing_is_waited_for_once(fake, inspect):
     status, _, err = inspect(server.path, "--timeout=1")
     assert status == FAILED and "1000 ms" in err and time.monotonic() - begun < PROBLEM_TIME
     assert server.clients == 1
+
+
+def test_a_path_that_is_no_text_drives_no_terminal(fake, inspect, workdir):
+    made = fake(FakeVfio)
+    path = os.fsencode(workdir.path) + b"/s\xff\x1b[2J"
+    os.rename(made.path, path)
+    status, found, _ = inspect(os.fsdecode(path))
+    assert status == OK and found["socket"].endswith("/s??[2J")
+    status, out, err = run_command("inspect", os.fsdecode(path), log_dir=workdir.path)
+    assert status == OK and "/s??[2J" in out and "\x1b" not in out + err
 
 
 # --- vfio-user ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/inspect/text.h"
 #include "cli/options.h"
+#include "wire/vhost_user.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,8 +24,9 @@ void sdc_inspect_problem(struct sdc_inspect *inspect, const char *what, const st
     if (strcmp(inspect->last, err->text) == 0)
         return;
     memcpy(inspect->last, err->text, sizeof inspect->last);
-    json_t *text = what ? json_sprintf("%s: %s", what, err->text) : json_string(err->text);
-    json_array_append_new(inspect->problems, text ? text : json_string("something that is no text"));
+    char text[sizeof err->text + 64];
+    snprintf(text, sizeof text, "%s%s%s", what ? what : "", what ? ": " : "", err->text);
+    json_array_append_new(inspect->problems, sdc_tree_string(text));
 }
 
 // --- connecting ---
@@ -47,7 +49,9 @@ static int inspect_vfio_user(struct sdc_inspect *inspect, struct sdc_error *err)
 
 static int inspect_vhost_user(struct sdc_inspect *inspect, struct sdc_error *err)
 {
-    struct sdc_vhost_client_options options = {.timeout_ms = timeout_ms(inspect)};
+    // The back end has nothing to ask of somebody who only looks.
+    struct sdc_vhost_client_options options = {
+        .timeout_ms = timeout_ms(inspect), .without_protocol_features = SDC_VHOST_PROTOCOL_F_BACKEND_REQ};
     struct sdc_vhost_client *client;
 
     int ret = sdc_vhost_client_open(inspect->options->socket, &options, &client, err);

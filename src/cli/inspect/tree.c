@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { TEXT_MAX = 256, NAME_MAX_BYTES = 64, BYTES_MAX = 4096 };
+enum { TEXT_MAX = 512, NAME_MAX_BYTES = 64, BYTES_MAX = 4096 };
 
 void sdc_tree_put_number(json_t *object, const char *key, uint64_t value)
 {
@@ -43,11 +43,26 @@ static json_t *printable(const uint8_t *bytes, size_t size)
     return json_stringn(text + first, length - first);
 }
 
+// C0 and C1, which drive terminals.
+static bool has_controls(const char *text)
+{
+    for (const uint8_t *at = (const uint8_t *)text; *at; at++) {
+        if (*at < 0x20 || *at == 0x7f || (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0))
+            return true;
+    }
+    return false;
+}
+
+json_t *sdc_tree_string(const char *text)
+{
+    json_t *string = has_controls(text) ? NULL : json_string(text); // NULL: it is not UTF-8
+
+    return string ? string : printable((const uint8_t *)text, strlen(text));
+}
+
 void sdc_tree_put_string(json_t *object, const char *key, const char *text)
 {
-    json_t *string = json_string(text); // NULL: it is not UTF-8
-
-    json_object_set_new(object, key, string ? string : printable((const uint8_t *)text, strlen(text)));
+    json_object_set_new(object, key, sdc_tree_string(text));
 }
 
 void sdc_tree_put_text(json_t *object, const char *key, const void *bytes, size_t size)

@@ -15,7 +15,8 @@ void sdc_tree_put_number(json_t *object, const char *key, uint64_t value);
 // "0x" and at least so many digits.
 void sdc_tree_put_hex(json_t *object, const char *key, uint64_t value, unsigned digits);
 void sdc_tree_put_flag(json_t *object, const char *key, bool value);
-// A string of ours, or of the host's: valid UTF-8 stays as it is.
+// A string of ours, or of the host's: valid UTF-8 that drives no terminal stays as it is.
+json_t *sdc_tree_string(const char *text);
 void sdc_tree_put_string(json_t *object, const char *key, const char *text);
 // Text in a field of `size` bytes: up to the first NUL, without the blanks around it.
 void sdc_tree_put_text(json_t *object, const char *key, const void *bytes, size_t size);
