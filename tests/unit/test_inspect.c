@@ -569,6 +569,9 @@ static void long_lines_are_broken_between_words(void **state)
 {
     char *text = NULL;
     size_t size, longest = 0;
+    char word[300];
+    memset(word, 'x', sizeof word - 1);
+    word[sizeof word - 1] = '\0';
     json_t *root = json_pack("{s:s, s:s, s:{}}", "socket", "a.sock", "protocol", "vfio-user", "virtio");
     json_t *list = sdc_tree_array(json_object_get(root, "virtio"), "features");
     FILE *to = open_memstream(&text, &size);
@@ -576,6 +579,7 @@ static void long_lines_are_broken_between_words(void **state)
     (void)state;
     for (unsigned i = 0; i < 100; i++)
         json_array_append_new(list, json_sprintf("FEATURE_%u", i));
+    sdc_tree_put_string(json_object_get(root, "virtio"), "a_word_without_end", word);
     sdc_inspect_print_text(to, root);
     fclose(to);
     for (const char *line = text; *line; line += strcspn(line, "\n") + 1)

@@ -10,6 +10,7 @@
 
 enum {
     WIDTH = 110,     // columns of a line
+    LEAST = 20,      // of it that a value gets, however far to the right it begins
     STEP = 2,        // of what is in something
     COLUMNS_MAX = 8, // of a table
     SMALL = 6,       // members of an object that is written on one line
@@ -129,13 +130,14 @@ static char *inline_text(const char *key, const json_t *value)
     return fclose(to) == 0 ? text : NULL;
 }
 
-// Writes text where the line has come to column `indent`, and goes on there on further lines.
+// Writes text where the line has come to column `indent`, and goes on there on further lines. A word that is longer than a line is
+// broken: it is a device's.
 static void put_wrapped(FILE *to, const char *text, size_t indent)
 {
-    size_t column = indent;
+    size_t column = indent, room = indent < WIDTH - LEAST ? WIDTH - indent : LEAST;
 
     for (const char *word = text; *word;) {
-        size_t length = strcspn(word, " ");
+        size_t length = sdc_min(strcspn(word, " "), room);
         if (column > indent && column + 1 + length > WIDTH) {
             fputc('\n', to);
             spaces(to, indent);
