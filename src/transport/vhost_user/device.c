@@ -76,17 +76,24 @@ int vhu_set_features(struct vhu_session *session, struct vhu_message *message)
     return rc;
 }
 
+// A device without a configuration space offers none: QEMU's front ends of such devices warn of back ends that do.
+static uint64_t offered_protocol_features(const struct vhu_session *session)
+{
+    bool configured = session->card->core->device->config_size > 0;
+    return configured ? VHU_PROTOCOL_FEATURES : VHU_PROTOCOL_FEATURES & ~SDC_VHOST_PROTOCOL_F_CONFIG;
+}
+
 int vhu_get_protocol_features(struct vhu_session *session, struct vhu_message *message)
 {
     (void)message;
-    return vhu_reply_u64(session, VHU_PROTOCOL_FEATURES);
+    return vhu_reply_u64(session, offered_protocol_features(session));
 }
 
 int vhu_set_protocol_features(struct vhu_session *session, struct vhu_message *message)
 {
     uint64_t features = u64_of(message);
 
-    if (features & ~VHU_PROTOCOL_FEATURES)
+    if (features & ~offered_protocol_features(session))
         return -EINVAL;
     // The specification knows no other way to say that these go together.
     if (features & SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS && (features & NEEDED_IN_BAND) != NEEDED_IN_BAND) {
