@@ -12,7 +12,7 @@ import unittest
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from . import blk, virtio
+from . import virtio
 from .client import Client
 from .events import wait_until
 from .memory import AddressSpace, GuestMemory
@@ -282,7 +282,7 @@ class VhostGuest(Guest):
             features |= virtio.F_RING_PACKED
         self._options = {"features": features, "queues": queues, "queue_size": queue_size, "packed": packed}
         self.add_memory(base, memory, seal=seal)
-        self.config = blk.parse_config(self.virtio.config_read(0, blk.CONFIG_SIZE))
+        self.config = self.read_config()
         for _ in range(queues):
             self.kick_events.append(self.event())
             self.queue_events.append(self.event())

@@ -80,7 +80,7 @@ class Guest(PciGuest):
         assert self.virtio.negotiate(features), "the device refuses the features that it offers"
         if interrupts == "msix":
             self.virtio.set("config_msix_vector", 0)
-        self.config = blk.parse_config(self.virtio.config_read(0, blk.CONFIG_SIZE))
+        self.config = self.read_config()
         event_idx = bool(self.virtio.features & virtio.F_EVENT_IDX)
         packed = bool(self.virtio.features & virtio.F_RING_PACKED)
         assert packed == self._options.get("packed", False), "RING_PACKED isn't offered"
@@ -97,6 +97,10 @@ class Guest(PciGuest):
             self.virtio.driver_ok()
         for event in self._events:
             event.clear()
+
+    def read_config(self):
+        """What the device's configuration says. Of another device than a disk: a subclass's."""
+        return blk.parse_config(self.virtio.config_read(0, blk.CONFIG_SIZE))
 
     def reset_queue(self, index=0, timeout=10.0):
         """VIRTIO_F_RING_RESET (virtio 1.2, 4.1.4.3.1), up to its end."""

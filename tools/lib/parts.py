@@ -178,6 +178,16 @@ def run_attack_always(part, log):
                      env={"SIDECARD_SERVE_ARGS": "--poll=always", "SIDECARD_TRANSPORT": transport})
 
 
+def run_examples(part, log):
+    """Against the library as `meson install` puts it into a folder, by pkg-config."""
+    python_tests(part, log, TOP / "build/sidecard", "tests/examples", env={"SIDECARD_BUILD": str(TOP / "build")})
+
+
+def run_examples_asan(part, log):
+    built = TOP / "build-asan/tests/examples"
+    python_tests(part, log, TOP / "build-asan/sidecard", "tests/examples", env={"SIDECARD_EXAMPLES": str(built)})
+
+
 def run_rows(part, log):
     script(part, log, "tests/rows")
 
@@ -356,6 +366,8 @@ def all_parts():
         Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost, more=True),
         Part("attack-nvme", "messages, fds and guest memory of an NVMe card", "product", run_attack_nvme, more=True),
         Part("library", "the installed library: exports, headers in C and C++, pkg-config", "tests", run_library),
+        Part("examples", "devices of others, built outside the tree against the installed library", "tests", run_examples),
+        Part("examples-asan", "the same under ASan and UBSan", "asan", run_examples_asan, more=True),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("asan-rest", "the same of NVMe, vhost-user, and what is kept and polled", "asan", run_asan_rest, more=True),

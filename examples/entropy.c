@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A virtio entropy device: the driver hands over buffers, and the device fills them with random bytes. It knows nothing of PCI or of
+// vhost-user: what stands before the colon in the socket's name decides how it is reached.
+#include <sidecard/server.h>
+
+#include <err.h>
+#include <sys/random.h>
+
+// Fills the request's buffer, or the beginning of a long one: a driver takes what it gets. How many bytes were written.
+static uint32_t fill(struct sdc_virtio_request *request)
+{
+    unsigned char bytes[4096];
+    const size_t room = request->writable_size < sizeof bytes ? (size_t)request->writable_size : sizeof bytes;
+    const ssize_t got = getrandom(bytes, room, GRND_NONBLOCK);
+
+    if (got <= 0 || sdc_virtio_request_write(request, 0, bytes, (size_t)got) < 0)
+        return 0;
+    return (uint32_t)got;
+}
+
+static void queue_work(struct sdc_virtio_device *device, struct sdc_virtqueue *queue)
+{
+    struct sdc_virtio_request *requests[16];
+    unsigned count;
+
+    (void)device;
+    while ((count = sdc_virtqueue_take(queue, requests, 16)) > 0)
+        for (unsigned i = 0; i < count; i++)
+            sdc_virtqueue_give(requests[i], fill(requests[i]));
+}
+
+static void destroy(struct sdc_virtio_device *device)
+{
+    (void)device; // it was never allocated
+}
+
+int main(int argc, char **argv)
+{
+    static const struct sdc_virtio_ops ops = {
+        .name = "entropy",
+        .device_id = 4,        // virtio 1.2, 5.4
+        .pci_class = 0x00ff00, // as a PCI device it is of no class
+        .queue_work = queue_work,
+        .destroy = destroy,
+    };
+    static const struct sdc_server_options options = {.take_signals = true}; // SIGINT and SIGTERM end sdc_server_run
+    static struct sdc_virtio_device device;
+    struct sdc_server *server;
+    struct sdc_error err;
+
+    if (argc != 2)
+        errx(2, "usage: entropy vfio-user:SOCKET|vhost-user:SOCKET");
+    device.ops = &ops;
+    device.queues_count = 1;
+    device.queue_size_max = 64;
+    if (sdc_server_new(&options, &server, &err) < 0 || sdc_server_add_virtio(server, argv[1], &device, NULL, &err) < 0 ||
+        sdc_server_run(server, &err) < 0)
+        errx(1, "%s", err.text);
+    sdc_server_free(server);
+    return 0;
+}
