@@ -17,6 +17,7 @@ from cases import ALL_CASES  # noqa: E402
 from harness.bootdisk import BootDisk  # noqa: E402
 from harness.case import methods_of, run_case  # noqa: E402
 from harness.errors import SetupError  # noqa: E402
+from harness.example import Examples  # noqa: E402
 from harness.kernel import GuestFiles  # noqa: E402
 from harness.report import Report  # noqa: E402
 from harness.tree import PROJECT_DIR, Tree  # noqa: E402
@@ -30,6 +31,7 @@ class World:
         self.binary = binary
         self.reference = reference
         self.boot_disk = BootDisk(tree)
+        self.examples = Examples(tree, binary)
 
 
 def parse_arguments():

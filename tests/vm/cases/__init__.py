@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """All cases, in the order in which they run."""
 
-from cases import firmware, kept, linux_disk, nvme, nvme_cli, peers, polling, restart, vhost_user
+from cases import examples, firmware, kept, linux_disk, nvme, nvme_cli, peers, polling, restart, vhost_user
 
 ALL_CASES = [peers.HostPeers,
              linux_disk.LinuxOneQueue, linux_disk.LinuxDiscard, linux_disk.LinuxFourQueues, linux_disk.LinuxFourQueuesSplit,
@@ -17,6 +17,7 @@ ALL_CASES = [peers.HostPeers,
              nvme.NvmePrivateMemory, nvme.NvmeNeverPolling, nvme.NvmeRegisters, nvme.NvmeAlwaysPolling, nvme.NvmeRestarts,
              nvme.NvmeNamespaces,
              nvme_cli.NvmeCli,
+             examples.CardBySysfs, examples.CardPrivateMemory, examples.CardByVfio, examples.EntropyVfioUser, examples.EntropyVhostUser,
              linux_disk.LinuxPrivateMemory, linux_disk.LinuxPrivateMemorySplit, restart.Restarts, firmware.SeaBios, firmware.Ovmf,
              firmware.UBoot, firmware.SeaBiosPrivateMemory, firmware.OvmfPrivateMemory, firmware.UBootPrivateMemory,
              firmware.SeaBiosNvme, firmware.OvmfNvme, firmware.UBootNvme, firmware.SeaBiosNvmePrivateMemory,

@@ -46,6 +46,7 @@ class Case:
         self.world = world
         self.tree = world.tree
         self.files = GuestFiles(world.tree)
+        self.initramfs = self.files.initramfs
         self.work = world.tree.dir / "work" / self.name
         self.machines = []
         self.machine = None
@@ -85,8 +86,14 @@ class Case:
         self.guest = Guest(self.machine, self.tree.logs / f"{self.name}.steps", self.server.disk.node())
         self.guest.wait_for_boot()
 
+    def add_to_initramfs(self, archive):
+        """For the machines that are started from now on."""
+        larger = self.work / "initramfs.cpio"
+        larger.write_bytes(self.initramfs.read_bytes() + archive)
+        self.initramfs = larger
+
     def _linux_arguments(self):
-        return ["-kernel", str(self.files.vmlinux), "-initrd", str(self.files.initramfs),
+        return ["-kernel", str(self.files.vmlinux), "-initrd", str(self.initramfs),
                 "-append", f"{KERNEL_WORDS} {self.kernel_words}".strip()]
 
     def clean_up(self):

@@ -4,7 +4,7 @@
 vmlinux         the kernel taken out of the bzImage: QEMU starts it by its PVH entry, and no unpacking takes seconds
 vmlinuz         the bzImage, which a boot loader wants
 small.cpio      busybox, the block driver, the agent (tests/vm/guest/init): enough for a guest that a boot loader starts
-initramfs.cpio  the same, and fio, e2fsprogs, util-linux and nvme-cli with their libraries
+initramfs.cpio  the same, and fio, e2fsprogs, util-linux, nvme-cli and pciutils with their libraries, and more modules
 """
 
 import hashlib
@@ -20,10 +20,12 @@ from harness.tree import SOURCE_DIR
 
 # In load order; a name that is built into the kernel is left out.
 MODULES = ["virtio_pci", "virtio_blk"]
+# Those are in the larger initramfs, and loaded by the cases that want them: /modules/NAME.ko.
+MORE_MODULES = ["virtio-rng", "irqbypass", "vfio", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci"]
 
 # From several packages; what a case needs in the guest and busybox lacks or does too simply.
 PROGRAMS = ["usr/bin/fio", "usr/sbin/mke2fs", "usr/sbin/e2fsck", "usr/sbin/resize2fs", "usr/sbin/blkdiscard",
-            "usr/sbin/fstrim", "usr/bin/fallocate", "usr/sbin/nvme"]
+            "usr/sbin/fstrim", "usr/bin/fallocate", "usr/sbin/nvme", "usr/bin/lspci"]
 
 
 class GuestFiles:
@@ -132,4 +134,8 @@ class GuestFiles:
         loader = "usr/lib64/ld-linux-x86-64.so.2"
         archive.add_file(loader, (self._tree.root / loader).read_bytes(), executable=True)
         archive.add_link("usr/sbin/mkfs.ext4", "mke2fs")
+        for name in MORE_MODULES:
+            data = self._module(name)
+            if data is not None:
+                archive.add_file(f"modules/{name}.ko", data)
         return archive.to_bytes()
