@@ -188,6 +188,12 @@ def run_examples_asan(part, log):
     python_tests(part, log, TOP / "build-asan/sidecard", "tests/examples", env={"SIDECARD_EXAMPLES": str(built)})
 
 
+def run_check(part, log):
+    """The tester: our own servers in every mode, and a back end with every fault."""
+    python_tests(part, log, TOP / "build/sidecard", "tests/attack/test_check_modes.py", "tests/attack/test_check_faults.py",
+                 env={"SIDECARD_MORE": "1"})
+
+
 def run_rows(part, log):
     script(part, log, "tests/rows")
 
@@ -206,7 +212,7 @@ def run_asan_unit(part, log):
 
 # Under a sanitizer all of them would take longer than one wants to wait for `make check`.
 ASAN_LATER = [NVME_FILES, "tests/attack/test_vhost_*.py", "tests/attack/test_p_*.py", "tests/attack/test_polling.py",
-              "tests/attack/test_many_cards.py", "tests/attack/test_config_files.py", INSPECT_FILES]
+              "tests/attack/test_many_cards.py", "tests/attack/test_config_files.py", "tests/attack/test_check_*.py", INSPECT_FILES]
 
 
 def run_asan(part, log):
@@ -368,6 +374,7 @@ def all_parts():
         Part("library", "the installed library: exports, headers in C and C++, pkg-config", "tests", run_library),
         Part("examples", "devices of others, built outside the tree against the installed library", "tests", run_examples),
         Part("examples-asan", "the same under ASan and UBSan", "asan", run_examples_asan, more=True),
+        Part("check", "our own servers under sidecard check, and what it finds in a faulty one", "product", run_check, more=True),
         Part("rows", "a test for each row of the attack suite", None, run_rows),
         Part("asan", "attacks under ASan and UBSan, watching for double fetches", "asan", run_asan),
         Part("asan-rest", "the same of NVMe, vhost-user, and what is kept and polled", "asan", run_asan_rest, more=True),

@@ -97,7 +97,6 @@ static void wrong_size(struct sdc_check *check)
         {SDC_VHOST_SET_FEATURES, 8},    {SDC_VHOST_SET_VRING_NUM, 8},  {SDC_VHOST_SET_VRING_ADDR, 40}, {SDC_VHOST_SET_VRING_BASE, 8},
         {SDC_VHOST_SET_VRING_ENABLE, 8}, {SDC_VHOST_SET_VRING_CALL, 8}, {SDC_VHOST_SET_VRING_KICK, 8},
         {SDC_VHOST_SET_PROTOCOL_FEATURES, 8},
-        {SDC_VHOST_SET_MEM_TABLE, 8},
     };
     static const int32_t off[] = {-8, -1, 1, 400};
     uint8_t payload[512] = {0};

@@ -1,0 +1,521 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A vhost-user back end with a small virtio disk on split rings, made to be wrong: `fault` names one thing that it does not do as the
+specification says. It shares no code with the product, so that with no fault it also says whether a front end is right.
+
+One thread serves one client after the other: messages and kicks in turn."""
+
+import mmap
+import os
+import select
+import socket
+import struct
+import threading
+
+from . import blk
+from .vhost import ADDRESSES, CONFIG, F_PROTOCOL_FEATURES, HEADER, INFLIGHT, NEED_REPLY, NO_FD, REGION, REPLY, STATE, U64, VERSION, P, Req
+
+F_INDIRECT, F_EVENT_IDX, F_VERSION_1 = 1 << 28, 1 << 29, 1 << 32
+F_TOPOLOGY = 1 << 10
+FEATURES = (F_VERSION_1 | F_INDIRECT | F_EVENT_IDX | F_PROTOCOL_FEATURES | F_TOPOLOGY | blk.F_SEG_MAX | blk.F_BLK_SIZE | blk.F_FLUSH |
+            blk.F_MQ | blk.F_DISCARD | blk.F_WRITE_ZEROES | blk.F_CONFIG_WCE)
+PROTOCOL = P.MQ | P.REPLY_ACK | P.CONFIG | P.RESET_DEVICE | P.CONFIGURE_MEM_SLOTS | P.STATUS | P.INFLIGHT_SHMFD
+QUEUES, SECTORS, SLOTS, SIZE_MAX = 2, 4096, 64, 1024
+NEXT, WRITE, INDIRECT = 1, 2, 4
+DESC = struct.Struct("<QIHH")
+RANGE = struct.Struct("<QII")
+SIZES = {Req.SET_FEATURES: 8, Req.SET_PROTOCOL_FEATURES: 8, Req.SET_VRING_NUM: 8, Req.SET_VRING_BASE: 8, Req.GET_VRING_BASE: 8,
+         Req.SET_VRING_ADDR: 40, Req.SET_VRING_ENABLE: 8, Req.SET_VRING_KICK: 8, Req.SET_VRING_CALL: 8, Req.SET_VRING_ERR: 8,
+         Req.ADD_MEM_REG: 40, Req.REM_MEM_REG: 40, Req.SET_STATUS: 8, Req.GET_INFLIGHT_FD: 24, Req.SET_INFLIGHT_FD: 24}
+
+
+class Refused(Exception):
+    """A message that cannot be."""
+
+
+class Broken(Exception):
+    """A ring that cannot be."""
+
+
+class Region:
+    def __init__(self, payload, fd):
+        self.guest, self.size, self.user, self.offset = REGION.unpack(payload)
+        if fd is None:
+            raise Refused
+        try:
+            if not self.size or max(self.guest, self.user, self.offset) + self.size >= 2**64:
+                raise Refused
+            if self.offset + self.size > os.fstat(fd).st_size:
+                raise Refused
+            self.map = mmap.mmap(fd, self.offset + self.size)
+        except (OSError, ValueError, OverflowError):
+            raise Refused from None
+        finally:
+            os.close(fd)
+        self.bytes = memoryview(self.map)
+
+    def same(self, payload):
+        return (self.guest, self.size, self.user) == REGION.unpack(payload)[:3]
+
+
+class Vring:
+    def __init__(self):
+        self.size = self.avail = self.used = 0
+        self.addresses = None
+        self.kick = self.call = self.err = None
+        self.enabled = self.running = False
+
+
+class Session:
+    """One client."""
+
+    def __init__(self, backend, sock):
+        self.backend, self.fault, self.sock = backend, backend.fault, sock
+        self.regions, self.fds = [], []
+        self.features = self.protocol = self.status = 0
+        self.vrings = [Vring() for _ in range(QUEUES)]
+        self.buffer = b""
+
+    # --- memory ---
+
+    def find(self, address, size, field):
+        """Views of [address, address + size), which may lie in several regions."""
+        views = []
+        while size:
+            region = next((r for r in self.regions if 0 <= address - getattr(r, field) < r.size), None)
+            if region is None:
+                raise Broken
+            at = address - getattr(region, field)
+            step = min(size, region.size - at)
+            views.append(region.bytes[region.offset + at:region.offset + at + step])
+            address, size = address + step, size - step
+        return views
+
+    def area(self, address, size):
+        """A ring's part, which lies in one piece."""
+        views = self.find(address, size, "user")
+        if len(views) != 1:
+            raise Broken
+        return views[0]
+
+    # --- messages ---
+
+    def send(self, request, payload, fds=()):
+        flags = VERSION | (0 if self.fault == "no reply flag" else REPLY)
+        socket.send_fds(self.sock, [HEADER.pack(request, flags, len(payload)) + payload], fds)
+
+    def read(self):
+        """Takes what has come; False at the end."""
+        data, fds, _, _ = socket.recv_fds(self.sock, 4096, 64)
+        self.fds += fds
+        self.buffer += data
+        while len(self.buffer) >= HEADER.size:
+            request, flags, size = HEADER.unpack_from(self.buffer)
+            if size > 2048:
+                return False
+            if len(self.buffer) < HEADER.size + size:
+                break
+            payload, self.buffer = self.buffer[HEADER.size:HEADER.size + size], self.buffer[HEADER.size + size:]
+            if not self.handle(request, flags, payload):
+                return False
+        return bool(data)
+
+    def handle(self, request, flags, payload):
+        fds, self.fds = self.fds, []
+        wanted = flags & NEED_REPLY and self.protocol & P.REPLY_ACK
+        try:
+            handler = getattr(self, f"do_{Req(request).name.lower()}", None) if request in list(Req) else None
+            if handler is None or flags & 3 != VERSION or SIZES.get(request, len(payload)) != len(payload):
+                raise Refused
+            result = handler(payload, fds)
+        except (Refused, Broken, struct.error, IndexError):
+            if not wanted:
+                return False
+            result = 22
+        finally:
+            for fd in fds:
+                os.close(fd)
+        if isinstance(result, bytes):
+            self.send(request, result)
+        elif (wanted and self.fault != "no acknowledgement") or self.fault == "acknowledges unasked":
+            if result is not Ellipsis:
+                self.send(request, U64.pack(result or 0))
+        return True
+
+    def do_get_features(self, _payload, _fds):
+        return U64.pack(FEATURES)
+
+    def do_set_features(self, payload, _fds):
+        self.features, = U64.unpack(payload)
+        if self.features & ~FEATURES:
+            raise Refused
+        for vring in self.vrings if not self.features & F_PROTOCOL_FEATURES else ():
+            vring.enabled = True
+
+    def do_get_protocol_features(self, _payload, _fds):
+        return U64.pack(PROTOCOL)
+
+    def do_set_protocol_features(self, payload, _fds):
+        if U64.unpack(payload)[0] & ~PROTOCOL:
+            raise Refused
+        self.protocol, = U64.unpack(payload)
+
+    def do_set_owner(self, _payload, fds):
+        if fds:
+            raise Refused
+
+    def do_get_queue_num(self, _payload, _fds):
+        return U64.pack(0 if self.fault == "no queues" else QUEUES)
+
+    def do_get_max_mem_slots(self, _payload, _fds):
+        return U64.pack(SLOTS)
+
+    def do_get_status(self, _payload, _fds):
+        return U64.pack(self.status & (0xFD if self.fault == "forgets DRIVER" else 0xFF))
+
+    def do_set_status(self, payload, _fds):
+        self.status, = U64.unpack(payload)
+
+    def do_reset_device(self, _payload, _fds):
+        for index in range(QUEUES):
+            self.stop(index)
+            self.vrings[index].enabled = False
+        self.status = 0
+
+    # --- configuration ---
+
+    def config(self):
+        return blk.CONFIG.pack(self.backend.capacity, 0, 64, 0, 0, 0, 512, 0, 0, 0, 0, self.backend.writeback, QUEUES,
+                               1 << 16, 1, 1, 1 << 16, 1, 1).ljust(256, b"\0")
+
+    def do_get_config(self, payload, _fds):
+        offset, size, flags = CONFIG.unpack_from(payload)
+        if offset + size > 256 or len(payload) != CONFIG.size + size:
+            return b""
+        if self.fault == "ignores the offset":
+            return CONFIG.pack(offset, size, flags) + self.config()[:size]
+        return CONFIG.pack(offset, size, flags) + self.config()[offset:offset + size]
+
+    def do_set_config(self, payload, _fds):
+        offset, size, flags = CONFIG.unpack_from(payload)
+        if flags or offset + size > 256 or len(payload) != CONFIG.size + size:
+            raise Refused
+        if self.fault == "lets the capacity be written" and offset == 0 and size == 8:
+            self.backend.capacity, = U64.unpack(payload[CONFIG.size:])
+            return
+        if (offset, size) != (blk.OFF_WRITEBACK, 1):
+            raise Refused
+        self.backend.writeback = payload[CONFIG.size]
+
+    # --- memory's messages ---
+
+    @staticmethod
+    def one(fds):
+        return fds.pop() if len(fds) == 1 else None
+
+    def do_add_mem_reg(self, payload, fds):
+        region = Region(payload[8:], self.one(fds))
+        if any(r.guest < region.guest + region.size and region.guest < r.guest + r.size for r in self.regions):
+            raise Refused
+        self.regions.append(region)
+
+    def do_rem_mem_reg(self, payload, fds):
+        if self.fault == "keeps the fd of REM_MEM_REG":
+            self.backend.kept += fds
+            fds.clear()
+        region = next((r for r in self.regions if r.same(payload[8:])), None)
+        if region is None:
+            raise Refused
+        self.regions.remove(region)
+
+    def do_set_mem_table(self, payload, fds):
+        count, _ = struct.unpack_from("<II", payload)
+        if count != len(fds) or len(payload) != 8 + count * REGION.size:
+            raise Refused
+        given = list(fds)
+        fds.clear()
+        self.regions = [Region(payload[8 + i * REGION.size:][:REGION.size], fd) for i, fd in enumerate(given)]
+
+    def do_get_inflight_fd(self, payload, _fds):
+        _, _, queues, size = INFLIGHT.unpack(payload)
+        total = queues * (16 + 16 * size) + 4096
+        fd = os.memfd_create("inflight")
+        os.ftruncate(fd, total)
+        self.send(Req.GET_INFLIGHT_FD, INFLIGHT.pack(total, 0, queues, size), [] if self.fault == "no inflight fd" else [fd])
+        os.close(fd)
+        return ...
+
+    def do_set_inflight_fd(self, payload, fds):
+        size, offset, queues, entries = INFLIGHT.unpack(payload)
+        if len(fds) != 1 or not queues or size < queues * 16 * entries or offset + size > os.fstat(fds[0]).st_size:
+            raise Refused
+
+    # --- vrings ---
+
+    def do_set_vring_num(self, payload, _fds):
+        index, size = STATE.unpack(payload)
+        if size == 0 or size > SIZE_MAX or size & (size - 1):
+            raise Refused
+        self.vrings[index].size = size
+
+    def do_set_vring_base(self, payload, _fds):
+        index, base = STATE.unpack(payload)
+        self.vrings[index].avail = base & 0xFFFF
+
+    def do_set_vring_addr(self, payload, _fds):
+        index, _, desc, used, avail, _ = ADDRESSES.unpack(payload)
+        vring = self.vrings[index]
+        self.area(desc, 16 * vring.size), self.area(avail, 6 + 2 * vring.size), self.area(used, 6 + 8 * vring.size)
+        vring.addresses = desc, avail, used
+
+    def vring_fd(self, payload, fds):
+        value, = U64.unpack(payload)
+        if value & ~0x1FF or (len(fds) != 1) != bool(value & NO_FD):
+            raise Refused
+        return self.vrings[value & 0xFF], None if value & NO_FD else fds.pop()
+
+    def do_set_vring_kick(self, payload, fds):
+        vring, fd = self.vring_fd(payload, fds)
+        if fd is None or not vring.addresses:
+            if fd is not None:
+                os.close(fd)
+            raise Refused
+        vring.kick = self.replace(vring.kick, fd)
+        os.set_blocking(fd, False)
+        vring.used = int.from_bytes(self.area(vring.addresses[2], 4)[2:4], "little")
+        if self.fault == "takes the used index for 0":
+            vring.used = 0
+
+    def do_set_vring_call(self, payload, fds):
+        vring, fd = self.vring_fd(payload, fds)
+        vring.call = self.replace(vring.call, fd)
+
+    def do_set_vring_err(self, payload, fds):
+        vring, fd = self.vring_fd(payload, fds)
+        vring.err = self.replace(vring.err, fd)
+
+    @staticmethod
+    def replace(old, new):
+        if old is not None:
+            os.close(old)
+        return new
+
+    def do_set_vring_enable(self, payload, _fds):
+        index, on = STATE.unpack(payload)
+        self.vrings[index].enabled = bool(on)
+        if on and self.vrings[index].running:
+            self.work(index)
+
+    def stop(self, index):
+        vring = self.vrings[index]
+        if self.fault == "goes on when it is stopped":
+            return
+        vring.running = False
+        vring.kick = self.replace(vring.kick, None)
+
+    def do_get_vring_base(self, payload, _fds):
+        index, _ = STATE.unpack(payload)
+        vring = self.vrings[index]
+        self.stop(index)
+        return STATE.pack(index, vring.avail + (self.fault == "one too far in GET_VRING_BASE"))
+
+    # --- a ring ---
+
+    def kicked(self, index):
+        vring = self.vrings[index]
+        try:
+            os.read(vring.kick, 8)
+        except BlockingIOError:
+            return
+        if self.fault == "forgets every 50th notification":
+            self.backend.kicks += 1
+            if self.backend.kicks % 50 == 0:
+                return
+        vring.running = True
+        if vring.enabled:
+            self.work(index)
+
+    def work(self, index):
+        vring = self.vrings[index]
+        try:
+            desc, avail, used = vring.addresses
+            self.run(vring, self.area(desc, 16 * vring.size), self.area(avail, 6 + 2 * vring.size), self.area(used, 6 + 8 * vring.size))
+        except (Broken, Refused):
+            vring.running = False
+            if vring.err is not None:
+                os.write(vring.err, U64.pack(1))
+
+    def run(self, vring, desc, avail, used):
+        events = self.features & F_EVENT_IDX
+        avail16, used16 = avail.cast("H"), used.cast("H")
+        while True:
+            before, batch = vring.used, []
+            ahead = (avail16[1] - vring.avail) & 0xFFFF
+            if ahead > vring.size:
+                raise Broken
+            for _ in range(ahead):
+                head = avail16[2 + vring.avail % vring.size]
+                vring.avail = (vring.avail + 1) & 0xFFFF
+                batch.append((head, self.request(vring, desc, head)))
+            if self.fault == "loses the last of a batch" and len(batch) > 1:
+                batch.pop()
+            if self.fault == "uses one twice" and len(batch) > 1:
+                batch.append(batch[0])
+            for head, written in batch:
+                struct.pack_into("<II", used, 4 + 8 * (vring.used % vring.size), head ^ (self.fault == "names another chain"), written)
+                vring.used = (vring.used + 1) & 0xFFFF
+            used16[1] = vring.used
+            if self.fault == "sets flags with the event index" and events:
+                used16[0] = 1
+            if events:
+                used16[2 + 4 * vring.size] = vring.avail
+            os.getppid()  # a system call is barrier enough
+            self.notify(vring, avail16, before, events)
+            if avail16[1] == vring.avail:
+                return
+
+    def notify(self, vring, avail16, before, events):
+        if vring.used == before or vring.call is None or self.fault == "never interrupts":
+            return
+        event = avail16[2 + vring.size]
+        if events and self.fault == "interrupts only at the event index":
+            wanted = (event + 1) & 0xFFFF == vring.used
+        elif events and self.fault != "knows no event index":
+            wanted = ((vring.used - event - 1) & 0xFFFF) < ((vring.used - before) & 0xFFFF)
+        else:
+            wanted = not avail16[0] & 1
+        if wanted or self.fault == "interrupts always":
+            os.write(vring.call, U64.pack(1))
+
+    def chain(self, vring, desc, head):
+        """(readable, writable) pieces as addresses and sizes."""
+        pieces, table, count, at, inside = [], desc, vring.size, head, False
+        while True:
+            if at >= count or len(pieces) > vring.size:
+                raise Broken
+            address, size, flags, following = DESC.unpack_from(table, at * 16)
+            if flags & INDIRECT:
+                first = self.fault != "takes tables only at the head" or not pieces
+                if inside or flags & NEXT or not size or size % 16 or not self.features & F_INDIRECT or not first:
+                    raise Broken
+                table = b"".join(bytes(view) for view in self.find(address, size, "guest"))
+                count, at, inside = size // 16, 0, True
+                continue
+            if pieces and pieces[-1][2] & WRITE and not flags & WRITE:
+                raise Broken
+            pieces.append((address, size, flags))
+            if not flags & NEXT:
+                return [p[:2] for p in pieces if not p[2] & WRITE], [p[:2] for p in pieces if p[2] & WRITE]
+            at = following
+
+    def request(self, vring, desc, head):
+        """Does it; bytes written."""
+        readable, writable = self.chain(vring, desc, head)
+        if self.fault == "wants the header in one descriptor" and readable and readable[0][1] != 16:
+            raise Broken
+        out = b"".join(bytes(view) for address, size in readable for view in self.find(address, size, "guest"))
+        room = [view for address, size in writable for view in self.find(address, size, "guest")]
+        total = sum(len(view) for view in room)
+        if len(out) < 16 or not total:
+            raise Broken
+        data, status = self.disk(out, total - 1)
+        data += bytes([status])
+        if self.fault == "puts the status behind the first piece" and len(room) > 2:
+            data = data[:len(room[0])] + data[-1:] + data[len(room[0]):-1]
+        at = 0
+        for view in room if status == blk.S_OK else ():
+            view[:] = data[at:at + len(view)]
+            at += len(view)
+        room[-1][-1] = data[-1]
+        if self.fault == "writes past the end of a buffer":
+            for region in self.regions:
+                last = writable[-1][0] + writable[-1][1]
+                if region.guest <= last < region.guest + region.size:
+                    region.bytes[region.offset + last - region.guest] = 0
+        return total + (1000 if self.fault == "says it wrote more" else 0)
+
+    def disk(self, out, room):
+        kind, _, sector = struct.unpack_from("<IIQ", out)
+        store, size = self.backend.store, len(self.backend.store)
+        data = out[16:]
+        if kind == blk.T_IN:
+            fits = room % 512 == 0 and sector * 512 + room <= size
+            return (bytes(store[sector * 512:sector * 512 + room]), blk.S_OK) if fits else (bytes(room), blk.S_IOERR)
+        if kind == blk.T_OUT:
+            if len(data) % 512 or sector * 512 + len(data) > size:
+                return b"", blk.S_IOERR
+            if self.fault == "forgets the last sector of long writes" and len(data) > 512:
+                data = data[:-512]
+            store[sector * 512:sector * 512 + len(data)] = data
+        elif kind in (blk.T_DISCARD, blk.T_WRITE_ZEROES) and len(data) == RANGE.size:
+            sector, count, flags = RANGE.unpack(data)
+            if flags & ~(kind == blk.T_WRITE_ZEROES) and self.fault != "takes unknown flags":
+                return b"", blk.S_UNSUPP
+            if (sector + count) * 512 > size:
+                return b"", blk.S_IOERR
+            if kind == blk.T_WRITE_ZEROES and self.fault != "writes no zeroes":
+                store[sector * 512:(sector + count) * 512] = bytes(count * 512)
+        elif kind == blk.T_GET_ID:
+            return b"backend".ljust(room, b"\0"), blk.S_OK
+        elif kind != blk.T_FLUSH:
+            return bytes(room), blk.S_UNSUPP
+        return b"", blk.S_OK
+
+    def close(self):
+        for vring in self.vrings:
+            for fd in (vring.kick, vring.call, vring.err):
+                self.replace(fd, None)
+        for fd in self.fds:
+            os.close(fd)
+        self.sock.close()
+
+
+class Backend:
+    """At a path, in a thread of this process, until it is closed."""
+
+    def __init__(self, path, fault=None):
+        self.path, self.fault = path, fault
+        self.store = bytearray(b"".join(i.to_bytes(8, "little") * 64 for i in range(SECTORS)))
+        self.capacity, self.writeback, self.kicks, self.kept = SECTORS, 1, 0, []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(16)
+        self.wake = os.eventfd(0)
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self):
+        while True:
+            ready, _, _ = select.select([self.listener, self.wake], [], [])
+            if self.wake in ready:
+                return
+            session = Session(self, self.listener.accept()[0])
+            try:
+                while self.turn(session):
+                    pass
+            except OSError:
+                pass  # the client has gone
+            finally:
+                session.close()
+
+    def turn(self, session):
+        kicks = {vring.kick: index for index, vring in enumerate(session.vrings) if vring.kick is not None}
+        ready, _, _ = select.select([session.sock, self.wake, *kicks], [], [])
+        if self.wake in ready:
+            return False
+        for fd in ready:
+            if fd in kicks and session.vrings[kicks[fd]].kick == fd:
+                session.kicked(kicks[fd])
+        return session.read() if session.sock in ready else True
+
+    def close(self):
+        os.eventfd_write(self.wake, 1)
+        self.thread.join()
+        self.listener.close()
+        for fd in [self.wake, *self.kept]:
+            os.close(fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
