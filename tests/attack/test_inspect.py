@@ -146,8 +146,9 @@ def test_the_text_has_what_the_json_has(serve, inspect, device):
 
 # --- vhost-user -----------------------------------------------------------------------------------------------
 
-def test_a_back_end_is_told_as_a_front_end_sees_it(serve, inspect):
-    server = serve("ram:16M", "--queues=4", transport="vhost-user")
+@pytest.mark.parametrize("entries", [8, 256])
+def test_a_back_end_is_told_as_a_front_end_sees_it(serve, inspect, entries):
+    server = serve("ram:16M", "--queues=4", f"--queue-size={entries}", transport="vhost-user")
     found = inspect(f"vhost-user:{server.path}", "--json")
     with server.connect() as end:
         features, protocol = end.ask(Req.GET_FEATURES).value, end.ask(Req.GET_PROTOCOL_FEATURES).value
@@ -159,7 +160,7 @@ def test_a_back_end_is_told_as_a_front_end_sees_it(serve, inspect):
     assert found["virtio"]["queues_count"] == found["virtio"]["config"]["num_queues"] == 4
     assert found["virtio"]["config"]["capacity_size"] == 16 << 20
     assert found["connection"]["memory_slots"] > 8
-    assert found["connection"]["inflight"]["size"] > 128 * 16
+    assert found["connection"]["inflight"]["size"] > 8 * 16
 
 
 # --- which of the two -----------------------------------------------------------------------------------------

@@ -410,6 +410,8 @@ static void configurations_are_decoded_as_far_as_their_features_say(void **state
     assert_null(at(object, "config"));
     assert_text(object, "config_bytes", "00 08 00 00");
     json_object_clear(object);
+    sdc_inspect_virtio_config_put(object, 0, 0, (const uint8_t[64]){0}, 64, false);
+    assert_int_equal(json_object_size(object), 0);
     sdc_inspect_virtio_config_put(object, 26, 0, (const uint8_t *)"my\033[2Jfs\0............................\2\0\0\0", 40, false);
     assert_text(object, "config.tag", "my?[2Jfs");
     json_decref(object);

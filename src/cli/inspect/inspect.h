@@ -51,7 +51,8 @@ void sdc_inspect_vhost(struct sdc_inspect *inspect, struct sdc_vhost_client *cli
 
 // --- decoders ---
 
-// A virtio device's own configuration: as fields where they are known; else, and with raw, as bytes.
+// A virtio device's own configuration: as fields where they are known; else, unless all is zero, and with raw, as
+// bytes.
 void sdc_inspect_virtio_config_put(json_t *object, unsigned device, uint64_t features, const uint8_t *bytes, size_t size, bool raw);
 // What kind of device has such features and such a configuration; 0: it could be anything.
 unsigned sdc_inspect_virtio_guess(uint64_t features, const uint8_t *bytes, size_t size);

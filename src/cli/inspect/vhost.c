@@ -11,7 +11,8 @@
 
 #include <errno.h>
 
-enum { INFLIGHT_ENTRIES = 128 }; // of the one queue that is asked about
+// Of the one queue that is asked about. A back end may end the connection over more than its queues have, which it does not say.
+enum { INFLIGHT_ENTRIES = 8 };
 
 // How many bytes of configuration there are, at most what a message holds. A back end refuses what it has not got, by bytes that are
 // missing; the connection stays.

@@ -127,7 +127,9 @@ void sdc_inspect_virtio_config_put(json_t *object, unsigned device, uint64_t fea
     }
     if (json_object_size(config) > 0)
         json_object_set(object, "config", config);
-    raw |= json_object_size(config) == 0;
+    // A structure may be a page of zeroes where a device has no configuration at all.
+    for (size_t i = 0; !raw && json_object_size(config) == 0 && i < size; i++)
+        raw = bytes[i] != 0;
     json_decref(config);
     if (raw)
         sdc_tree_put_bytes(object, "config_bytes", bytes, size, ' ');
