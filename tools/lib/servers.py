@@ -114,7 +114,9 @@ class Started(Server):
 
     def start(self, command):
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            # In its folder: should it end badly, what it leaves behind goes with that.
+            self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            cwd=self.folder)
         self.pid = self.process.pid
 
     def wait_for(self, path, seconds=60):
