@@ -7,6 +7,7 @@
 #include "driver/nvme_controller.h"
 #include "driver/nvme_identify.h"
 #include "driver/nvme_queue.h"
+#include "os/fd.h"
 #include "wire/nvme.h"
 
 #include <errno.h>
@@ -29,6 +30,7 @@ struct nvme {
     struct sdc_client_memory memory; // the queues'
     uint16_t queues_count;           // that were made
     struct sdc_driver_nvme_queue *queues;
+    int unheard_fd; // the admin queue's interrupts; -1: it makes none
 };
 
 static struct nvme *of(struct sdc_driver_disk *disk)
@@ -103,6 +105,17 @@ static int listen(struct nvme *nvme, struct sdc_driver_nvme_queue *queue, struct
     return ret;
 }
 
+// The admin queue is looked at, but from when MSI-X is on its vector has to lead somewhere: a controller may fail when nobody is told.
+static int sink_admin(struct nvme *nvme, struct sdc_error *err)
+{
+    if (vector_of(nvme, 0) == 0)
+        return 0; // the first queue hears it too
+    nvme->unheard_fd = sdc_eventfd_new();
+    if (nvme->unheard_fd < 0)
+        return sdc_error_set(err, nvme->unheard_fd, SDC_FAULT_HOST, "no eventfd for the admin queue: %s", strerror(-nvme->unheard_fd));
+    return sdc_driver_pci_set_vector(&nvme->controller.pci, 0, nvme->unheard_fd, err);
+}
+
 static int create_queue(struct nvme *nvme, struct sdc_driver_nvme_queue *queue, struct sdc_error *err)
 {
     int vector = queue->disk.polled ? -1 : (int)vector_of(nvme, queue->disk.index);
@@ -140,6 +153,8 @@ static int make_queues(struct nvme *nvme, uint16_t count, const struct sdc_drive
                                       : sdc_client_memory_new(&nvme->memory, QUEUES_IOVA, bytes, err);
     if (ret == 0)
         ret = sdc_driver_pci_map(&nvme->controller.pci, &nvme->memory, err);
+    if (ret == 0 && !options->poll)
+        ret = sink_admin(nvme, err);
     for (uint16_t i = 0; ret == 0 && i < count; i++)
         ret = make_queue(nvme, i, options->poll, err);
     return ret;
@@ -200,6 +215,7 @@ static void close_disk(struct sdc_driver_disk *disk)
     for (uint16_t i = 0; i < nvme->queues_count; i++)
         sdc_driver_nvme_queue_close(&nvme->queues[i]);
     free(nvme->queues);
+    sdc_fd_close(&nvme->unheard_fd);
     sdc_client_memory_free(&nvme->memory);
     free(nvme);
 }
@@ -297,6 +313,7 @@ int sdc_driver_nvme_open(struct sdc_vfio_client *client, const struct sdc_driver
     nvme->disk.ops = &nvme_ops;
     nvme->options = *options;
     nvme->memory.fd = -1;
+    nvme->unheard_fd = -1;
     nvme->shape.controller = &nvme->controller;
     nvme->shape.sgl = options->sgl;
     int ret = find_out(nvme, client, err);

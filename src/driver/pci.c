@@ -205,9 +205,19 @@ int sdc_driver_pci_open(struct sdc_vfio_client *client, struct sdc_driver_pci *p
     return ret;
 }
 
+// Servers may keep what the client before has enabled, whose eventfds are gone.
+static int disable_old_msix(struct sdc_driver_pci *pci, struct sdc_error *err)
+{
+    const struct sdc_driver_pci_capability *capability = find_capability(pci, SDC_DRIVER_PCI_CAP_MSIX);
+    if (pci->msix_vectors == 0 || pci->msix_on || !(sdc_get16(pci->config + capability->offset + MSIX_CONTROL) & MSIX_ENABLE))
+        return 0;
+    return sdc_driver_pci_enable_msix(pci, false, err);
+}
+
 int sdc_driver_pci_enable(struct sdc_driver_pci *pci, bool on, struct sdc_error *err)
 {
-    return write16(pci, COMMAND, on ? COMMAND_MEMORY | COMMAND_MASTER | COMMAND_NO_INTX : 0, err);
+    int ret = on ? disable_old_msix(pci, err) : 0;
+    return ret < 0 ? ret : write16(pci, COMMAND, on ? COMMAND_MEMORY | COMMAND_MASTER | COMMAND_NO_INTX : 0, err);
 }
 
 int sdc_driver_pci_enable_msix(struct sdc_driver_pci *pci, bool on, struct sdc_error *err)

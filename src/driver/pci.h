@@ -47,8 +47,8 @@ struct sdc_driver_pci {
 // -EPROTO: the list of capabilities is broken; -ENODEV: there is no PCI device.
 int sdc_driver_pci_open(struct sdc_vfio_client *client, struct sdc_driver_pci *pci, struct sdc_error *err);
 
-// Lets the device decode its BARs and reach memory (COMMAND: Memory Space, Bus Master), INTx off; or takes
-// that away.
+// Lets the device decode its BARs and reach memory (COMMAND: Memory Space, Bus Master), with INTx off, and MSI-X until a vector is set;
+// or takes that away.
 int sdc_driver_pci_enable(struct sdc_driver_pci *pci, bool on, struct sdc_error *err);
 // MSI-X Enable in the capability. -ENOTSUP without MSI-X.
 int sdc_driver_pci_enable_msix(struct sdc_driver_pci *pci, bool on, struct sdc_error *err);

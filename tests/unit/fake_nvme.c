@@ -322,8 +322,12 @@ static void run_queue(struct fake_nvme *nvme, uint16_t id)
     while (nvme->sq[id].at != tail_of(nvme, id))
         run_one(nvme, id);
     int vector = nvme->cq[id].vector;
-    if (id > 0 && vector >= 0 && vector < FAKE_NVME_VECTORS && nvme->fds[vector] >= 0)
+    if (vector < 0 || vector >= FAKE_NVME_VECTORS)
+        return;
+    if (nvme->fds[vector] >= 0)
         sdc_eventfd_signal(nvme->fds[vector]);
+    else if (nvme->interrupts)
+        nvme->csts |= SDC_NVME_CSTS_CFS; // some controllers fail when nobody hears their interrupt: SPDK's
 }
 
 // --- registers ---
@@ -462,6 +466,7 @@ static void set_irqs(struct fake_server *server, struct fake_message *message)
     for (unsigned i = 0; i < set.count; i++) {
         sdc_fd_close(&nvme->fds[set.start + i]);
         nvme->fds[set.start + i] = dup(message->fds[i]);
+        nvme->interrupts = true;
     }
     fake_reply(server, message, NULL, 0, NULL, 0);
 }

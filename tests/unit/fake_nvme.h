@@ -54,6 +54,7 @@ struct fake_nvme {
     bool never_ready;   // and never not ready
     bool never_shut;    // down
     bool deaf;          // to doorbells
+    bool interrupts;    // somebody wanted one
     bool no_write_multi;
     uint32_t csts_read; // what CSTS reads as, if not 0
     uint16_t refuse;    // status of all admin commands whose opcode is refused_opcode

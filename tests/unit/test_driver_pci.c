@@ -57,6 +57,20 @@ static void a_function_is_found_out_and_left_as_it_was(void **state)
     free_card(card), free_card(before);
 }
 
+static void interrupts_that_another_client_has_left_on_are_off(void **state)
+{
+    (void)state;
+    struct card *card = new_card();
+    struct sdc_driver_pci pci;
+    CONNECT(card);
+    sdc_put16(card->config + CAP_MSIX + 2, 0x8000 | (VECTORS - 1));
+    assert_int_equal(sdc_driver_pci_open(client, &pci, &err), 0);
+    assert_int_equal(sdc_driver_pci_enable(&pci, true, &err), 0);
+    assert_int_equal(sdc_get16(card->config + CAP_MSIX + 2), VECTORS - 1);
+    fake_close(&server, client);
+    free_card(card);
+}
+
 static void open_fails(struct card *card, int code, const char *text)
 {
     struct sdc_driver_transport *transport;
@@ -338,6 +352,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_function_is_found_out_and_left_as_it_was),
+        cmocka_unit_test(interrupts_that_another_client_has_left_on_are_off),
         cmocka_unit_test(what_is_no_virtio_device_is_refused),
         cmocka_unit_test(broken_lists_of_capabilities_end),
         cmocka_unit_test(structures_outside_their_bar_are_passed_over),
