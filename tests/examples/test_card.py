@@ -166,6 +166,14 @@ def test_a_whole_page_over_the_edge_of_two(either):
     assert either.space.read(BASE + 2 * PAGE - 7, PAGE) == data
 
 
+def test_memory_above_four_gigabytes_is_reached(guest):
+    high = guest.add_memory((5 << 32) + BASE, PAGE)
+    guest.space.write(BASE, b"the wrong text")
+    guest.space.write(high.iova, TEXT)
+    assert guest.run(LOAD, high.iova, len(TEXT)) == DONE
+    assert guest.memory_by_message(len(TEXT)) == TEXT
+
+
 @pytest.mark.parametrize("command", [LOAD, STORE])
 def test_memory_that_is_not_there_fails_the_command_alone(either, command):
     for address in (BASE - 8, BASE + 4 * PAGE - 8, (1 << 64) - 16):
@@ -203,6 +211,19 @@ def test_reset_forgets_registers(guest):
     assert [guest.get(register) for register in range(5)] == [0] * 5
     guest.space.write(BASE, TEXT)
     assert guest.run(LOAD, BASE, len(TEXT)) == DONE
+
+
+def test_reset_right_behind_a_command_is_the_last_word(guest):
+    """Both are there before the card has looked at either."""
+    client = guest.client
+    guest.set(SIZE, len(TEXT))
+    for _ in range(20):
+        command = wire.pack(Cmd.REGION_WRITE, wire.region_write(wire.BAR0, 4 * COMMAND, CAPITALS.to_bytes(4, "little")),
+                            msg_id=client.fresh_id(), flags=wire.NO_REPLY)
+        reset = client.fresh_id()
+        client.send_bytes(command + wire.pack(Cmd.RESET, msg_id=reset))
+        assert not client.reply_to(reset).is_error
+        assert [guest.get(register) for register in range(5)] == [0] * 5
 
 
 def test_reset_cancels_what_waits_for_the_client(boot):
