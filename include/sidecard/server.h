@@ -69,7 +69,7 @@ enum {
 
 // An fd that is readable, for poll, epoll or whatever else waits for that, when sdc_server_process is to be called; it is the server's. Or
 // a negative errno. From the first of these two calls on, all of them come from one thread, and none is made inside a callback of the
-// server's.
+// server's. With io_uring, epoll_wait in that thread may end with EINTR though no signal came: wait again.
 SDC_PUBLIC int sdc_server_fd(struct sdc_server *server, struct sdc_error *err);
 // Does what there is to do, for a bounded time, and never waits. Queues that look for work before they sleep are looked at meanwhile: it
 // then goes on for as long as they want that, at most a tenth of a millisecond a call. One of SDC_SERVER_..., or a negative errno.

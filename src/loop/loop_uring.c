@@ -168,23 +168,6 @@ static void wait_uring(struct sdc_loop *loop, uint64_t timeout_ns)
     sdc_bug("the loop's ring refuses to work");
 }
 
-// An eventfd: kernels differ in whether the ring's own fd is readable when there is something to be worked off.
-static int fd_of_uring(struct sdc_loop *loop)
-{
-    struct sdc_uring *uring = loop->engine;
-
-    if (uring->event_fd >= 0)
-        return uring->event_fd;
-    uring->event_fd = sdc_eventfd_new();
-    if (uring->event_fd < 0)
-        return uring->event_fd;
-    int rc = io_uring_register_eventfd(&uring->ring, uring->event_fd);
-    if (rc < 0)
-        sdc_fd_close(&uring->event_fd);
-    return rc < 0 ? rc : uring->event_fd;
-}
-
-// What has happened before the eventfd is taken is seen by looking, what happens later makes it readable.
 static bool settle_uring(struct sdc_loop *loop)
 {
     struct sdc_uring *uring = loop->engine;
@@ -193,7 +176,6 @@ static bool settle_uring(struct sdc_loop *loop)
     uring->urgent = uring->put_off = false;
     if (io_uring_sq_ready(&uring->ring) > 0)
         io_uring_submit(&uring->ring);
-    sdc_eventfd_take(uring->event_fd);
     unsigned flags = __atomic_load_n(uring->ring.sq.kflags, __ATOMIC_SEQ_CST);
     return all && io_uring_sq_ready(&uring->ring) == 0 && io_uring_cq_ready(&uring->ring) == 0 &&
            !(flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN));
@@ -266,7 +248,9 @@ static int make_file_table(struct sdc_uring *uring)
 
 // --- life ---
 
-static int make_ring(struct io_uring *ring)
+// Outside: somebody else waits for the ring's fd. What is to be worked off has to become completions by itself, then, or nobody would see
+// it.
+static int make_ring(struct io_uring *ring, bool outside)
 {
     static const unsigned flags[] = {
         // Completions are worked off when the owner asks for them, not whenever it enters the kernel (6.1).
@@ -276,7 +260,7 @@ static int make_ring(struct io_uring *ring)
         0,
     };
     int ret = -EINVAL;
-    for (size_t i = 0; i < sizeof flags / sizeof *flags && ret == -EINVAL; i++) {
+    for (size_t i = outside ? 1 : 0; i < sizeof flags / sizeof *flags && ret == -EINVAL; i++) {
         struct io_uring_params params = {.flags = flags[i] | IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE,
                                          .cq_entries = CQ_ENTRIES};
         ret = io_uring_queue_init_params(SQ_ENTRIES, ring, &params);
@@ -308,7 +292,6 @@ static int open_uring(struct sdc_loop *loop, struct sdc_error *err)
     if (!uring)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "out of memory for a loop");
     uring->held_end = &uring->held;
-    uring->event_fd = -1;
     // Blocking, because io_uring takes O_NONBLOCK to mean that a read must not wait.
     uring->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (uring->wake_fd < 0) {
@@ -316,7 +299,7 @@ static int open_uring(struct sdc_loop *loop, struct sdc_error *err)
         free(uring);
         return sdc_error_set(err, code, SDC_FAULT_HOST, "cannot make an eventfd: %s", strerror(-code));
     }
-    int ret = make_ring(&uring->ring);
+    int ret = make_ring(&uring->ring, false);
     if (ret == 0) {
         ret = try_to_enter(&uring->ring);
         if (ret == 0)
@@ -338,9 +321,29 @@ static void close_uring(struct sdc_loop *loop)
     struct sdc_uring *uring = loop->engine;
     io_uring_queue_exit(&uring->ring);
     sdc_uring_free_watches(uring);
-    sdc_fd_close(&uring->event_fd);
     sdc_fd_close(&uring->wake_fd);
     free(uring);
+}
+
+// Another ring, of the kind whose fd can be waited for, in place of one that has not been used yet.
+static int fd_of_uring(struct sdc_loop *loop)
+{
+    struct sdc_uring *uring = loop->engine;
+    struct io_uring ring;
+
+    if (uring->enabled || io_uring_sq_ready(&uring->ring) > 0)
+        return -EBUSY;
+    int ret = make_ring(&ring, true);
+    if (ret < 0)
+        return ret;
+    io_uring_queue_exit(&uring->ring);
+    uring->ring = ring;
+    make_file_table(uring);
+    for (int file = 0; file < loop->files_capacity; file++) {
+        if (loop->files[file].users > 0)
+            add_file(loop, file);
+    }
+    return uring->ring.ring_fd;
 }
 
 static void start_uring(struct sdc_loop *loop)

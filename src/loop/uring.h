@@ -41,8 +41,6 @@ struct sdc_uring {
     struct sdc_uring_poll *polls;
     struct sdc_uring_poll *changed;
 
-    int event_fd; // signalled by the kernel, for a loop that is turned from outside; -1: it is not
-
     int wake_fd;
     bool wake_armed;
     uint64_t wake_count;
