@@ -55,6 +55,21 @@ def options():
     return {name: "\n".join(text).encode() for name, text in lines.items()}
 
 
+# --- stack: filters in front of a backend ---
+
+def stack():
+    texts = {
+        "slice": "slice,offset=1M,size=4k", "of-a-slice": "slice,offset=512:slice,size=1M", "readonly": "readonly", "nothing": "",
+        "delay": "delay,all=1ms,read=1us-5us,write=2s,flush=1h,seed=9", "backwards": "delay,read=5ms-1ms", "unit": "delay,read=5",
+        "error": "error,op=write,offset=1M,size=64k,after=10,every=3,times=2,errno=ENOSPC,seed=1", "chance": "error,probability=0.25",
+        "both": "error,every=2,probability=1", "limit": "limit,iops=1000,read-iops=7,write-iops=1,bw=1G,read-bw=1M,write-bw=9k,burst=2s",
+        "four": "readonly:delay,all=1s:limit,bw=1:error", "five": "readonly:readonly:readonly:readonly:readonly",
+        "twice": "slice,size=1M,size=2M", "no-value": "slice,offset", "unknown": "slice,ofset=1", "misspelt": "slcie,offset=1",
+        "none": "slice", "past": "slice,offset=2G", "odd": "slice,offset=1000", "long": "slice," + "x" * 70, "commas": "readonly,,",
+    }
+    return {name: text.encode() for name, text in texts.items()}
+
+
 # --- config: a configuration file ---
 
 def config():
@@ -69,6 +84,9 @@ def config():
             **card, "queues": 4, "queue-size": 64, "read-only": True, "block-size": 4096, "write-cache": False, "packed": True,
             "in-order": True, "serial": "S", "seg-max": 9, "size-max": "64k", "direct": False, "raw": True, "allow-file-memory": True,
             "connect": True, "socket-mode": "0660", "socket-owner": "0:0"}]},
+        "filters": changed(filters=[{"type": "slice", "offset": "4k", "size": 65536}, {"type": "error", "probability": 0.5, "every": 1}]),
+        "filter-kinds": {"cards": [{"socket": "a", "device": "nvme", "namespaces": [
+            {"backend": "x", "filters": [{"type": "delay", "all": "1ms-2ms"}]}, {"backend": "y", "filters": [{"type": "dealy"}]}]}]},
         "vhost": changed(socket="vhost-user:c", backend="null:1G", block_size="4k"),
         "same-socket": changed(socket="vfio-user:a"),
         "namespaces": changed(namespaces=[{"backend": "x", "read-only": True}]),

@@ -377,6 +377,23 @@ static void delay_holds_requests_for_as_long_as_it_says(void **state)
     close_filter();
 }
 
+static void delay_lets_later_requests_go_earlier(void **state)
+{
+    (void)state;
+    open_filter(&sdc_filter_delay, "read=10ms,write=5ms");
+    fill(0, 1, SDC_BLOCK_READ, 0, 512);
+    fill(1, 1, SDC_BLOCK_WRITE, 0, 512);
+    send(0, 1);
+    pass(MS);
+    send(1, 1);
+    pass(5 * MS);
+    assert_int_equal(gone_down(), 1);
+    assert_ptr_equal(probes[0]->seen[0], &requests[1]);
+    pass(4 * MS);
+    assert_int_equal(gone_down(), 2);
+    close_filter();
+}
+
 static void delay_passes_what_it_does_not_hold_as_it_came(void **state)
 {
     (void)state;
@@ -450,13 +467,14 @@ static void delay_gives_up_what_waits_when_it_is_told_to(void **state)
 
 // --- error ---
 
-// Sends count requests one by one. How many failed, and which: '!' or '.'.
-static unsigned send_one_by_one(unsigned count, char *pattern, int result)
+// Sends count requests in batches. How many failed, and which: '!' or '.'.
+static unsigned send_in_batches(unsigned count, unsigned batch, char *pattern, int result)
 {
     unsigned failed = 0;
+    for (unsigned i = 0; i < count; i += batch)
+        send(i, batch);
+    turn();
     for (unsigned i = 0; i < count; i++) {
-        send(i, 1);
-        turn();
         pattern[i] = requests[i].result == result ? '!' : '.';
         failed += requests[i].result == result;
     }
@@ -486,12 +504,14 @@ static void error_fails_by_its_rule(void **state)
     };
     char pattern[16];
     for (size_t i = 0; i < SDC_COUNT(rows); i++) {
-        open_filter(&sdc_filter_error, rows[i].options);
-        fill(0, 12, SDC_BLOCK_READ, 0, 512);
-        send_one_by_one(12, pattern, -EIO);
-        if (strcmp(pattern, rows[i].pattern) != 0)
-            fail_msg("%s: %s, not %s", rows[i].options, pattern, rows[i].pattern);
-        close_filter();
+        for (unsigned batch = 1; batch <= 12; batch += 11) {
+            open_filter(&sdc_filter_error, rows[i].options);
+            fill(0, 12, SDC_BLOCK_READ, 0, 512);
+            send_in_batches(12, batch, pattern, -EIO);
+            if (strcmp(pattern, rows[i].pattern) != 0)
+                fail_msg("%s, %u at once: %s, not %s", rows[i].options, batch, pattern, rows[i].pattern);
+            close_filter();
+        }
     }
 }
 
@@ -511,7 +531,7 @@ static void error_knows_operations_and_errors(void **state)
             open_filter(&sdc_filter_error, options);
             for (unsigned other = SDC_BLOCK_READ; other <= SDC_BLOCK_WRITE_ZEROES; other++)
                 fill(other, 1, (enum sdc_block_op)other, 0, other == SDC_BLOCK_FLUSH ? 0 : 512);
-            assert_int_equal(send_one_by_one(5, pattern, errors[i].result), 1);
+            assert_int_equal(send_in_batches(5, 1, pattern, errors[i].result), 1);
             assert_int_equal(pattern[op], '!');
             close_filter();
         }
@@ -520,7 +540,7 @@ static void error_knows_operations_and_errors(void **state)
     open_filter(&sdc_filter_error, "offset=512");
     fill(0, 1, SDC_BLOCK_FLUSH, 0, 0);
     fill(1, 1, SDC_BLOCK_WRITE, UINT64_MAX - 1023, 4096); // beyond all ends
-    assert_int_equal(send_one_by_one(2, pattern, -EIO), 1);
+    assert_int_equal(send_in_batches(2, 1, pattern, -EIO), 1);
     assert_string_equal(pattern, ".!");
     close_filter();
 }
@@ -784,6 +804,7 @@ int main(void)
         cmocka_unit_test(slice_describes_what_begins_where_it_begins),
         cmocka_unit_test(slice_follows_the_size_of_its_disk),
         cmocka_unit_test(delay_holds_requests_for_as_long_as_it_says),
+        cmocka_unit_test(delay_lets_later_requests_go_earlier),
         cmocka_unit_test(delay_passes_what_it_does_not_hold_as_it_came),
         cmocka_unit_test(delay_draws_between_two_times_by_its_seed),
         cmocka_unit_test(delay_gives_up_what_waits_when_it_is_told_to),

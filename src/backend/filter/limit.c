@@ -24,7 +24,7 @@ enum { TICKS = 16, BATCH = 64 };
 
 struct rate {
     _Alignas(64) _Atomic uint64_t moment; // ticks of the monotonic clock
-    double cost;                          // ticks of a request, or of a byte; 0: there is no limit
+    double cost;                          // ticks of a request, or of a byte
     bool of_bytes;
 };
 
@@ -33,7 +33,10 @@ enum { READS, WRITES, LINES };
 
 struct limit {
     struct sdc_filter filter;
-    uint64_t burst;                                // ticks
+    uint64_t burst; // ticks
+    // Those that there are and a request of a line has to keep to.
+    struct rate *kept[LINES][2 * KINDS];
+    unsigned kept_count[LINES];
     struct rate rates[SDC_RATE_DIRECTIONS][KINDS];
 };
 
@@ -77,21 +80,15 @@ static uint64_t take(struct rate *rate, uint64_t cost, uint64_t burst, uint64_t 
     return from > burst ? from - burst : 0;
 }
 
-static struct rate *rates_of(struct limit *limit, const struct sdc_block_request *request, unsigned i)
-{
-    unsigned own = line_of(request) == READS ? SDC_RATE_READ : SDC_RATE_WRITE;
-
-    return &limit->rates[i / KINDS == 0 ? SDC_RATE_ALL : own][i % KINDS];
-}
-
 // Takes the request's costs from all limits. When it may go, ticks.
 static uint64_t take_all(struct limit *limit, const struct sdc_block_request *request, uint64_t now)
 {
+    unsigned line = line_of(request);
     uint64_t moment = 0;
 
-    for (unsigned i = 0; i < 2 * KINDS; i++) {
-        struct rate *rate = rates_of(limit, request, i);
-        uint64_t cost = rate->cost > 0 ? cost_of(rate, request) : 0;
+    for (unsigned i = 0; i < limit->kept_count[line]; i++) {
+        struct rate *rate = limit->kept[line][i];
+        uint64_t cost = cost_of(rate, request);
         if (cost > 0)
             moment = sdc_max(moment, take(rate, cost, limit->burst, now));
     }
@@ -101,10 +98,11 @@ static uint64_t take_all(struct limit *limit, const struct sdc_block_request *re
 // The request does not go after all. Others keep the moments that they have.
 static void give_back(struct limit *limit, const struct sdc_block_request *request)
 {
-    for (unsigned i = 0; i < 2 * KINDS; i++) {
-        struct rate *rate = rates_of(limit, request, i);
-        if (rate->cost > 0)
-            atomic_fetch_sub_explicit(&rate->moment, cost_of(rate, request), memory_order_relaxed);
+    unsigned line = line_of(request);
+
+    for (unsigned i = 0; i < limit->kept_count[line]; i++) {
+        struct rate *rate = limit->kept[line][i];
+        atomic_fetch_sub_explicit(&rate->moment, cost_of(rate, request), memory_order_relaxed);
     }
 }
 
@@ -245,6 +243,19 @@ static int limit_check(const union sdc_filter_options *options, struct sdc_error
                          "limit,iops=1000,bw=100M:disk.img");
 }
 
+// There is this limit, of direction i.
+static void keep_to(struct limit *limit, unsigned i, unsigned kind, uint64_t a_second)
+{
+    struct rate *rate = &limit->rates[i][kind];
+
+    rate->cost = (double)TICKS_A_SECOND / (double)a_second;
+    rate->of_bytes = kind == BYTES;
+    if (i != SDC_RATE_WRITE)
+        limit->kept[READS][limit->kept_count[READS]++] = rate;
+    if (i != SDC_RATE_READ)
+        limit->kept[WRITES][limit->kept_count[WRITES]++] = rate;
+}
+
 static int limit_open(struct sdc_block *next, const union sdc_filter_options *options, struct sdc_block **block, struct sdc_error *err)
 {
     const struct sdc_limit_options *asked = &options->limit;
@@ -253,11 +264,10 @@ static int limit_open(struct sdc_block *next, const union sdc_filter_options *op
     if (!made)
         return -ENOMEM;
     for (unsigned i = 0; i < SDC_RATE_DIRECTIONS; i++) {
-        const uint64_t rates[KINDS] = {[REQUESTS] = asked->iops[i], [BYTES] = asked->bandwidth[i]};
-        for (unsigned kind = 0; kind < KINDS; kind++) {
-            made->rates[i][kind].cost = rates[kind] ? (double)TICKS_A_SECOND / (double)rates[kind] : 0;
-            made->rates[i][kind].of_bytes = kind == BYTES;
-        }
+        if (asked->iops[i])
+            keep_to(made, i, REQUESTS, asked->iops[i]);
+        if (asked->bandwidth[i])
+            keep_to(made, i, BYTES, asked->bandwidth[i]);
     }
     made->burst = (asked->burst_ns ? asked->burst_ns : BURST_NS) * TICKS;
     *block = &made->filter.base;
