@@ -10,9 +10,9 @@ import pathlib
 from seeds import inspect, nvme, text, vfio_user, vhost, virtio
 
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus"
-MAKERS = (text.version, text.options, text.config, text.stack, virtio.registers, virtio.pci_config, virtio.chain, virtio.virtio_blk, virtio.inflight,
-          nvme.nvme_walk, nvme.nvme_io, nvme.nvme_admin, nvme.nvme_registers, nvme.nvme_driver, vfio_user.session, vfio_user.client,
-          vfio_user.state, vhost.vhost, inspect.inspect)
+MAKERS = (text.version, text.options, text.config, text.stack, virtio.registers, virtio.pci_config, virtio.chain, virtio.virtio_blk,
+          virtio.inflight, nvme.nvme_walk, nvme.nvme_io, nvme.nvme_admin, nvme.nvme_registers, nvme.nvme_driver, vfio_user.session,
+          vfio_user.client, vfio_user.state, vhost.vhost, inspect.inspect)
 
 
 def main():

@@ -13,7 +13,7 @@ static void check_stack(struct sdc_block *block)
     struct sdc_block_info info;
 
     block->ops->info(block, &info);
-    fuzz_check(info.size > 0 && info.size <= 1 << 30 && info.size % info.block_size == 0, "a disk of another size than its backend's is made");
+    fuzz_check(info.size > 0 && info.size <= 1 << 30 && info.size % info.block_size == 0, "a disk of a size that cannot be is made");
     fuzz_check(info.block_size == 512 && info.physical_block_size % info.block_size == 0 && info.discard_granularity % info.block_size == 0,
                "a disk whose units are no multiples of its blocks is made");
     block->ops->close(block);
