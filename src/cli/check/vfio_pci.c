@@ -164,6 +164,7 @@ static void bars(struct sdc_check *check)
         uint32_t flags;
         uint64_t size = bar_size(&vfio, bar, &flags), region = sdc_check_vfio_region(&vfio, bar).size;
         bool wide = !(flags & BAR_IO) && (flags & BAR_TYPE) == BAR_64;
+        any = any || region > 0 || size > 0;
         if (size == 0 && region > 0) {
             sdc_check_note(check, "region %u has %" PRIu64 " bytes, and writing ones to its BAR shows no size", bar, region);
             continue;
@@ -174,11 +175,10 @@ static void bars(struct sdc_check *check)
                        bar, size, region);
         sdc_check_that(check, size == 0 || (flags & BAR_IO) || size >= 16, "a memory BAR has at least 16 bytes");
         sdc_check_that(check, !wide || bar + 1 < BARS, "a 64-bit BAR needs the one behind it");
-        any = any || size > 0;
         bar += wide;
     }
     if (!any)
-        sdc_check_not_offered(check, "the function has no BARs that have a size");
+        sdc_check_not_offered(check, "the function has no BARs");
 }
 
 // --- capabilities ---

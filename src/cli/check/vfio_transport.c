@@ -24,7 +24,6 @@ static void look_at_pci(struct sdc_check_vfio *vfio, struct sdc_check_target *ta
     uint32_t class = (uint32_t)sdc_check_vfio_read(vfio, SDC_CHECK_REGION_CONFIG, CONFIG_REVISION, 4) >> 8;
     uint32_t vendor = id & 0xffff, device = id >> 16;
     const char *what = "PCI device";
-    target->has |= SDC_CHECK_PCI;
     if (class == CLASS_NVME) {
         target->has |= SDC_CHECK_NVME | SDC_CHECK_DISK;
         what = "NVMe controller";
@@ -47,8 +46,10 @@ static void look(struct sdc_check *check, struct sdc_check_target *target)
     snprintf(target->what, sizeof target->what, "what it is could not be found out");
     sdc_check_vfio_agree(&vfio);
     struct sdc_vfu_device_info info = sdc_check_vfio_info(&vfio);
-    if (info.flags & SDC_VFU_DEVICE_PCI && info.num_regions > SDC_CHECK_REGION_CONFIG)
-        look_at_pci(&vfio, target);
+    if (!(info.flags & SDC_VFU_DEVICE_PCI) || info.num_regions <= SDC_CHECK_REGION_CONFIG)
+        return;
+    target->has |= SDC_CHECK_PCI;
+    look_at_pci(&vfio, target);
 }
 
 static void greet(struct sdc_check *check)
