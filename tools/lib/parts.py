@@ -189,9 +189,8 @@ def run_examples_asan(part, log):
 
 
 def run_check(part, log):
-    """The tester: our own servers in every mode, and a back end with every fault."""
-    python_tests(part, log, TOP / "build/sidecard", "tests/attack/test_check_modes.py", "tests/attack/test_check_faults.py",
-                 env={"SIDECARD_MORE": "1"})
+    """The tester: our own servers in every mode, and servers with every fault."""
+    python_tests(part, log, TOP / "build/sidecard", *files_of("tests/attack/test_check_*.py"), env={"SIDECARD_MORE": "1"})
 
 
 def run_rows(part, log):
