@@ -261,7 +261,8 @@ void card_server_start(struct card_server *server, enum sdc_loop_kind kind, bool
     assert_non_null(mkdtemp(server->folder));
     snprintf(server->path, sizeof server->path, "%s/s", server->folder);
     assert_int_equal(sdc_server_new(&options, &server->server, &err), 0);
-    if (sdc_server_add_pci(server->server, server->path, card_new(&server->destroyed, with_msix), NULL, &err) < 0)
+    server->card = card_new(&server->destroyed, with_msix);
+    if (sdc_server_add_pci(server->server, server->path, server->card, NULL, &err) < 0)
         fail_msg("%s", err.text);
     assert_int_equal(pthread_create(&server->thread, NULL, run, server), 0);
 }

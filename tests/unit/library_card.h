@@ -54,6 +54,7 @@ struct card_server {
     char folder[32];
     char path[64];
     struct sdc_server *server;
+    struct sdc_pci_device *card;
     bool outside; // turned by a poll loop
     pthread_t thread;
     atomic_bool destroyed;

@@ -358,6 +358,46 @@ static void clients_that_go_leave_nothing(void **state)
     stop(f);
 }
 
+struct raiser {
+    struct sdc_pci_device *card;
+    atomic_bool ends;
+    atomic_uint raised;
+};
+
+static void *raise_always(void *context)
+{
+    struct raiser *raiser = context;
+
+    while (!atomic_load(&raiser->ends)) {
+        sdc_pci_interrupt(raiser->card, SDC_PCI_MSIX, 0);
+        sdc_pci_raise(raiser->card, 1);
+        atomic_fetch_add(&raiser->raised, 1);
+    }
+    return NULL;
+}
+
+// A thread of the author's raises interrupts, whoever is there to hear them.
+static void threads_interrupt_while_clients_come_and_go(void **state)
+{
+    struct fixture *f = start(state, true);
+    struct raiser raiser = {.card = f->server.card};
+    pthread_t thread;
+    int fd = eventfd(0, EFD_CLOEXEC);
+
+    assert_int_equal(pthread_create(&thread, NULL, raise_always, &raiser), 0);
+    for (unsigned round = 0; round < 30; round++) {
+        assert_int_equal(sdc_vfio_client_irq_eventfds(f->client, SDC_PCI_MSIX, SDC_VFIO_IRQ_TRIGGER, 0, 1, &fd, NULL), 0);
+        wait_for(fd);
+        sdc_vfio_client_close(f->client);
+        f->client = connect_client(&f->server);
+    }
+    atomic_store(&raiser.ends, true);
+    pthread_join(thread, NULL);
+    assert_true(atomic_load(&raiser.raised) > 30);
+    close(fd);
+    stop(f);
+}
+
 static void an_unmap_waits_for_windows(void **state)
 {
     struct fixture *f = start(state, false);
@@ -390,6 +430,7 @@ int main(void)
         IN_EVERY_WAY(resets_end_what_is_under_way),
         IN_EVERY_WAY(cancels_do_not_wait_for_the_client),
         IN_EVERY_WAY(clients_that_go_leave_nothing),
+        IN_EVERY_WAY(threads_interrupt_while_clients_come_and_go),
         {"an_unmap_waits_for_windows", an_unmap_waits_for_windows, NULL, NULL, &ways[0]},
     };
 

@@ -146,6 +146,12 @@ static void fini_and_free(struct sdc_pci_device *device)
     sdc_pci_fini(device);
 }
 
+static void fini_and_forget(struct sdc_pci_device *device)
+{
+    sdc_pci_fini(device);
+    free(device);
+}
+
 static int try_device(const struct sdc_pci_bar bars[6], struct sdc_error *err)
 {
     static const struct sdc_pci_ops ops = {.name = "x", .destroy = fini_and_free};
@@ -227,6 +233,34 @@ static void parts_that_do_not_fit_are_refused(void **state)
     assert_int_equal(sdc_pci_add_msi(device, 2, &err), -EINVAL);
     sdc_pci_fini(device);
     free(device);
+}
+
+// One by one they are fine.
+static void parts_that_do_not_fit_together_are_refused(void **state)
+{
+    static const struct sdc_pci_ops ops = {.name = "x", .destroy = fini_and_forget};
+    static const struct sdc_pci_identity identity = {.vendor = 1, .device = 2};
+    struct sdc_server *server = new_server(NULL);
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct sdc_pci_device *device = calloc(1, sizeof *device);
+        struct sdc_error err = {0};
+        void *memory;
+        assert_non_null(device);
+        device->bars[0].size = 0x4000;
+        assert_int_equal(sdc_pci_init(device, &ops, &identity, &err), 0);
+        if (i == 0) {
+            assert_int_equal(sdc_pci_add_doorbell(device, 0, 0x1004, 4, &err), 0);
+            assert_int_equal(sdc_pci_add_memory(device, 0, NULL, 0, &memory, &err), 0);
+        } else {
+            device->bars[0].mappable = (struct sdc_pci_mappable){
+                .areas = {{i == 1 ? 0x800 : 0, 0x1000}}, .areas_count = i == 2 ? SDC_PCI_AREAS_MAX + 1 : 1, .fd = i == 3 ? 99999 : 0};
+        }
+        assert_int_equal(sdc_server_add_pci(server, "/tmp/sidecard-none", device, NULL, &err), -EINVAL);
+        assert_non_null(strstr(err.text, "BAR 0"));
+    }
+    sdc_server_free(server);
 }
 
 // --- starting and ending ---
@@ -435,6 +469,7 @@ int main(void)
         cmocka_unit_test(devices_that_are_refused_are_destroyed),
         cmocka_unit_test(bars_that_cannot_be_are_refused),
         cmocka_unit_test(parts_that_do_not_fit_are_refused),
+        cmocka_unit_test(parts_that_do_not_fit_together_are_refused),
         cmocka_unit_test(a_stop_before_it_runs_counts),
         cmocka_unit_test(a_signal_handler_stops_it),
         cmocka_unit_test(signals_are_taken_if_asked),

@@ -314,7 +314,7 @@ def run_attack_tsan(part, log):
 # Unit tests that valgrind cannot run: several loops (it runs no other thread while one waits in io_uring_enter), limits of
 # address space and fds that are not those of the host, or far too much to do.
 NOT_UNDER_VALGRIND = ["block_conformance", "block_file", "driver_live", "inflight", "loop", "loop_io", "loop_watch",
-                      "poll_stress", "poller_turns", "socket"]
+                      "poll_stress", "poller_turns", "socket", "library_card", "library_server", "loop_outside"]
 
 
 def run_valgrind(part, log):

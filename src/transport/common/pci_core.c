@@ -307,6 +307,7 @@ int sdc_pci_init(struct sdc_pci_device *device, const struct sdc_pci_ops *ops, c
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a PCI device");
 
     *core = (struct sdc_pci_core){.ops = ops, .device = device, .has_intx = identity->intx, .dma = {.idle = dma_idle}};
+    pthread_mutex_init(&core->host_lock, NULL);
     device->core = core;
     device->ops = &card_ops;
     device->irq_counts[SDC_PCI_INTX] = identity->intx;
@@ -325,6 +326,7 @@ void sdc_pci_fini(struct sdc_pci_device *device)
         unwire(&core->doorbells[i]);
     sdc_pci_memory_close(core);
     sdc_dma_close(&core->dma);
+    pthread_mutex_destroy(&core->host_lock);
     free(core->msix_table);
     free(core);
     device->core = NULL;
@@ -424,6 +426,28 @@ struct sdc_loop *sdc_pci_loop(const struct sdc_pci_device *device)
     return device->core->loop;
 }
 
+// What the parts that were added one by one make of one another, and areas with an fd of the author's own.
+static int check_parts(const struct sdc_pci_core *core, struct sdc_error *err)
+{
+    const struct sdc_pci_device *device = core->device;
+    int rc = 0;
+
+    for (unsigned i = 0; i < SDC_COUNT(device->bars) && rc == 0; i++) {
+        const struct sdc_pci_mappable *mappable = &device->bars[i].mappable;
+        rc = sdc_pci_memory_check(device, i, mappable->areas, mappable->areas_count, err);
+        if (rc == 0 && mappable->areas_count > 0 && (!sdc_fd_is_open(mappable->fd) || mappable->fd_offset % PAGE != 0))
+            rc = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u: clients may map areas of it, and fd %d is not open, or fd_offset 0x%"
+                               PRIx64 " is no multiple of 4096", i, mappable->fd, mappable->fd_offset);
+    }
+    for (uint32_t i = 0; i < core->doorbells_count && rc == 0; i++) {
+        const struct sdc_pci_doorbell *bell = &core->doorbells[i];
+        if (sdc_pci_memory_has(device, bell->bar, bell->offset, 1))
+            rc = sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "doorbell at 0x%" PRIx64 " of BAR %u: it lies in memory that clients may map, "
+                               "where a write rings nothing", bell->offset, bell->bar);
+    }
+    return rc;
+}
+
 int sdc_pci_plug(struct sdc_pci_device *device, struct sdc_loop *loop, struct sdc_error *err)
 {
     struct sdc_pci_core *core = device->core;
@@ -432,6 +456,9 @@ int sdc_pci_plug(struct sdc_pci_device *device, struct sdc_loop *loop, struct sd
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the device was not made with sdc_pci_init");
     if (core->loop)
         return sdc_error_set(err, -EBUSY, SDC_FAULT_USER, "the device is plugged in already");
+    int rc = check_parts(core, err);
+    if (rc < 0)
+        return rc;
     sdc_pci_config_add_pm(device);
     sdc_pci_config_add_express(device);
     sdc_pci_config_seal(device);

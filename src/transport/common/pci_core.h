@@ -9,6 +9,7 @@
 #include "loop/loop.h"
 #include "transport/common/dma.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 enum { SDC_PCI_DOORBELLS_MAX = 64 };
@@ -30,6 +31,7 @@ struct sdc_pci_core {
     const struct sdc_pci_ops *ops; // the author's
     struct sdc_pci_device *device;
     struct sdc_loop *loop; // NULL until it is plugged in
+    pthread_mutex_t host_lock; // guards the device's host: threads of the author's raise interrupts while it comes and goes
     bool has_intx;
     bool resetting;
     uint32_t msix_vectors; // 0: it has none
@@ -52,7 +54,15 @@ struct sdc_pci_core {
 // Before any client: its home loop is `loop` from now on. -EINVAL with err filled: it is not well made.
 int sdc_pci_plug(struct sdc_pci_device *device, struct sdc_loop *loop, struct sdc_error *err);
 
-// pci_memory.c. Whether the access is to memory of a BAR; it has been done then.
+// Home loop: who shows it from now on, or NULL.
+void sdc_pci_set_host(struct sdc_pci_device *device, struct sdc_pci_host *host);
+
+// pci_memory.c. Whether a BAR can have these areas: 0, or -EINVAL with err filled.
+int sdc_pci_memory_check(const struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_area *areas, uint32_t count,
+                         struct sdc_error *err);
+// Whether clients may map [offset, offset + size) of a BAR.
+bool sdc_pci_memory_has(const struct sdc_pci_device *device, unsigned bar, uint64_t offset, uint64_t size);
+// Whether the access is to memory of a BAR; it has been done then.
 bool sdc_pci_memory_access(struct sdc_pci_core *core, struct sdc_pci_access *access);
 // The client has gone: nobody who has mapped the memory shares it any more, and it is full of zeroes.
 void sdc_pci_memory_renew(struct sdc_pci_core *core);

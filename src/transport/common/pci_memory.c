@@ -59,6 +59,11 @@ static void store(uint8_t *at, const struct sdc_pci_access *access)
     }
 }
 
+bool sdc_pci_memory_has(const struct sdc_pci_device *device, unsigned bar, uint64_t offset, uint64_t size)
+{
+    return area_of(&device->bars[bar], offset, size) != NULL;
+}
+
 bool sdc_pci_memory_access(struct sdc_pci_core *core, struct sdc_pci_access *access)
 {
     uint8_t *base = access->region < SDC_PCI_ROM ? core->memories[access->region].base : NULL;
@@ -74,8 +79,8 @@ bool sdc_pci_memory_access(struct sdc_pci_core *core, struct sdc_pci_access *acc
 
 // --- making it ---
 
-static int check_areas(const struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_area *areas, uint32_t count,
-                       struct sdc_error *err)
+int sdc_pci_memory_check(const struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_area *areas, uint32_t count,
+                         struct sdc_error *err)
 {
     uint64_t end = 0;
 
@@ -128,7 +133,7 @@ int sdc_pci_add_memory(struct sdc_pci_device *device, unsigned bar, const struct
         areas = &whole;
         count = 1;
     }
-    int rc = check_areas(device, bar, areas, count, err);
+    int rc = sdc_pci_memory_check(device, bar, areas, count, err);
     if (rc < 0)
         return rc;
     rc = sdc_map_reserve(whole.size, &base);

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "os/fd.h"
+#include "transport/common/pci_core.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -74,7 +75,7 @@ static void take_down(struct vfu_session *session)
         if (device->ops->client_gone)
             device->ops->client_gone(device);
         vfu_record_end(session);
-        device->host = NULL;
+        sdc_pci_set_host(device, NULL);
         sdc_loop_undefer(session->loop, &session->step);
         session->ended(session);
     }
@@ -378,7 +379,7 @@ struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pc
         vfu_session_free(session);
         return NULL;
     }
-    device->host = &session->host;
+    sdc_pci_set_host(device, &session->host);
     return session;
 }
 
@@ -403,7 +404,7 @@ int vfu_session_resume(struct sdc_loop *loop, struct sdc_pci_device *device, con
     if (!session)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a session");
     *out = session;
-    device->host = &session->host;
+    sdc_pci_set_host(device, &session->host);
     int rc = vfu_record_resume(session, err);
     if (rc == 0 && open_ears(session) < 0)
         rc = sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a session");
