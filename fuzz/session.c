@@ -356,13 +356,16 @@ static void open_session(struct course *course, bool allow_file_memory)
 }
 
 // The card itself has nothing that may be mapped: BAR 0, which it has not, is lent to it. Closed with the card.
-static void lend_bar(struct course *course, bool whole)
+static void lend_bar(struct course *course, bool whole, bool twice)
 {
     int fd = sdc_memfd_new("bar", 4 * 4096);
 
     fuzz_check(fd >= 0, "no memory for a BAR");
-    course->lent = (struct sdc_pci_bar){
-        .size = 4 * 4096, .mappable = {.offset = whole ? 0 : 4096, .size = whole ? 4 * 4096 : 2 * 4096, .fd = fd}};
+    course->lent = (struct sdc_pci_bar){.size = 4 * 4096, .mappable = {.areas = {{0, 4 * 4096}}, .areas_count = 1, .fd = fd}};
+    if (!whole)
+        course->lent.mappable.areas[0] = (struct sdc_pci_area){4096, (twice ? 1 : 2) * 4096};
+    if (!whole && twice)
+        course->lent.mappable.areas[course->lent.mappable.areas_count++] = (struct sdc_pci_area){3 * 4096, 4096};
     course->card.pci->bars[0] = course->lent;
 }
 
@@ -394,7 +397,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_card_open(&course.card, 2, 32);
     uint8_t how = fuzz_u8(&input);
     if (how & 6)
-        lend_bar(&course, how & 2);
+        lend_bar(&course, how & 2, how & 8);
     open_session(&course, how & 1);
     for (unsigned i = 0; i < 128 && fuzz_more(&input) && !course.peer.ended; i++)
         do_one(&course, &input);
