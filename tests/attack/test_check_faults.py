@@ -33,6 +33,8 @@ FAULTS = [
     ("interrupts always", "noted: split/no-interrupt-asked-for"),
     ("interrupts only at the event index", "split-event/interrupt-in-batch"),
     ("knows no event index", "noted: split-event/interrupt-at"),
+    ("logs nothing", "log/marked"),
+    ("never calls in band", "in-band-split/requests"),
     ("takes tables only at the head", "split/direct-then-indirect"),
     ("wants the header in one descriptor", "split/shapes"),
     ("puts the status behind the first piece", "split/shapes"),

@@ -15,17 +15,20 @@ from . import blk
 from .vhost import ADDRESSES, CONFIG, F_PROTOCOL_FEATURES, HEADER, INFLIGHT, NEED_REPLY, NO_FD, REGION, REPLY, STATE, U64, VERSION, P, Req
 
 F_INDIRECT, F_EVENT_IDX, F_VERSION_1 = 1 << 28, 1 << 29, 1 << 32
-F_TOPOLOGY = 1 << 10
-FEATURES = (F_VERSION_1 | F_INDIRECT | F_EVENT_IDX | F_PROTOCOL_FEATURES | F_TOPOLOGY | blk.F_SEG_MAX | blk.F_BLK_SIZE | blk.F_FLUSH |
-            blk.F_MQ | blk.F_DISCARD | blk.F_WRITE_ZEROES | blk.F_CONFIG_WCE)
-PROTOCOL = P.MQ | P.REPLY_ACK | P.CONFIG | P.RESET_DEVICE | P.CONFIGURE_MEM_SLOTS | P.STATUS | P.INFLIGHT_SHMFD
+F_TOPOLOGY, F_LOG_ALL = 1 << 10, 1 << 26
+FEATURES = (F_VERSION_1 | F_LOG_ALL | F_INDIRECT | F_EVENT_IDX | F_PROTOCOL_FEATURES | F_TOPOLOGY | blk.F_SEG_MAX | blk.F_BLK_SIZE |
+            blk.F_FLUSH | blk.F_MQ | blk.F_DISCARD | blk.F_WRITE_ZEROES | blk.F_CONFIG_WCE)
+PROTOCOL = (P.MQ | P.REPLY_ACK | P.CONFIG | P.RESET_DEVICE | P.CONFIGURE_MEM_SLOTS | P.STATUS | P.INFLIGHT_SHMFD | P.LOG_SHMFD |
+            P.BACKEND_REQ | P.INBAND_NOTIFICATIONS)
+BACKEND_VRING_CALL, VRING_F_LOG = 4, 1
 QUEUES, SECTORS, SLOTS, SIZE_MAX = 2, 4096, 64, 1024
 NEXT, WRITE, INDIRECT = 1, 2, 4
 DESC = struct.Struct("<QIHH")
 RANGE = struct.Struct("<QII")
 SIZES = {Req.SET_FEATURES: 8, Req.SET_PROTOCOL_FEATURES: 8, Req.SET_VRING_NUM: 8, Req.SET_VRING_BASE: 8, Req.GET_VRING_BASE: 8,
          Req.SET_VRING_ADDR: 40, Req.SET_VRING_ENABLE: 8, Req.SET_VRING_KICK: 8, Req.SET_VRING_CALL: 8, Req.SET_VRING_ERR: 8,
-         Req.ADD_MEM_REG: 40, Req.REM_MEM_REG: 40, Req.SET_STATUS: 8, Req.GET_INFLIGHT_FD: 24, Req.SET_INFLIGHT_FD: 24}
+         Req.VRING_KICK: 8, Req.SET_LOG_BASE: 16, Req.ADD_MEM_REG: 40, Req.REM_MEM_REG: 40, Req.SET_STATUS: 8,
+         Req.GET_INFLIGHT_FD: 24, Req.SET_INFLIGHT_FD: 24}
 
 
 class Refused(Exception):
@@ -63,6 +66,7 @@ class Vring:
         self.addresses = None
         self.kick = self.call = self.err = None
         self.enabled = self.running = False
+        self.log = None  # the guest's address of the used ring, for the log
 
 
 class Session:
@@ -74,6 +78,7 @@ class Session:
         self.features = self.protocol = self.status = 0
         self.vrings = [Vring() for _ in range(QUEUES)]
         self.buffer = b""
+        self.channel = self.log = None
 
     # --- memory ---
 
@@ -155,9 +160,33 @@ class Session:
         return U64.pack(PROTOCOL)
 
     def do_set_protocol_features(self, payload, _fds):
-        if U64.unpack(payload)[0] & ~PROTOCOL:
+        asked, = U64.unpack(payload)
+        if asked & ~PROTOCOL or (asked & P.INBAND_NOTIFICATIONS and (P.BACKEND_REQ | P.REPLY_ACK) & ~asked):
             raise Refused
-        self.protocol, = U64.unpack(payload)
+        self.protocol = asked
+
+    def do_set_backend_req_fd(self, _payload, fds):
+        if len(fds) != 1:
+            raise Refused
+        try:
+            channel = socket.socket(fileno=os.dup(fds[0]))
+        except OSError:
+            raise Refused from None
+        if self.channel:
+            self.channel.close()
+        self.channel = channel
+
+    def do_set_log_base(self, payload, fds):
+        size, offset = struct.unpack("<QQ", payload)
+        if len(fds) != 1 or offset + size > os.fstat(fds[0]).st_size:
+            raise Refused
+        self.log = memoryview(mmap.mmap(fds[0], offset + size))[offset:]
+        return U64.pack(0)
+
+    def mark(self, guest, size):
+        if self.log is not None and self.features & F_LOG_ALL and self.fault != "logs nothing":
+            for page in range(guest >> 12, (guest + size - 1 >> 12) + 1):
+                self.log[page >> 3] |= 1 << (page & 7)
 
     def do_set_owner(self, _payload, fds):
         if fds:
@@ -262,10 +291,25 @@ class Session:
         self.vrings[index].avail = base & 0xFFFF
 
     def do_set_vring_addr(self, payload, _fds):
-        index, _, desc, used, avail, _ = ADDRESSES.unpack(payload)
+        index, flags, desc, used, avail, log = ADDRESSES.unpack(payload)
         vring = self.vrings[index]
         self.area(desc, 16 * vring.size), self.area(avail, 6 + 2 * vring.size), self.area(used, 6 + 8 * vring.size)
         vring.addresses = desc, avail, used
+        vring.log = log if flags & VRING_F_LOG else None
+
+    def used_index(self, vring):
+        vring.used = int.from_bytes(self.area(vring.addresses[2], 4)[2:4], "little")
+        if self.fault == "takes the used index for 0":
+            vring.used = 0
+
+    def do_vring_kick(self, payload, _fds):
+        index, _ = STATE.unpack(payload)
+        if not self.protocol & P.INBAND_NOTIFICATIONS:
+            raise Refused
+        if not self.vrings[index].running:
+            self.used_index(self.vrings[index])
+        self.vrings[index].running = True
+        self.work(index)
 
     def vring_fd(self, payload, fds):
         value, = U64.unpack(payload)
@@ -281,9 +325,7 @@ class Session:
             raise Refused
         vring.kick = self.replace(vring.kick, fd)
         os.set_blocking(fd, False)
-        vring.used = int.from_bytes(self.area(vring.addresses[2], 4)[2:4], "little")
-        if self.fault == "takes the used index for 0":
-            vring.used = 0
+        self.used_index(vring)
 
     def do_set_vring_call(self, payload, fds):
         vring, fd = self.vring_fd(payload, fds)
@@ -364,6 +406,8 @@ class Session:
                 struct.pack_into("<II", used, 4 + 8 * (vring.used % vring.size), head ^ (self.fault == "names another chain"), written)
                 vring.used = (vring.used + 1) & 0xFFFF
             used16[1] = vring.used
+            if vring.log is not None:
+                self.mark(vring.log, 6 + 8 * vring.size)
             if self.fault == "sets flags with the event index" and events:
                 used16[0] = 1
             if events:
@@ -374,7 +418,8 @@ class Session:
                 return
 
     def notify(self, vring, avail16, before, events):
-        if vring.used == before or vring.call is None or self.fault == "never interrupts":
+        in_band = self.protocol & P.INBAND_NOTIFICATIONS and vring.call is None
+        if vring.used == before or (vring.call is None and not in_band) or self.fault == "never interrupts":
             return
         event = avail16[2 + vring.size]
         if events and self.fault == "interrupts only at the event index":
@@ -384,7 +429,14 @@ class Session:
         else:
             wanted = not avail16[0] & 1
         if wanted or self.fault == "interrupts always":
+            self.call(vring, in_band)
+
+    def call(self, vring, in_band):
+        if not in_band:
             os.write(vring.call, U64.pack(1))
+        elif self.fault != "never calls in band":
+            index = self.vrings.index(vring)
+            self.channel.send(HEADER.pack(BACKEND_VRING_CALL, VERSION | NEED_REPLY, STATE.size) + STATE.pack(index, 0))
 
     def chain(self, vring, desc, head):
         """(readable, writable) pieces as addresses and sizes."""
@@ -426,6 +478,8 @@ class Session:
             view[:] = data[at:at + len(view)]
             at += len(view)
         room[-1][-1] = data[-1]
+        for address, size in writable:
+            self.mark(address, size)
         if self.fault == "writes past the end of a buffer":
             for region in self.regions:
                 last = writable[-1][0] + writable[-1][1]
@@ -466,6 +520,8 @@ class Session:
                 self.replace(fd, None)
         for fd in self.fds:
             os.close(fd)
+        if self.channel:
+            self.channel.close()
         self.sock.close()
 
 

@@ -49,7 +49,12 @@ void sdc_check_bed_open(struct sdc_check_bed *bed, struct sdc_check *check, cons
     struct sdc_error err = {0};
 
     *bed = (struct sdc_check_bed){
-        .check = check, .vhost_user = check->options->vhost_user, .vhost = {.fd = -1}, .memory = {.fd = -1}, .inflight_fd = -1};
+        .check = check,
+        .vhost_user = check->options->vhost_user,
+        .vhost = {.fd = -1, .channel_fd = -1},
+        .memory = {.fd = -1},
+        .inflight_fd = -1,
+    };
     for (unsigned i = 0; i < SDC_CHECK_QUEUES_MAX; i++)
         bed->queues[i].kick_fd = bed->queues[i].call_fd = bed->queues[i].err_fd = -1;
     if (sdc_client_memory_new(&bed->memory, MEMORY_IOVA, wishes->memory > 0 ? wishes->memory : MEMORY, &err) < 0)
@@ -252,7 +257,9 @@ void sdc_check_bed_kick(struct sdc_check_bed *bed, uint16_t queue)
 {
     struct sdc_error err = {0};
 
-    if (bed->vhost_user)
+    if (bed->vhost_user && bed->in_band)
+        sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_VRING_KICK, queue, 0);
+    else if (bed->vhost_user)
         sdc_eventfd_signal(bed->queues[queue].kick_fd);
     else
         sdc_check_must(bed->check,
@@ -292,7 +299,8 @@ static void sleep_on(struct sdc_check_bed *bed, uint16_t index, uint64_t give_up
 {
     struct sdc_check_queue *queue = &bed->queues[index];
     struct sdc_wait_item items[] = {{.fd = polled ? -1 : queue->call_fd, .wanted = SDC_WAIT_INPUT},
-                                    {.fd = hangup_fd(bed), .wanted = SDC_WAIT_HANGUP}};
+                                    {.fd = hangup_fd(bed), .wanted = SDC_WAIT_HANGUP},
+                                    {.fd = bed->vhost_user ? bed->vhost.channel_fd : -1, .wanted = SDC_WAIT_INPUT}};
     uint64_t now = sdc_clock_ns();
 
     sdc_wait_fds(items, SDC_COUNT(items), polled ? 1 : now < give_up ? (int)((give_up - now) / MS_NS) + 1 : 0);
@@ -302,6 +310,8 @@ static void sleep_on(struct sdc_check_bed *bed, uint16_t index, uint64_t give_up
     }
     if (items[0].seen)
         queue->calls += sdc_eventfd_take(queue->call_fd);
+    if (items[2].seen)
+        sdc_check_vhost_serve(&bed->vhost);
 }
 
 // Until chain `id` (-1: every one) is used.
@@ -344,9 +354,18 @@ void sdc_check_bed_wait_all(struct sdc_check_bed *bed, uint16_t queue, bool poll
 bool sdc_check_bed_called(struct sdc_check_bed *bed, uint16_t index, int ms)
 {
     struct sdc_check_queue *queue = &bed->queues[index];
+    uint64_t give_up = sdc_clock_ns() + (uint64_t)ms * MS_NS;
 
-    if (queue->calls == 0 && sdc_wait_fd(queue->call_fd, SDC_WAIT_INPUT, ms) > 0)
+    for (bool over = false; queue->calls == 0 && !over;) {
+        uint64_t now = sdc_clock_ns();
+        struct sdc_wait_item items[] = {{.fd = queue->call_fd, .wanted = SDC_WAIT_INPUT},
+                                        {.fd = bed->vhost_user ? bed->vhost.channel_fd : -1, .wanted = SDC_WAIT_INPUT}};
+        over = now >= give_up;
+        sdc_wait_fds(items, SDC_COUNT(items), over ? 0 : (int)((give_up - now) / MS_NS) + 1);
+        if (items[1].seen)
+            sdc_check_vhost_serve(&bed->vhost);
         queue->calls += sdc_eventfd_take(queue->call_fd);
+    }
     bool called = queue->calls > 0;
     queue->calls = 0;
     return called;

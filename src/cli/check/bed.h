@@ -19,6 +19,8 @@ struct sdc_check_bed_wishes {
     uint64_t features; // virtio's: of those that are offered
     uint64_t protocol; // vhost-user's, likewise; 0: all that we know but notifications in band
     bool bare;         // vhost-user: as front ends were before there were protocol features
+    bool iommu;        // vhost-user: behind an IOMMU (VIRTIO_F_ACCESS_PLATFORM), which has to be offered
+    bool in_band;      // vhost-user: notifications are messages, which have to be offered too
     uint64_t memory;   // bytes; 0: 4 MiB
 };
 
@@ -38,6 +40,8 @@ struct sdc_check_bed {
     uint64_t features;   // negotiated
     uint16_t queues_max; // that the device has
     bool bare;           // as it was wished
+    bool iommu;
+    bool in_band;
     int inflight_fd;
     struct sdc_client_memory memory;
     uint64_t user_offset; // vhost-user: of user addresses to guest addresses

@@ -3,6 +3,7 @@
 #include "cli/check/bed.h"
 
 #include "base/check.h"
+#include "os/fd.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 // What guests' addresses and the front end's are apart, so that one taken for the other is found out.
 #define USER_OFFSET UINT64_C(0x7f0000000000)
+#define NO_ADDRESS (UINT64_C(1) << 50)
 
 static bool has(const struct sdc_check_bed *bed, uint64_t protocol_feature)
 {
@@ -25,8 +27,11 @@ static bool has(const struct sdc_check_bed *bed, uint64_t protocol_feature)
 
 struct sdc_vhost_region sdc_check_bed_vhost_region(const struct sdc_check_bed *bed)
 {
+    // Behind an IOMMU nobody is to use guest addresses.
+    uint64_t guest = bed->memory.iova + (bed->iommu ? NO_ADDRESS : 0);
+
     return (struct sdc_vhost_region){
-        .guest_address = bed->memory.iova, .size = bed->memory.size, .user_address = bed->memory.iova + bed->user_offset};
+        .guest_address = guest, .size = bed->memory.size, .user_address = bed->memory.iova + bed->user_offset};
 }
 
 static void show_memory(struct sdc_check_bed *bed)
@@ -58,19 +63,71 @@ static void bring_up(struct sdc_check_bed *bed)
     sdc_check_bed_vhost_status(bed, begun | SDC_VIRTIO_S_FEATURES_OK);
 }
 
+// --- the back end's channel ---
+
+enum { PAGE = 4096 };
+
+// The IOMMU translates an address of the driver's to the front end's own, a page at a time.
+static void translate(struct sdc_check_bed *bed, const struct sdc_vhost_iotlb *miss)
+{
+    const struct sdc_client_memory *memory = &bed->memory;
+    uint64_t page = miss->iova & ~(uint64_t)(PAGE - 1);
+    struct sdc_vhost_iotlb update = {.iova = page,
+                                     .size = PAGE,
+                                     .user_address = page + bed->user_offset,
+                                     .permissions = SDC_VHOST_ACCESS_READ | SDC_VHOST_ACCESS_WRITE,
+                                     .type = SDC_VHOST_IOTLB_UPDATE};
+
+    if (page - memory->iova >= memory->size)
+        return; // nothing is sent for an address that is not mapped
+    sdc_check_vhost_send(&bed->vhost, &(struct sdc_check_vhost_request){
+                                          .request = SDC_VHOST_IOTLB_MSG, .payload = &update, .size = sizeof update});
+    bed->vhost.iotlb_owed++;
+}
+
+static void asked(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_message *message)
+{
+    struct sdc_check_bed *bed = vhost->owner;
+    struct sdc_vhost_iotlb iotlb;
+    struct sdc_vhost_vring_state state;
+
+    if (message->header.request == SDC_VHOST_BACKEND_IOTLB_MSG && message->header.size == sizeof iotlb) {
+        memcpy(&iotlb, message->payload, sizeof iotlb);
+        if (iotlb.type == SDC_VHOST_IOTLB_MISS)
+            translate(bed, &iotlb);
+    } else if (message->header.request == SDC_VHOST_BACKEND_VRING_CALL && message->header.size == sizeof state) {
+        memcpy(&state, message->payload, sizeof state);
+        sdc_check_that(bed->check, bed->in_band && state.index < SDC_CHECK_QUEUES_MAX && bed->queues[state.index].started,
+                       "VRING_CALL is for a vring that runs, where notifications are in band");
+        sdc_eventfd_signal(bed->queues[state.index].call_fd);
+    }
+}
+
 void sdc_check_bed_vhost_open(struct sdc_check_bed *bed, const struct sdc_check_bed_wishes *wishes)
 {
+    uint64_t protocol = wishes->protocol ? wishes->protocol : PROTOCOL_FEATURES;
+
     bed->user_offset = USER_OFFSET;
     bed->bare = wishes->bare;
+    bed->iommu = wishes->iommu;
+    bed->in_band = wishes->in_band;
     sdc_check_vhost_connect(&bed->vhost, bed->check);
     if (bed->bare) {
         sdc_check_vhost_fence(&bed->vhost);
         sdc_check_vhost_do(&bed->vhost, &(struct sdc_check_vhost_request){.request = SDC_VHOST_SET_OWNER});
     } else {
-        sdc_check_vhost_shake(&bed->vhost, wishes->protocol ? wishes->protocol : PROTOCOL_FEATURES);
+        sdc_check_vhost_shake(&bed->vhost, protocol | (bed->in_band ? SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS : 0));
     }
+    if (bed->in_band)
+        sdc_check_vhost_needs(&bed->vhost, SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS, "INBAND_NOTIFICATIONS");
     bed->offered = bed->vhost.features & ~SDC_VHOST_F_PROTOCOL_FEATURES;
-    bed->features = bed->offered & (wishes->features | SDC_VIRTIO_F_VERSION_1);
+    bed->features = bed->offered & (wishes->features | SDC_VIRTIO_F_VERSION_1 | (bed->iommu ? SDC_VIRTIO_F_ACCESS_PLATFORM : 0));
+    if (bed->iommu && !(bed->features & SDC_VIRTIO_F_ACCESS_PLATFORM))
+        sdc_check_not_offered(bed->check, "VIRTIO_F_ACCESS_PLATFORM is not offered");
+    if (bed->iommu)
+        sdc_check_vhost_needs(&bed->vhost, SDC_VHOST_PROTOCOL_F_BACKEND_REQ, "BACKEND_REQ");
+    if (bed->iommu || bed->in_band)
+        sdc_check_vhost_open_channel(&bed->vhost, asked, bed);
     uint64_t count = has(bed, SDC_VHOST_PROTOCOL_F_MQ) ? sdc_check_vhost_ask_u64(&bed->vhost, SDC_VHOST_GET_QUEUE_NUM) : 1;
     bed->queues_max = (uint16_t)sdc_min(count, SDC_VHOST_VRING_INDEX + 1);
     bring_up(bed);
@@ -105,12 +162,13 @@ void sdc_check_bed_vhost_status(struct sdc_check_bed *bed, uint8_t status)
 struct sdc_vhost_vring_addr sdc_check_bed_vhost_addresses(const struct sdc_check_bed *bed, uint16_t index)
 {
     const struct sdc_check_ring *ring = &bed->queues[index].ring;
+    const uint64_t offset = bed->iommu ? 0 : bed->user_offset; // behind an IOMMU a ring address is an IOVA
 
     return (struct sdc_vhost_vring_addr){
         .index = index,
-        .descriptor = ring->desc_iova + bed->user_offset,
-        .used = ring->device_iova + bed->user_offset,
-        .available = ring->driver_iova + bed->user_offset,
+        .descriptor = ring->desc_iova + offset,
+        .used = ring->device_iova + offset,
+        .available = ring->driver_iova + offset,
     };
 }
 
@@ -145,9 +203,11 @@ void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index, uint32
     sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_SET_VRING_BASE, index, base);
     sdc_check_vhost_do(&bed->vhost, &(struct sdc_check_vhost_request){
                                         .request = SDC_VHOST_SET_VRING_ADDR, .payload = &addr, .size = sizeof addr});
-    sdc_check_vhost_set_fd(&bed->vhost, SDC_VHOST_SET_VRING_CALL, index, queue->call_fd);
-    sdc_check_vhost_set_fd(&bed->vhost, SDC_VHOST_SET_VRING_ERR, index, queue->err_fd);
-    sdc_check_vhost_set_fd(&bed->vhost, SDC_VHOST_SET_VRING_KICK, index, queue->kick_fd);
+    if (!bed->in_band) {
+        sdc_check_vhost_set_fd(&bed->vhost, SDC_VHOST_SET_VRING_CALL, index, queue->call_fd);
+        sdc_check_vhost_set_fd(&bed->vhost, SDC_VHOST_SET_VRING_ERR, index, queue->err_fd);
+        sdc_check_vhost_set_fd(&bed->vhost, SDC_VHOST_SET_VRING_KICK, index, queue->kick_fd);
+    }
     if (!bed->bare && bed->vhost.features & SDC_VHOST_F_PROTOCOL_FEATURES)
         sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_SET_VRING_ENABLE, index, 1);
     queue->started = true;

@@ -295,6 +295,8 @@ static void reset_in_flight(struct sdc_check *check, uint64_t layout)
         for (unsigned i = 0; i < crowd.count; i++)
             sdc_check_request_prepare(&crowd.requests[i]);
         sdc_clock_pause(2000000);
+        if (stage.bed.vhost_user)
+            sdc_check_section(check, "vhost-user, Suspended device state");
         for (unsigned i = 0; i < crowd.count; i++)
             sdc_check_that(check, sdc_check_request_status(&crowd.requests[i]) == SDC_CHECK_DISK_UNTOUCHED,
                            "after a reset the device must not touch the buffers that it had");

@@ -35,12 +35,15 @@ static void rule(struct sdc_check_vhost *vhost, bool holds, const char *section,
 
 void sdc_check_vhost_connect(struct sdc_check_vhost *vhost, struct sdc_check *check)
 {
-    *vhost = (struct sdc_check_vhost){.check = check, .fd = sdc_check_connect(check)};
+    *vhost = (struct sdc_check_vhost){.check = check, .fd = sdc_check_connect(check), .channel_fd = -1};
 }
 
 void sdc_check_vhost_close(struct sdc_check_vhost *vhost)
 {
     sdc_fd_close(&vhost->fd);
+    if (vhost->asked)
+        sdc_fd_close(&vhost->channel_fd);
+    vhost->asked = NULL;
 }
 
 void sdc_check_vhost_needs(struct sdc_check_vhost *vhost, uint64_t feature, const char *name)
@@ -92,19 +95,30 @@ void sdc_check_vhost_send(struct sdc_check_vhost *vhost, const struct sdc_check_
 
 // --- in ---
 
-static enum sdc_check_vhost_answer receive(struct sdc_check_vhost *vhost, struct sdc_check_vhost_message *message, void *to, size_t size,
-                                           uint64_t give_up)
+// Waits for something on fd, and serves the channel meanwhile (which is fd itself while one of its messages is received).
+static void wait_for_input(struct sdc_check_vhost *vhost, int fd, int ms)
+{
+    struct sdc_wait_item items[] = {{.fd = fd, .wanted = SDC_WAIT_INPUT},
+                                    {.fd = fd != vhost->channel_fd ? vhost->channel_fd : -1, .wanted = SDC_WAIT_INPUT}};
+
+    sdc_wait_fds(items, SDC_COUNT(items), ms);
+    if (items[1].seen)
+        sdc_check_vhost_serve(vhost);
+}
+
+static enum sdc_check_vhost_answer receive(struct sdc_check_vhost *vhost, int fd, struct sdc_check_vhost_message *message, void *to,
+                                           size_t size, uint64_t give_up)
 {
     uint8_t *at = to;
 
     while (size > 0) {
         int fds[SDC_SOCKET_FDS_MAX], fds_count = 0;
-        ssize_t got = sdc_socket_receive(vhost->fd, at, size, fds, &fds_count);
+        ssize_t got = sdc_socket_receive(fd, at, size, fds, &fds_count);
         if (got == -EAGAIN) {
             uint64_t now = sdc_clock_ns();
             if (now >= give_up)
                 return SDC_CHECK_VHOST_SILENCE;
-            sdc_wait_fd(vhost->fd, SDC_WAIT_INPUT, (int)((give_up - now) / MS_NS) + 1);
+            wait_for_input(vhost, fd, (int)((give_up - now) / MS_NS) + 1);
             continue;
         }
         if (got <= 0)
@@ -119,17 +133,40 @@ static enum sdc_check_vhost_answer receive(struct sdc_check_vhost *vhost, struct
     return SDC_CHECK_VHOST_DONE;
 }
 
+static enum sdc_check_vhost_answer receive_message(struct sdc_check_vhost *vhost, int fd, struct sdc_check_vhost_message *message,
+                                                   uint64_t give_up)
+{
+    *message = (struct sdc_check_vhost_message){0};
+    enum sdc_check_vhost_answer answer = receive(vhost, fd, message, &message->header, sizeof message->header, give_up);
+    if (answer != SDC_CHECK_VHOST_DONE)
+        return answer;
+    rule(vhost, message->header.size <= sizeof message->payload, "vhost-user, Header", "no message has so many bytes of payload");
+    return receive(vhost, fd, message, message->payload, message->header.size, give_up);
+}
+
+// Of the replies that were left to come.
+static bool is_owed(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_message *message)
+{
+    uint64_t value;
+
+    if (vhost->iotlb_owed == 0 || message->header.request != SDC_VHOST_IOTLB_MSG)
+        return false;
+    memcpy(&value, message->payload, sizeof value);
+    rule(vhost, message->header.size == sizeof value && value == 0, "vhost-user, VHOST_USER_IOTLB_MSG",
+         "the back end has to acknowledge an update with zero");
+    vhost->iotlb_owed--;
+    return true;
+}
+
 enum sdc_check_vhost_answer sdc_check_vhost_receive(struct sdc_check_vhost *vhost, struct sdc_check_vhost_message *message, int ms)
 {
     uint64_t give_up = sdc_clock_ns() + (uint64_t)ms * MS_NS;
     char name[24], hex[200];
+    enum sdc_check_vhost_answer answer;
 
-    *message = (struct sdc_check_vhost_message){0};
-    enum sdc_check_vhost_answer answer = receive(vhost, message, &message->header, sizeof message->header, give_up);
-    if (answer == SDC_CHECK_VHOST_DONE) {
-        rule(vhost, message->header.size <= sizeof message->payload, "vhost-user, Header", "no message has so many bytes of payload");
-        answer = receive(vhost, message, message->payload, message->header.size, give_up);
-    }
+    do
+        answer = receive_message(vhost, vhost->fd, message, give_up);
+    while (answer == SDC_CHECK_VHOST_DONE && is_owed(vhost, message));
     if (answer == SDC_CHECK_VHOST_DONE)
         sdc_check_came(vhost->check, "%s (%" PRIu32 "), flags 0x%" PRIx32 ", size %" PRIu32 ", %u fds, payload: %s",
                        name_of(message->header.request, name), message->header.request, message->header.flags, message->header.size,
@@ -138,6 +175,45 @@ enum sdc_check_vhost_answer sdc_check_vhost_receive(struct sdc_check_vhost *vhos
     else
         sdc_check_came(vhost->check, answer == SDC_CHECK_VHOST_CLOSED ? "the connection was closed" : "nothing within %d ms", ms);
     return answer;
+}
+
+// --- the back end's channel ---
+
+void sdc_check_vhost_open_channel(struct sdc_check_vhost *vhost,
+                                  void (*asked)(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_message *message), void *owner)
+{
+    int pair[2];
+
+    if (sdc_socket_pair(pair) < 0)
+        sdc_check_skip(vhost->check, "the tester cannot make sockets");
+    vhost->channel_fd = pair[0];
+    vhost->asked = asked;
+    vhost->owner = owner;
+    sdc_check_vhost_do(vhost, &(struct sdc_check_vhost_request){
+                                  .request = SDC_VHOST_SET_BACKEND_REQ_FD, .fds = &pair[1], .fds_count = 1});
+    sdc_fd_close(&pair[1]);
+}
+
+void sdc_check_vhost_serve(struct sdc_check_vhost *vhost)
+{
+    struct sdc_check_vhost_message message;
+    uint64_t give_up = sdc_clock_ns() + (uint64_t)sdc_check_patience(vhost->check) * MS_NS;
+
+    if (receive_message(vhost, vhost->channel_fd, &message, give_up) != SDC_CHECK_VHOST_DONE) {
+        sdc_fd_close(&vhost->channel_fd); // it is the back end's to close
+        return;
+    }
+    rule(vhost, !(message.header.flags & SDC_VHOST_REPLY), "vhost-user, Back-end communication",
+         "the back end sends requests on its channel");
+    vhost->asked(vhost, &message);
+    if (!(message.header.flags & SDC_VHOST_NEED_REPLY))
+        return;
+    struct {
+        struct sdc_vhost_header header;
+        uint8_t value[8];
+    } reply = {.header = {.request = message.header.request, .flags = SDC_VHOST_VERSION | SDC_VHOST_REPLY, .size = sizeof reply.value}};
+    struct iovec iov = {.iov_base = &reply, .iov_len = sizeof reply};
+    sdc_socket_send(vhost->channel_fd, &iov, 1, NULL, 0);
 }
 
 static void check_reply(struct sdc_check_vhost *vhost, uint32_t request, const struct sdc_check_vhost_message *message)

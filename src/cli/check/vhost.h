@@ -8,9 +8,15 @@
 
 enum { SDC_CHECK_VHOST_PAYLOAD = 1024 }; // bytes: no message of either side that we know has more
 
+struct sdc_check_vhost_message;
+
 struct sdc_check_vhost {
     struct sdc_check *check;
     int fd;
+    int channel_fd; // our end of the back end's channel, -1: none. While something is waited for, what comes there is given to `asked`
+    void (*asked)(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_message *message);
+    void *owner;         // the test's, for `asked`
+    unsigned iotlb_owed; // replies to IOTLB_MSG that `asked` has left to come, between others
     uint64_t features; // that the back end offers, once it was asked
     uint64_t offered;  // protocol features, likewise
     uint64_t protocol; // that were set
@@ -56,6 +62,11 @@ enum sdc_check_vhost_answer {
     SDC_CHECK_VHOST_CLOSED,
     SDC_CHECK_VHOST_SILENCE,
 };
+// Gives the back end a socket for its own requests, which are given to `asked` from then on, and answered with 0.
+void sdc_check_vhost_open_channel(struct sdc_check_vhost *vhost,
+                                  void (*asked)(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_message *message), void *owner);
+// Serves one message of the channel, which is readable.
+void sdc_check_vhost_serve(struct sdc_check_vhost *vhost);
 // The next message, if one comes within ms.
 enum sdc_check_vhost_answer sdc_check_vhost_receive(struct sdc_check_vhost *vhost, struct sdc_check_vhost_message *message, int ms);
 // The reply to a request, which has to come and to have `size` bytes.
@@ -87,3 +98,4 @@ extern const struct sdc_check_table sdc_check_vhost_messages;
 extern const struct sdc_check_table sdc_check_vhost_config;
 extern const struct sdc_check_table sdc_check_vhost_memory;
 extern const struct sdc_check_table sdc_check_vhost_vrings;
+extern const struct sdc_check_table sdc_check_vhost_guest;
