@@ -288,3 +288,14 @@ void sdc_loop_unwatch(struct sdc_loop *loop, struct sdc_watch *watch)
     if (watch->armed)
         loop->ops->unwatch(loop, watch);
 }
+
+int sdc_loop_send(struct sdc_loop *loop, struct sdc_send *send, const void *bytes, size_t size)
+{
+    return loop->ops->send ? loop->ops->send(loop, send, bytes, size) : 0;
+}
+
+void sdc_loop_unsend(struct sdc_loop *loop, struct sdc_send *send)
+{
+    if (loop->ops->unsend)
+        loop->ops->unsend(loop, send);
+}

@@ -53,3 +53,25 @@ int sdc_loop_file_add(struct sdc_loop *loop, int fd);
 void sdc_loop_file_remove(struct sdc_loop *loop, int file);
 // Starts it. done is called later, never from inside; io is the loop's until then. Cannot fail: errors come as results.
 void sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io);
+
+// --- sends: a few bytes on a stream socket, with the system call by which the turn ends (owner) ---
+
+enum { SDC_SEND_MOST = 512 };
+
+// Zeroed but for the first two. It is the loop's while size is not 0.
+struct sdc_send {
+    int fd;
+    // Nothing of the last `size` bytes in `bytes` has gone, and they are the owner's again: to be sent in another way, which tells why.
+    // From inside a turn, before any deferred function.
+    void (*failed)(struct sdc_send *send, uint32_t size);
+    uint32_t size;         // bytes on their way
+    uint64_t number;       // the loop's, like what follows
+    void *down;
+    struct sdc_send *next;
+    uint8_t bytes[SDC_SEND_MOST];
+};
+// From deferred functions only. 1: the bytes go at the end of this turn, behind those on their way, all or nothing; 0: not by this way,
+// and none are on their way; -EAGAIN: not now, others are on their way.
+int sdc_loop_send(struct sdc_loop *loop, struct sdc_send *send, const void *bytes, size_t size);
+// The fd is about to be closed: what has not gone comes back at once, by failed.
+void sdc_loop_unsend(struct sdc_loop *loop, struct sdc_send *send);

@@ -157,7 +157,7 @@ static int sleep_for(struct sdc_uring *uring, uint64_t timeout_ns)
 static void wait_uring(struct sdc_loop *loop, uint64_t timeout_ns)
 {
     struct sdc_uring *uring = loop->engine;
-    bool all = sdc_uring_settle_watches(uring) && start_held(loop) && arm_wake(uring);
+    bool all = sdc_uring_start_sends(uring) && sdc_uring_settle_watches(uring) && start_held(loop) && arm_wake(uring);
     if (!all && timeout_ns > TURN_MS_WHEN_STUCK * UINT64_C(1000000))
         timeout_ns = TURN_MS_WHEN_STUCK * UINT64_C(1000000);
     int ret =
@@ -171,7 +171,7 @@ static void wait_uring(struct sdc_loop *loop, uint64_t timeout_ns)
 static bool settle_uring(struct sdc_loop *loop)
 {
     struct sdc_uring *uring = loop->engine;
-    bool all = sdc_uring_settle_watches(uring) && start_held(loop) && arm_wake(uring);
+    bool all = sdc_uring_start_sends(uring) && sdc_uring_settle_watches(uring) && start_held(loop) && arm_wake(uring);
 
     uring->urgent = uring->put_off = false;
     if (io_uring_sq_ready(&uring->ring) > 0)
@@ -198,6 +198,9 @@ static void dispatch_one(struct sdc_loop *loop, uint64_t data, int result)
     case SDC_URING_WAKE:
         uring->wake_armed = false;
         break;
+    case SDC_URING_SEND:
+        sdc_uring_send_failed(uring, data / (SDC_URING_TAGS + 1), result);
+        break;
     default: // SDC_URING_CANCEL: the watch was done before it could be cancelled
         break;
     }
@@ -216,6 +219,7 @@ static void dispatch_uring(struct sdc_loop *loop)
         io_uring_cqe_seen(&uring->ring, cqe);
         dispatch_one(loop, data, result);
     }
+    sdc_uring_end_sends(uring);
 }
 
 // --- files ---
@@ -388,4 +392,6 @@ const struct sdc_loop_engine sdc_loop_uring = {
     .file_add = add_file,
     .file_remove = remove_file,
     .io = start_io,
+    .send = sdc_uring_send,
+    .unsend = sdc_uring_unsend,
 };

@@ -14,6 +14,7 @@ enum {
     SDC_URING_WATCH = 1,  // struct sdc_uring_poll
     SDC_URING_WAKE = 2,   // nothing
     SDC_URING_CANCEL = 3, // nothing
+    SDC_URING_SEND = 4,   // nothing: the rest is the number of a struct sdc_send
     SDC_URING_TAGS = 7,
 };
 
@@ -41,6 +42,11 @@ struct sdc_uring {
     struct sdc_uring_poll *polls;
     struct sdc_uring_poll *changed;
 
+    struct sdc_send *sends; // of this turn
+    struct sdc_send *down;  // that the kernel was given, and whose end was not looked for
+    uint64_t sends_count;
+    bool cannot_send;       // the kernel refused to be silent
+
     int wake_fd;
     bool wake_armed;
     uint64_t wake_count;
@@ -60,3 +66,10 @@ bool sdc_uring_settle_watches(struct sdc_uring *uring);
 // A poll request has ended.
 void sdc_uring_watch_event(struct sdc_uring *uring, struct sdc_uring_poll *poll, int result);
 void sdc_uring_free_watches(struct sdc_uring *uring);
+
+// uring_send.c. The engine's; False: no place in the submission queue; a send has failed; after a dispatch, none has any more.
+int sdc_uring_send(struct sdc_loop *loop, struct sdc_send *send, const void *bytes, size_t size);
+void sdc_uring_unsend(struct sdc_loop *loop, struct sdc_send *send);
+bool sdc_uring_start_sends(struct sdc_uring *uring);
+void sdc_uring_send_failed(struct sdc_uring *uring, uint64_t number, int result);
+void sdc_uring_end_sends(struct sdc_uring *uring);

@@ -79,15 +79,14 @@ static int load_by_door(struct sdc_iterator *it, const struct sdc_area *table, u
 
 static inline int load(struct sdc_iterator *it, const struct sdc_area *table, uint32_t index, bool packed, struct sdc_desc *desc)
 {
-    struct sdc_desc far;
+    struct sdc_desc far = {0};
 
     if (table->host) {
         *desc = desc_of(table->host + (size_t)index * SDC_DESC_SIZE, packed);
         return 0;
     }
     int rc = load_by_door(it, table, index, &far);
-    if (rc == 0)
-        *desc = far;
+    *desc = far;
     return rc;
 }
 

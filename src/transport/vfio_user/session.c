@@ -35,7 +35,7 @@ void vfu_session_close(struct vfu_session *session, const char *reason)
     sdc_loop_timer_clear(session->loop, &session->deadline);
     sdc_loop_timer_clear(session->loop, &session->patience);
     sdc_loop_timer_clear(session->loop, &session->notice);
-    vfu_stream_send(&session->stream);
+    vfu_stream_send_rest(&session->stream);
     vfu_stream_close(&session->stream);
     vfu_twin_close(session);
     vfu_remote_fail(session);
@@ -236,6 +236,11 @@ static void set_wanted(struct vfu_session *session)
     sdc_loop_rewatch(session->loop, &session->watch, wanted);
 }
 
+static void unsent(struct vfu_stream *stream)
+{
+    vfu_session_step(sdc_container(stream, struct vfu_session, stream));
+}
+
 static void run_step(struct sdc_deferred *deferred)
 {
     struct vfu_session *session = sdc_container(deferred, struct vfu_session, step);
@@ -342,6 +347,8 @@ static struct vfu_session *make(struct sdc_loop *loop, int fd, struct sdc_pci_de
     vfu_twin_init(&session->twin);
     int rc = vfu_stream_init(&session->stream, fd);
     session->stream.record = session->record;
+    if (rc == 0)
+        vfu_stream_send_by(&session->stream, loop, unsent);
     if (rc == 0)
         rc = vfu_irqs_init(&session->irqs, device);
     if (rc < 0) {

@@ -87,9 +87,16 @@ struct vfu_stream {
     struct vfu_departure departures[VFU_DEPARTURES]; // in their order
     unsigned departures_count;
     unsigned unread_fds; // that may lie in the peer's socket, or are to go there
+    // Small replies go with the system call by which the loop's turn ends; NULL: each by one of its own.
+    struct sdc_loop *loop;
+    struct sdc_send send;
+    void (*unsent)(struct vfu_stream *stream); // some have come back: vfu_stream_send is to be called
+    bool holed; // and there was no memory for them
 };
 
 int vfu_stream_init(struct vfu_stream *stream, int fd);
+// From now on small replies go by the loop (sdc_loop_send), and vfu_stream_send is called from deferred functions only.
+void vfu_stream_send_by(struct vfu_stream *stream, struct sdc_loop *loop, void (*unsent)(struct vfu_stream *stream));
 void vfu_stream_close(struct vfu_stream *stream);
 // Receives once, unless there are more commands waiting than a client sends (-EAGAIN). >0, 0 at the end of the stream, -EAGAIN, or
 // an error.
@@ -113,6 +120,8 @@ int vfu_stream_fill(struct vfu_stream *stream, uint64_t position, const uint8_t 
 void vfu_stream_lose_fds(struct vfu_stream *stream);
 // Sends what can be sent. 0 (look at vfu_stream_unsent) or an error.
 int vfu_stream_send(struct vfu_stream *stream);
+// Likewise what is on its way by the loop, and before the stream is closed.
+void vfu_stream_send_rest(struct vfu_stream *stream);
 size_t vfu_stream_unsent(const struct vfu_stream *stream);
 
 // Takes a whole reply out of what has arrived, wherever it stands behind commands that wait: 1 with header and *payload (good until the

@@ -34,6 +34,8 @@ static void close_arrival(struct vfu_stream *stream, struct vfu_arrival *arrival
 
 void vfu_stream_close(struct vfu_stream *stream)
 {
+    if (stream->loop)
+        sdc_loop_unsend(stream->loop, &stream->send);
     sdc_socket_close_read_out(&stream->fd);
     for (unsigned i = 0; i < VFU_ARRIVALS; i++)
         close_arrival(stream, &stream->arrivals[i]);
@@ -355,8 +357,56 @@ static ssize_t send_piece(struct vfu_stream *stream)
     return sent;
 }
 
+// The bytes were counted as sent: they are the first again.
+static void come_back(struct sdc_send *send, uint32_t size)
+{
+    struct vfu_stream *stream = sdc_container(send, struct vfu_stream, send);
+    size_t behind = vfu_stream_unsent(stream);
+
+    stream->unsent(stream);
+    if (!vfu_stream_append(stream, size)) {
+        stream->holed = true;
+        return;
+    }
+    uint8_t *at = stream->out + stream->out_sent;
+    memmove(at + size, at, behind);
+    memcpy(at, send->bytes, size);
+    stream->sent -= size;
+}
+
+void vfu_stream_send_by(struct vfu_stream *stream, struct sdc_loop *loop, void (*unsent)(struct vfu_stream *stream))
+{
+    stream->loop = loop;
+    stream->unsent = unsent;
+    stream->send = (struct sdc_send){.fd = stream->fd, .failed = come_back};
+}
+
+// Sends all that there is with the end of the turn. 1, 0: not by this way; -EAGAIN: what was sent so is still on its way. The record has
+// to know what the kernel took, which this way does not tell.
+static int send_by_loop(struct vfu_stream *stream)
+{
+    size_t size = vfu_stream_unsent(stream);
+
+    if (!stream->loop || stream->record)
+        return 0;
+    if (stream->departures_count > 0 || size > SDC_SEND_MOST)
+        return stream->send.size > 0 ? -EAGAIN : 0;
+    int rc = sdc_loop_send(stream->loop, &stream->send, stream->out + stream->out_sent, size);
+    if (rc == 1) {
+        stream->sent += size;
+        stream->out_used = stream->out_sent = 0;
+    }
+    return rc;
+}
+
 int vfu_stream_send(struct vfu_stream *stream)
 {
+    int rc = vfu_stream_unsent(stream) > 0 ? send_by_loop(stream) : 0;
+
+    if (stream->holed)
+        return -ENOMEM;
+    if (rc != 0)
+        return 0;
     while (stream->out_sent < stream->out_used) {
         ssize_t sent = send_piece(stream);
         if (sent == -EAGAIN)
@@ -373,6 +423,14 @@ int vfu_stream_send(struct vfu_stream *stream)
         stream->out_size = 0;
     }
     return 0;
+}
+
+void vfu_stream_send_rest(struct vfu_stream *stream)
+{
+    if (stream->loop)
+        sdc_loop_unsend(stream->loop, &stream->send);
+    stream->loop = NULL;
+    vfu_stream_send(stream);
 }
 
 size_t vfu_stream_unsent(const struct vfu_stream *stream)
