@@ -127,15 +127,13 @@ static int drive(struct driver *driver, const char *text)
 int main(int argc, char **argv)
 {
     const bool is_private = argc == 4 && strcmp(argv[3], "private") == 0;
-    struct driver driver = {};
+    struct driver driver = {.memory = {.fd = -1}, .interrupt = eventfd(0, EFD_CLOEXEC)};
     int ret;
 
     if (argc != 3 && !is_private) {
         fprintf(stderr, "usage: client SOCKET TEXT [private]\n");
         return 2;
     }
-    driver.memory.fd = -1;
-    driver.interrupt = eventfd(0, EFD_CLOEXEC);
     ret = sdc_vfio_client_open(argv[1], NULL, &driver.client, &driver.err);
     if (ret == 0)
         ret = set_up(&driver);
