@@ -52,7 +52,7 @@ int main(int argc, char **argv)
         errx(2, "usage: entropy vfio-user:SOCKET|vhost-user:SOCKET");
     device.ops = &ops;
     device.queues_count = 1;
-    device.queue_size_max = 64;
+    device.queue_size_max = 256;
     if (sdc_server_new(&options, &server, &err) < 0 || sdc_server_add_virtio(server, argv[1], &device, NULL, &err) < 0 ||
         sdc_server_run(server, &err) < 0)
         errx(1, "%s", err.text);
