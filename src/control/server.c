@@ -7,6 +7,7 @@
 #include "control/keeper.h"
 #include "control/outlet.h"
 #include "control/reload.h"
+#include "os/clock.h"
 #include "os/fd.h"
 #include "os/signals.h"
 
@@ -48,7 +49,7 @@ struct sdc_server {
     const char *config;          // the file that the cards come from; NULL: none
     struct sdc_keeper *keeper;   // NULL: none
     struct sdc_timer stop_timer; // looks whether I/O has ended
-    unsigned stop_ms;            // since the keeper said stop
+    uint64_t stop_deadline_ns;   // the keeper said stop: so long requests may take to end
     bool stopping;               // the cards were told
     bool left;
 };
@@ -81,8 +82,10 @@ static void look_whether_idle(struct sdc_timer *timer)
     }
     // What does not end now is in the record, and will be done again.
     bool ended = server->stopping && all_idle(server);
-    if (!ended && ++server->stop_ms <= SDC_LIMIT_STOP_MS && sdc_loop_timer_set(server->loops[0], timer, MILLISECOND) == 0)
+    if (!ended && sdc_clock_ns() < server->stop_deadline_ns && sdc_loop_timer_set(server->loops[0], timer, MILLISECOND) == 0)
         return;
+    if (!ended)
+        sdc_log(SDC_LOG_INFO, "requests have not ended after %u ms; they are left to the next process", SDC_LIMIT_STOP_MS);
     server->left = true;
     for (unsigned i = 0; i < server->loops_count; i++)
         sdc_loop_stop(server->loops[i]);
@@ -95,6 +98,7 @@ static void keeper_says_stop(void *context)
     if (server->ending)
         return;
     server->ending = true;
+    server->stop_deadline_ns = sdc_clock_ns() + SDC_LIMIT_STOP_MS * MILLISECOND;
     for (struct sdc_outlet *outlet = server->outlets; outlet; outlet = outlet->next)
         sdc_listener_hold(outlet->listener);
     look_whether_idle(&server->stop_timer);

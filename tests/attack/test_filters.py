@@ -238,6 +238,7 @@ def test_namespace_goes_while_requests_wait(serve_cards, where):
             guest.kick(sqid)
             if where == THREE_WRITES and sqid == 1 and sector < 3:
                 assert guest.finish(sqid, cid).status == spec.OK
+        guest.read(0, 1, sqid=sqid)  # so all before it were taken
     waiting = 5 if where == THREE_WRITES else 8
     server.cards[0]["namespaces"] = [{"backend": "ram:16M"}]
     server.write(server.cards)
@@ -372,18 +373,20 @@ def capacity(guest):
 
 # --- another process goes on ------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("how", ["stop", "kill"])
 @pytest.mark.parametrize("device", ["virtio-blk", "nvme"])
-def test_requests_that_wait_are_done_by_the_next_process(keep, workdir, device):
+def test_requests_that_wait_are_done_by_the_next_process(keep, workdir, how, device):
     image = workdir.file("disk.img", 16 * M)
     # The fourth write waits here, and is the first one there.
-    keeper = keep(backend=f"{THREE_WRITES}:slice,offset=1M:{image}", device=device)
+    keeper = keep("--log-level=info", backend=f"{THREE_WRITES}:slice,offset=1M:{image}", device=device)
     guest = (NvmeGuest if device == "nvme" else Guest).boot(keeper.path)
     disk = Disk(guest)
     for sector in range(3):
         assert disk.do("write", sector) == "ok"
     request = disk.submit("write", 100)
     guest.client.fence()
-    keeper.kill()
+    keeper.kill() if how == "kill" else keeper.stop()
+    assert "have not ended" not in keeper.stderr(), "the process has waited for them"
     keeper.start()
     assert (guest.finish(1, request) if disk.nvme else guest.finish(request)).status == 0
     assert image.read_bytes()[M + 100 * S:M + 101 * S] == b"w" * S

@@ -223,6 +223,7 @@ void nvme_run_leave(struct nvme_order *order)
 {
     order->worker->leaving = true;
     begin_stop(order->worker);
+    nvme_namespaces_cancel(order->worker); // it stays in the log, as everything does that ends from here on
 }
 
 // Whether a queue's memory goes away or moves. What is in flight there ends as it is, but for what waits for messages.

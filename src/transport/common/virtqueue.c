@@ -612,8 +612,13 @@ static void run_order(struct sdc_post *post)
         break;
     case SDC_VIRTQUEUE_SAVE:
         queue->stopping = queue->running;
-        if (!has_drained(queue))
+        if (!has_drained(queue)) {
+            // What has not begun and may take long to stays in the log, for who goes on.
+            queue->spares = queue->config.log != NULL;
+            if (queue->spares && queue->device->ops->queue_cancel)
+                queue->device->ops->queue_cancel(queue->device, queue);
             return;
+        }
         stop(queue);
         break;
     case SDC_VIRTQUEUE_REMAP:
