@@ -449,9 +449,10 @@ static void use(struct user *user, struct fuzz_input *input)
 static int open_disk(struct user *user, struct fuzz_input *input, struct sdc_client_memory *data)
 {
     uint8_t how = fuzz_u8(input);
-    struct sdc_driver_nvme_options options = {.nsid = how & 1, .sgl = how & 2, .private_memory = true};
+    struct sdc_driver_nvme_options options = {.nsid = how & 1, .sgl = how & 2, .memory = SDC_CLIENT_MEMORY_PRIVATE};
     struct sdc_driver_disk_options setup = {
-        .queues = 1 + (how >> 2) % 3, .queue_size = fuzz_u8(input), .depth = fuzz_u8(input) % 64, .poll = true, .private_memory = true};
+        .queues = 1 + (how >> 2) % 3, .queue_size = fuzz_u8(input), .depth = fuzz_u8(input) % 64, .poll = true,
+        .memory = SDC_CLIENT_MEMORY_PRIVATE};
     int ret = sdc_driver_nvme_open((struct sdc_vfio_client *)(void *)&course, &options, &user->disk, NULL);
 
     if (ret < 0)

@@ -296,6 +296,13 @@ SDC_PUBLIC void sdc_vfio_reply_release(struct sdc_vfio_reply *reply);
 
 // --- memory ---
 
+// What it is made of.
+enum sdc_client_memory_kind {
+    SDC_CLIENT_MEMORY_SHARED,  // an anonymous file
+    SDC_CLIENT_MEMORY_PRIVATE, // no file: the device reaches it by messages
+    SDC_CLIENT_MEMORY_HUGE,    // an anonymous file of huge pages of 2 MiB, which some servers want, if the host has them
+};
+
 // Memory for a device, mapped here, that the device is to see at iova: an anonymous file, or private memory.
 // Pieces are taken from its start to its end; they are given back all at once, by freeing it or by setting used
 // to 0.
@@ -311,6 +318,9 @@ SDC_PUBLIC int sdc_client_memory_new(struct sdc_client_memory *memory, uint64_t 
                                      struct sdc_error *err);
 SDC_PUBLIC int sdc_client_memory_new_private(struct sdc_client_memory *memory, uint64_t iova, uint64_t size,
                                              struct sdc_error *err);
+// Of any kind. HUGE is rounded up to huge pages; -ENOMEM: the host has not got so many that are free.
+SDC_PUBLIC int sdc_client_memory_new_kind(struct sdc_client_memory *memory, enum sdc_client_memory_kind kind, uint64_t iova,
+                                          uint64_t size, struct sdc_error *err);
 // Takes size bytes whose iova is a multiple of align (a power of two). NULL: there are not that
 // many left.
 SDC_PUBLIC void *sdc_client_memory_take(struct sdc_client_memory *memory, uint64_t size, uint64_t align,

@@ -127,7 +127,7 @@ static int start_disk(struct bench *bench, struct sdc_error *err)
         .depth = (uint32_t)options->iodepth,
         .request_max = options->block_size,
         .poll = options->poll,
-        .private_memory = options->private_memory,
+        .memory = options->memory,
     };
     struct sdc_error why = {0};
     int ret = sdc_driver_disk_start(bench->disk, &setup, &why);
@@ -148,8 +148,7 @@ static int make_jobs(struct bench *bench, struct sdc_error *err)
     const struct sdc_bench_options *options = &bench->options;
     uint64_t bytes = options->iodepth * options->block_size, blocks = options->size / options->block_size;
     unsigned count = (unsigned)options->numjobs;
-    int ret = options->private_memory ? sdc_client_memory_new_private(&bench->data, DATA_IOVA, bytes * count, err)
-                                      : sdc_client_memory_new(&bench->data, DATA_IOVA, bytes * count, err);
+    int ret = sdc_client_memory_new_kind(&bench->data, options->memory, DATA_IOVA, bytes * count, err);
     if (ret == 0)
         ret = sdc_driver_disk_map(bench->disk, &bench->data, err);
     if (ret < 0)

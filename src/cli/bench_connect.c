@@ -30,7 +30,7 @@ static int open_vfio_user(const struct sdc_bench_options *options, struct sdc_dr
         .without_features = without(options),
         .nvme = {.nsid = (uint32_t)options->namespace, .sgl = options->sgl, .shadows = options->shadows},
         .notify = options->notify,
-        .private_memory = options->private_memory,
+        .memory = options->memory,
     };
     struct sdc_vfio_client *client;
     int ret = sdc_vfio_client_open(options->socket, &connect, &client, err);

@@ -80,7 +80,7 @@ static json_t *options_object(const struct sdc_bench_options *options)
     set_number_text(object, "randseed", options->seed);
     json_object_set_new(object, "verify", json_string(options->verify ? "pattern" : "none"));
     json_object_set_new(object, "iommu", json_string(sdc_bench_iommu_name(options->iommu)));
-    json_object_set_new(object, "memory", json_string(options->private_memory ? "private" : "shared"));
+    json_object_set_new(object, "memory", json_string(sdc_bench_memory_name(options->memory)));
     json_object_set_new(object, "wait", json_string(options->poll ? "poll" : "interrupt"));
     return object;
 }

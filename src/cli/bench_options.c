@@ -47,7 +47,7 @@ const char sdc_bench_usage[] =
     "  --event-idx=on|off    use event indices if the device offers them (on)\n"
     "  --indirect=on|off     use indirect descriptors if the device offers them (on)\n"
     "  --notify=auto|message|ioeventfd|mapped  how to tell the device of requests (auto)\n"
-    "  --memory=shared|private  share memory, or let all data move by messages (shared)\n"
+    "  --memory=shared|private|huge  share memory, let all data move by messages, or share huge pages (shared)\n"
     "  --namespace=N         of an NVMe controller (its first)\n"
     "  --sgl                 tell an NVMe controller where data is by SGLs, not by PRPs\n"
     "  --shadow-doorbells=auto|on|off  use those of an NVMe controller (auto: if it has them)\n"
@@ -91,13 +91,20 @@ static int parse_rw(const struct sdc_option *option, const char *text, void *val
     return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "must be read, write, randread, randwrite, rw or randrw");
 }
 
+static const char *const memory_names[] = {
+    [SDC_CLIENT_MEMORY_SHARED] = "shared", [SDC_CLIENT_MEMORY_PRIVATE] = "private", [SDC_CLIENT_MEMORY_HUGE] = "huge"};
+
+const char *sdc_bench_memory_name(enum sdc_client_memory_kind kind)
+{
+    return memory_names[kind];
+}
+
 static int parse_memory(const struct sdc_option *option, const char *text, void *value, struct sdc_error *err)
 {
-    static const char *const names[] = {"shared", "private"};
-    int which = sdc_option_pick(text, names, SDC_COUNT(names), err);
+    int which = sdc_option_pick(text, memory_names, SDC_COUNT(memory_names), err);
     (void)option;
     if (which >= 0)
-        *(bool *)value = which == 1;
+        *(enum sdc_client_memory_kind *)value = (enum sdc_client_memory_kind)which;
     return which < 0 ? which : 0;
 }
 
@@ -213,7 +220,7 @@ static const struct sdc_option rows[] = {
     {"event-idx", SDC_OPTION_BOOL, AT(event_idx), 0, 0, "off", NULL},
     {"indirect", SDC_OPTION_BOOL, AT(indirect), 0, 0, "off", NULL},
     {"notify", SDC_OPTION_CALL, AT(notify), 0, 0, "message", parse_notify},
-    {"memory", SDC_OPTION_CALL, AT(private_memory), 0, 0, "private", parse_memory},
+    {"memory", SDC_OPTION_CALL, AT(memory), 0, 0, "private", parse_memory},
     {"namespace", SDC_OPTION_NUMBER, AT(namespace), 1, UINT32_MAX - 1, "2", NULL},
     {"sgl", SDC_OPTION_FLAG, AT(sgl), 0, 0, NULL, NULL},
     {"shadow-doorbells", SDC_OPTION_CALL, AT(shadows), 0, 0, "off", parse_shadows},
@@ -279,9 +286,9 @@ static int check_socket(struct sdc_bench_options *options, const char *socket, s
                              "--reconnect-ms=%" PRIu64 ": only a vhost-user back end can be found again; type vhost-user:%s",
                              options->reconnect_ms, socket);
     options->socket = socket;
-    if (options->vhost_user && (options->private_memory || options->twin_socket))
+    if (options->vhost_user && (options->memory == SDC_CLIENT_MEMORY_PRIVATE || options->twin_socket))
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--%s: over vhost-user all memory is shared; leave it out",
-                             options->private_memory ? "memory=private" : "twin-socket=on");
+                             options->memory == SDC_CLIENT_MEMORY_PRIVATE ? "memory=private" : "twin-socket=on");
     if (!options->vhost_user && options->iommu != SDC_DRIVER_IOMMU_OFF)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--iommu: only a vhost-user back end asks for translations; type vhost-user:%s",
                              socket);

@@ -42,7 +42,7 @@ struct sdc_bench_options {
     bool in_order;
     bool event_idx;
     bool indirect;
-    bool private_memory; // no fds: data moves by messages
+    enum sdc_client_memory_kind memory;
     bool twin_socket;
     enum sdc_driver_iommu iommu;
     enum sdc_driver_notify notify;
@@ -54,6 +54,7 @@ struct sdc_bench_options {
 
 extern const char sdc_bench_usage[];
 const char *sdc_bench_iommu_name(enum sdc_driver_iommu iommu); // as typed
+const char *sdc_bench_memory_name(enum sdc_client_memory_kind kind);
 
 // Fills options from argv[1..argc). argv's strings are the options' from then on. -EINVAL, with *err filled.
 int sdc_bench_options_parse(int argc, char **argv, struct sdc_bench_options *options, struct sdc_error *err);

@@ -143,7 +143,7 @@ void sdc_bench_print(FILE *to, const struct sdc_bench_options *options,
     fprintf(to, "bench: rw=%s, bs=%s, iodepth=%" PRIu64 ", jobs=%u, %s, %s, %s, %s memory: err=%d\n", options->rw,
             sdc_format_size(options->block_size, size), options->iodepth, totals->jobs,
             options->poll ? "polling" : "by interrupt", info->device, describe_rings(info, rings),
-            options->private_memory ? "private" : "shared", totals->error ? -totals->error->code : 0);
+            sdc_bench_memory_name(options->memory), totals->error ? -totals->error->code : 0);
     for (unsigned i = 0; i < SDC_BENCH_DIRECTIONS; i++)
         if (totals->stats[i].ios > 0)
             print_direction(to, names[i], &totals->stats[i]);

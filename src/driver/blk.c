@@ -224,7 +224,7 @@ static int start(struct sdc_driver_disk *disk, const struct sdc_driver_disk_opti
         .iova = QUEUES_IOVA,
         .extra = count * sdc_driver_blk_queue_memory(depth > 0 ? depth : SDC_DRIVER_DISK_DEPTH),
         .interrupts = !options->poll,
-        .private_memory = options->private_memory,
+        .memory = options->memory,
     };
     ret = sdc_driver_device_start(&blk->device, &setup, err);
     if (ret < 0)

@@ -115,9 +115,7 @@ static int make_memory(struct sdc_driver_device *device, const struct sdc_driver
     uint64_t size = options->extra;
     for (uint16_t i = 0; i < options->queues; i++)
         size += sdc_driver_queue_memory(&configs[i]);
-    int ret = options->private_memory
-                  ? sdc_client_memory_new_private(&device->memory, options->iova, size, err)
-                  : sdc_client_memory_new(&device->memory, options->iova, size, err);
+    int ret = sdc_client_memory_new_kind(&device->memory, options->memory, options->iova, size, err);
     return ret < 0 ? ret : device->transport->ops->map(device->transport, &device->memory, err);
 }
 

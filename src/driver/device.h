@@ -37,7 +37,7 @@ struct sdc_driver_device_options {
     uint64_t iova;         // where the queues' memory begins; a multiple of 4096
     uint64_t extra;        // bytes of that memory that the caller takes for itself, from device->memory
     bool interrupts;       // an eventfd for each queue; else they are polled
-    bool private_memory;   // the queues' memory is not shared: the device reaches it by messages
+    enum sdc_client_memory_kind memory; // of the queues
 };
 // Sets the queues up and lets the device go (DRIVER_OK).
 int sdc_driver_device_start(struct sdc_driver_device *device, const struct sdc_driver_device_options *options,

@@ -56,7 +56,7 @@ struct sdc_driver_disk_options {
     uint32_t depth;       // requests in flight on each queue; 0: 128, or as many as it holds
     uint64_t request_max; // bytes of data in one request; 0: 128 KiB, or what the device takes
     bool poll;            // no interrupts
-    bool private_memory;  // of the queues: the device reaches it by messages
+    enum sdc_client_memory_kind memory; // of the queues
 };
 
 enum { SDC_DRIVER_DISK_DEPTH = 128, SDC_DRIVER_DISK_REQUEST = 128 * 1024 }; // what 0 means there

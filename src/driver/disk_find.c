@@ -23,7 +23,7 @@ static int open_nvme(struct sdc_vfio_client *client, const struct sdc_driver_dis
 {
     struct sdc_driver_nvme_options options = wishes->nvme;
     options.notify = wishes->notify;
-    options.private_memory = wishes->private_memory;
+    options.memory = wishes->memory;
     return sdc_driver_nvme_open(client, &options, disk, err);
 }
 

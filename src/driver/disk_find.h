@@ -9,7 +9,7 @@ struct sdc_driver_disk_wishes {
     uint64_t without_features; // virtio: bits that are left alone
     struct sdc_driver_nvme_options nvme;
     enum sdc_driver_notify notify;
-    bool private_memory; // of what the driver keeps for itself
+    enum sdc_client_memory_kind memory; // of what the driver keeps for itself
 };
 
 // Opens the disk that is there: an NVMe controller's namespace, by the PCI class, or else a virtio disk. client is the disk's from then

@@ -76,7 +76,7 @@ static int decide_shadows(struct nvme *nvme, const struct sdc_driver_disk_option
     const char *why = NULL;
     if (!nvme->identity.shadows)
         why = "the controller offers none";
-    else if (options->private_memory || nvme->options.private_memory)
+    else if (options->memory == SDC_CLIENT_MEMORY_PRIVATE || nvme->options.memory == SDC_CLIENT_MEMORY_PRIVATE)
         why = "memory is not shared";
     else if (!sdc_driver_nvme_find_shadow(&nvme->controller, queues, true, &bell))
         why = "so many queues have no place in a page";
@@ -149,8 +149,7 @@ static int make_queues(struct nvme *nvme, uint16_t count, const struct sdc_drive
     for (uint16_t i = 0; i < count; i++)
         nvme->queues[i].waiter = SDC_DRIVER_WAITER_NONE;
     nvme->queues_count = count;
-    int ret = options->private_memory ? sdc_client_memory_new_private(&nvme->memory, QUEUES_IOVA, bytes, err)
-                                      : sdc_client_memory_new(&nvme->memory, QUEUES_IOVA, bytes, err);
+    int ret = sdc_client_memory_new_kind(&nvme->memory, options->memory, QUEUES_IOVA, bytes, err);
     if (ret == 0)
         ret = sdc_driver_pci_map(&nvme->controller.pci, &nvme->memory, err);
     if (ret == 0 && !options->poll)
@@ -288,7 +287,7 @@ static void fill_info(struct nvme *nvme, uint16_t queues)
 static int find_out(struct nvme *nvme, struct sdc_vfio_client *client, struct sdc_error *err)
 {
     uint16_t queues = 0;
-    int ret = sdc_driver_nvme_controller_open(&nvme->controller, client, nvme->options.private_memory, err);
+    int ret = sdc_driver_nvme_controller_open(&nvme->controller, client, nvme->options.memory, err);
     if (ret == 0)
         ret = sdc_driver_nvme_identify(&nvme->controller, &nvme->identity, err);
     if (ret == 0)

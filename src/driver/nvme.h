@@ -19,7 +19,7 @@ struct sdc_driver_nvme_options {
     bool sgl;      // say where data is by SGLs, not by PRPs
     enum sdc_driver_nvme_shadows shadows;
     enum sdc_driver_notify notify;
-    bool private_memory; // of the admin queue: the device reaches it by messages
+    enum sdc_client_memory_kind memory; // of the admin queue
 };
 
 // Enables the controller, and finds out what the namespace is. client is the disk's from then on, also when this fails. -ENODEV: there

@@ -210,7 +210,7 @@ static int find_registers(struct sdc_driver_nvme_controller *controller, struct 
 }
 
 int sdc_driver_nvme_controller_open(struct sdc_driver_nvme_controller *controller, struct sdc_vfio_client *client,
-                                    bool private_memory, struct sdc_error *err)
+                                    enum sdc_client_memory_kind memory, struct sdc_error *err)
 {
     *controller = (struct sdc_driver_nvme_controller){.pci = {.client = client}, .memory = {.fd = -1}};
     controller->doorbells = (struct sdc_driver_doorbells){.client = client, .region = REGION};
@@ -220,8 +220,7 @@ int sdc_driver_nvme_controller_open(struct sdc_driver_nvme_controller *controlle
     if (ret < 0)
         return ret;
     uint64_t bytes = sdc_driver_nvme_ring_memory(ADMIN_ENTRIES, controller->page_size) + WHOLE_PAGES * controller->page_size;
-    ret = private_memory ? sdc_client_memory_new_private(&controller->memory, MEMORY_IOVA, bytes, err)
-                         : sdc_client_memory_new(&controller->memory, MEMORY_IOVA, bytes, err);
+    ret = sdc_client_memory_new_kind(&controller->memory, memory, MEMORY_IOVA, bytes, err);
     if (ret == 0)
         ret = sdc_driver_pci_map(&controller->pci, &controller->memory, err);
     if (ret == 0)

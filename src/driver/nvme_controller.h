@@ -32,7 +32,7 @@ struct sdc_driver_nvme_controller {
 
 // Finds the controller's registers, resets and enables it, with an admin queue. It is to be closed also when this fails.
 int sdc_driver_nvme_controller_open(struct sdc_driver_nvme_controller *controller, struct sdc_vfio_client *client,
-                                    bool private_memory, struct sdc_error *err);
+                                    enum sdc_client_memory_kind memory, struct sdc_error *err);
 // Has the controller write what is volatile, and stop. NULL: nobody wants to know how it went. A controller that was not opened does no
 // harm.
 int sdc_driver_nvme_controller_stop(struct sdc_driver_nvme_controller *controller, struct sdc_error *err);

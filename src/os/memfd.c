@@ -7,11 +7,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static int new_sealed(const char *name, uint64_t size, int seals)
+#define HUGE_2MB (21U << 26) // MFD_HUGE_2MB: glibc 2.36 does not name it, and <linux/memfd.h> does not go with its header
+
+static int new_sealed(const char *name, uint64_t size, unsigned flags, int seals)
 {
     if (size > INT64_MAX)
         return -EFBIG;
-    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
     if (fd < 0)
         return -errno;
     if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, seals) < 0) {
@@ -24,12 +26,17 @@ static int new_sealed(const char *name, uint64_t size, int seals)
 
 int sdc_memfd_new(const char *name, uint64_t size)
 {
-    return new_sealed(name, size, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    return new_sealed(name, size, 0, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+}
+
+int sdc_memfd_new_huge(const char *name, uint64_t size)
+{
+    return new_sealed(name, size, MFD_HUGETLB | HUGE_2MB, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 }
 
 int sdc_memfd_new_sealable(const char *name, uint64_t size)
 {
-    return new_sealed(name, size, F_SEAL_SHRINK | F_SEAL_GROW);
+    return new_sealed(name, size, 0, F_SEAL_SHRINK | F_SEAL_GROW);
 }
 
 int sdc_memfd_seal_writes(int fd)

@@ -72,11 +72,16 @@ static bool is_packed(const struct cell *cell)
     return strncmp(cell->way, "packed", 6) == 0;
 }
 
+static enum sdc_client_memory_kind memory_of(const struct cell *cell)
+{
+    return strstr(cell->way, "private") ? SDC_CLIENT_MEMORY_PRIVATE : SDC_CLIENT_MEMORY_SHARED;
+}
+
 static int find_disk(struct cell *cell, struct sdc_error *err)
 {
     uint64_t without = is_packed(cell) ? 0 : SDC_VIRTIO_F_RING_PACKED;
     struct sdc_driver_disk_wishes wishes = {.without_features = without,
-                                            .private_memory = strstr(cell->way, "private"),
+                                            .memory = memory_of(cell),
                                             .nvme = {.sgl = strcmp(cell->way, "sgl") == 0}};
     struct sdc_vfio_client *vfio;
     struct sdc_vhost_client *vhost;
@@ -85,7 +90,7 @@ static int find_disk(struct cell *cell, struct sdc_error *err)
 
     if (strstr(cell->way, "registers"))
         wishes.nvme.shadows = SDC_DRIVER_NVME_SHADOWS_OFF;
-    else if (!wishes.private_memory)
+    else if (wishes.memory != SDC_CLIENT_MEMORY_PRIVATE)
         wishes.nvme.shadows = SDC_DRIVER_NVME_SHADOWS_ON;
     if (!cell->vhost_user) {
         ret = sdc_vfio_client_open(cell->socket, NULL, &vfio, err);
@@ -103,14 +108,13 @@ static void open_disk(struct cell *cell)
 {
     struct sdc_error err = {0};
     struct sdc_driver_disk_options options = {.queues = cell->queues, .queue_size = 256, .depth = DEPTH, .request_max = 1 << 20};
-    options.private_memory = strstr(cell->way, "private");
+    options.memory = memory_of(cell);
     int ret = find_disk(cell, &err);
 
     if (ret == 0)
         ret = sdc_driver_disk_start(cell->disk, &options, &err);
     if (ret == 0)
-        ret = options.private_memory ? sdc_client_memory_new_private(&cell->data, DATA_IOVA, DATA_SIZE, &err)
-                                     : sdc_client_memory_new(&cell->data, DATA_IOVA, DATA_SIZE, &err);
+        ret = sdc_client_memory_new_kind(&cell->data, options.memory, DATA_IOVA, DATA_SIZE, &err);
     if (ret == 0)
         ret = sdc_driver_disk_map(cell->disk, &cell->data, &err);
     if (ret < 0)

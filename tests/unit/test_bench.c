@@ -195,12 +195,16 @@ static void memory_and_notifications_are_as_asked_for(void **state)
     struct sdc_bench_options options;
     struct sdc_error err;
     assert_int_equal(parse("a", &options, &err), 0);
-    assert_false(options.private_memory || options.twin_socket);
+    assert_int_equal(options.memory, SDC_CLIENT_MEMORY_SHARED);
+    assert_false(options.twin_socket);
     assert_int_equal(options.notify, SDC_DRIVER_NOTIFY_AUTO);
     assert_int_equal(parse("a --memory=private --twin_socket=on", &options, &err), 0);
-    assert_true(options.private_memory && options.twin_socket);
+    assert_int_equal(options.memory, SDC_CLIENT_MEMORY_PRIVATE);
+    assert_true(options.twin_socket);
     assert_int_equal(parse("a --memory=private --memory=shared", &options, &err), 0);
-    assert_false(options.private_memory);
+    assert_int_equal(options.memory, SDC_CLIENT_MEMORY_SHARED);
+    assert_int_equal(parse("vhost-user:a --memory=huge", &options, &err), 0);
+    assert_int_equal(options.memory, SDC_CLIENT_MEMORY_HUGE);
     for (unsigned i = 0; i < SDC_COUNT(words); i++) {
         char line[40];
         snprintf(line, sizeof line, "a --notify=%s", words[i]);
@@ -238,7 +242,7 @@ static void mistakes_are_named(void **state)
         {"a --poll --interrupt", "exclude each other"},
         {"a --rw=write --readonly", "--readonly was given"},
         {"a --eta=always", "auto or never"},
-        {"a --memory=some", "--memory=some: must be shared or private"},
+        {"a --memory=some", "--memory=some: must be shared, private or huge"},
         {"a --notify=irq", "--notify=irq: must be auto, message, ioeventfd or mapped"},
         {"a --twin-socket=maybe", "must be on or off"},
         {"vhost-user:a --memory=private", "--memory=private: over vhost-user all memory is shared"},

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 // --- registers ---
@@ -371,9 +372,34 @@ static void memory_is_taken_in_aligned_pieces_until_it_is_used_up(void **state)
     sdc_client_memory_free(&memory);
     assert_null(memory.base);
     assert_int_equal(sdc_client_memory_new_private(&memory, 0x10001, 8192, NULL), -EINVAL);
+    assert_int_equal(sdc_client_memory_new_kind(&memory, SDC_CLIENT_MEMORY_HUGE, 0x10001, 8192, NULL), -EINVAL);
     assert_int_equal(sdc_client_memory_new(&memory, 0x10001, 8192, NULL), -EINVAL);
     assert_int_equal(sdc_client_memory_new(&memory, 0, 0, NULL), -EINVAL);
     assert_int_equal(sdc_client_memory_new(&memory, UINT64_MAX - 4095, 8192, NULL), -EINVAL);
+}
+
+static void huge_pages_are_whole_or_are_said_to_be_missing(void **state)
+{
+    (void)state;
+    struct sdc_client_memory memory;
+    struct sdc_error err;
+    struct statfs own;
+    int ret = sdc_client_memory_new_kind(&memory, SDC_CLIENT_MEMORY_HUGE, 0x10000, 5000, &err);
+    if (ret == 0) {
+        assert_int_equal(memory.size, 2 << 20);
+        assert_int_equal(fstatfs(memory.fd, &own), 0);
+        assert_int_equal(own.f_bsize, 2 << 20);
+        memory.base[memory.size - 1] = 1;
+    } else {
+        assert_non_null(strstr(err.text, "nr_hugepages"));
+        assert_null(memory.base);
+        assert_int_equal(memory.fd, -1);
+    }
+    sdc_client_memory_free(&memory);
+    // More than any host has.
+    assert_true(sdc_client_memory_new_kind(&memory, SDC_CLIENT_MEMORY_HUGE, 0, UINT64_C(1) << 46, &err) < 0);
+    assert_non_null(strstr(err.text, "nr_hugepages"));
+    assert_int_equal(memory.fd, -1);
 }
 
 int main(void)
@@ -390,6 +416,7 @@ int main(void)
         cmocka_unit_test(every_form_of_set_irqs_on_every_interrupt),
         cmocka_unit_test(memory_is_mapped_with_its_fd),
         cmocka_unit_test(memory_is_taken_in_aligned_pieces_until_it_is_used_up),
+        cmocka_unit_test(huge_pages_are_whole_or_are_said_to_be_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -168,8 +168,7 @@ static void open_disk_by(struct disk *disk, const struct server *server, const s
     if (ret == 0)
         ret = sdc_driver_disk_start(disk->blk, options, &err);
     if (ret == 0)
-        ret = options->private_memory ? sdc_client_memory_new_private(&disk->data, DATA_IOVA, 2 * DISK, &err)
-                                      : sdc_client_memory_new(&disk->data, DATA_IOVA, 2 * DISK, &err);
+        ret = sdc_client_memory_new_kind(&disk->data, options->memory, DATA_IOVA, 2 * DISK, &err);
     if (ret == 0)
         ret = sdc_driver_disk_map(disk->blk, &disk->data, &err);
     if (ret < 0)
@@ -350,7 +349,8 @@ static void data_comes_back_over_memory_that_is_not_shared(void **state)
     for (unsigned i = 0; i < SDC_COUNT(cases); i++) {
         struct disk disk;
         struct sdc_driver_disk_options options = {
-            .queues = QUEUES, .request_max = BLOCK, .poll = cases[i].poll, .private_memory = cases[i].private};
+            .queues = QUEUES, .request_max = BLOCK, .poll = cases[i].poll,
+            .memory = cases[i].private ? SDC_CLIENT_MEMORY_PRIVATE : SDC_CLIENT_MEMORY_SHARED};
         open_disk_by(&disk, &server, &cases[i].way, *(uint64_t *)*state, &options);
         assert_string_equal(sdc_driver_disk_info(disk.blk)->notified_by, cases[i].notified_by);
         for (uint16_t queue = 0; queue < QUEUES; queue++)

@@ -76,8 +76,9 @@ def spdk_sides(context, folder, transport, device, disk):
                   for ring, packed in (("split", "off"), ("packed", "on"))]
     sides.append(Side("sidecard, SPDK's client", ours, bdevperf))
     if disk == "null":
-        if transport != "vhost-user":
-            sides.append(Side("SPDK, sidecard bench", theirs, context.bench("poll")))
+        # SPDK's vhost target takes memory in huge pages alone.
+        memory = ["--memory=huge"] if transport == "vhost-user" else []
+        sides.append(Side("SPDK, sidecard bench", theirs, context.bench("poll", *memory)))
     return sides
 
 
