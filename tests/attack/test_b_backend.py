@@ -211,7 +211,7 @@ def test_b03_completion_after_the_request_was_given_up_is_waited_for_and_told_to
     guest = start().guest(features=FEATURES_WITH_RESET)
     ask, is_over = GIVE_UPS[name]
     disk.hold(READ)
-    requests = [guest.submit(guest.prepare(blk.T_IN, 8 * i, length=4096)) for i in range(8)]
+    requests = [guest.submit(guest.prepare(blk.T_IN, 16 * i, length=4096)) for i in range(8)]
     in_kernel = 8 if loop_kind == "io_uring" else 4  # a thread each
     assert wait_until(lambda: disk.hits(READ) == in_kernel)
     ask(guest)
@@ -321,10 +321,10 @@ ABOUT_IO_URING = pytest.mark.parametrize("loop_kind", ["io_uring"], indirect=Tru
 
 
 def fill(guest, queue, count, length=512):
-    """Offers so many reads in one go; {head: request}."""
+    """Offers so many reads in one go, none behind another on the disk, so that each is an I/O; {head: request}."""
     requests = {}
     for i in range(count):
-        request = guest.prepare(blk.T_IN, i * (length // 512) % (IMAGE // 512 - 64), length=length, queue=queue)
+        request = guest.prepare(blk.T_IN, 2 * i * (length // 512) % (IMAGE // 512 - 64), length=length, queue=queue)
         guest.submit(request, kick=False, indirect=True)
         requests[request.head] = request
     return requests
@@ -428,7 +428,7 @@ def hold_reads(guest, disk, count=4, data_addr=None):
     disk.hold(READ)
     for i in range(count):
         where = {} if data_addr is None else {"data_addr": data_addr + 4096 * i}
-        guest.submit(guest.prepare(blk.T_IN, 8 * i, length=4096, **where))
+        guest.submit(guest.prepare(blk.T_IN, 16 * i, length=4096, **where))
     assert wait_until(lambda: disk.hits(READ) == count)
 
 

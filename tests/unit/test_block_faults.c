@@ -16,6 +16,7 @@ static struct {
     unsigned times; // how often
     unsigned seed;
     unsigned hits; // how often it was done
+    unsigned seen; // I/Os, those included
 } fault = {.op = -1};
 
 struct failing {
@@ -70,6 +71,7 @@ static unsigned short_step = 1; // bytes; for direct I/O what the kernel would d
 
 void __wrap_sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io)
 {
+    fault.seen++;
     bool mine = (int)io->op == fault.op && (io->op != SDC_IO_FALLOCATE || io->mode & fault.mode);
     if (mine && fault.times > 0) {
         fault.times--;
@@ -237,6 +239,106 @@ static void so_do_durable_zeroes_whose_flush_failed(void **state)
     stays_failed(SDC_BLOCK_WRITE_ZEROES, SDC_IO_FDATASYNC);
 }
 
+// --- requests that are merged ---
+
+enum { RUN = 16, PIECE = 4096 };
+
+struct run {
+    unsigned char memory[RUN][PIECE];
+    struct sdc_span spans[RUN][2];
+    struct sdc_block_request requests[RUN], *batch[RUN];
+};
+
+// Requests of PIECE bytes, each behind the one before; every other one has two spans.
+static void make_run(struct run *run, enum sdc_block_op op, uint32_t flags)
+{
+    for (unsigned i = 0; i < RUN; i++) {
+        memset(run->memory[i], op == SDC_BLOCK_WRITE ? (int)i + 1 : 0, PIECE);
+        run->spans[i][0] = (struct sdc_span){run->memory[i], i % 2 ? 512 : PIECE};
+        run->spans[i][1] = (struct sdc_span){run->memory[i] + 512, PIECE - 512};
+        run->requests[i] = (struct sdc_block_request){
+            .op = op, .flags = flags, .offset = i * (uint64_t)PIECE, .size = PIECE, .spans = run->spans[i], .spans_count = 1 + i % 2};
+        run->batch[i] = &run->requests[i];
+    }
+}
+
+// How many I/Os a batch takes.
+static unsigned ios_of(struct fixture *f, struct run *run)
+{
+    fault.seen = 0;
+    fixture_run(f, run->batch, RUN);
+    return fault.seen;
+}
+
+static unsigned failed_of(const struct run *run, int result)
+{
+    unsigned failed = 0;
+    for (unsigned i = 0; i < RUN; i++) {
+        assert_true(run->requests[i].result == 0 || run->requests[i].result == result);
+        failed += run->requests[i].result != 0;
+    }
+    return failed;
+}
+
+static void requests_in_a_row_are_one(void **state)
+{
+    (void)state;
+    static struct run run;
+    char *image = make_image(1 << 20);
+    struct fixture f;
+    fixture_open(&f, image, &(struct sdc_block_open_options){0});
+    make_run(&run, SDC_BLOCK_WRITE, 0);
+    assert_int_equal(ios_of(&f, &run), 1);
+    assert_int_equal(failed_of(&run, 0), 0);
+    make_run(&run, SDC_BLOCK_READ, 0);
+    assert_int_equal(ios_of(&f, &run), 1);
+    for (unsigned i = 0; i < RUN; i++)
+        assert_true(run.memory[i][0] == i + 1 && memcmp(run.memory[i], run.memory[i] + 1, PIECE - 1) == 0);
+    // Durable ones are not, nor is what does not follow, has another direction, or is large.
+    make_run(&run, SDC_BLOCK_WRITE, SDC_BLOCK_FUA);
+    assert_int_equal(ios_of(&f, &run), RUN);
+    make_run(&run, SDC_BLOCK_READ, 0);
+    run.requests[5].offset += 128 * PIECE;
+    assert_int_equal(ios_of(&f, &run), 3);
+    make_run(&run, SDC_BLOCK_READ, 0);
+    for (unsigned i = 0; i < RUN; i++)
+        run.requests[i].offset = (RUN - i) * (uint64_t)PIECE;
+    assert_int_equal(ios_of(&f, &run), RUN);
+    make_run(&run, SDC_BLOCK_READ, 0);
+    run.requests[8].op = SDC_BLOCK_WRITE;
+    assert_int_equal(ios_of(&f, &run), 3);
+    fixture_close(&f);
+    drop_image(image);
+}
+
+static void one_of_a_row_that_fails_does_so_alone(void **state)
+{
+    (void)state;
+    static struct run run;
+    char *image = make_image(1 << 20);
+    struct fixture f;
+    fixture_open(&f, image, &(struct sdc_block_open_options){0});
+    for (enum sdc_block_op op = SDC_BLOCK_READ; op <= SDC_BLOCK_WRITE; op++) {
+        enum sdc_io_op io = op == SDC_BLOCK_READ ? SDC_IO_READ : SDC_IO_WRITE;
+        make_run(&run, op, 0);
+        inject(io, -EIO, 1); // all together, but none alone
+        assert_int_equal(ios_of(&f, &run), 1 + RUN);
+        assert_int_equal(failed_of(&run, -EIO), 0);
+        make_run(&run, op, 0);
+        inject(io, -EIO, 2); // all together, and one alone
+        assert_int_equal(ios_of(&f, &run), 1 + RUN);
+        assert_int_equal(failed_of(&run, -EIO), 1);
+        // One that lies outside of the disk is no part of it.
+        make_run(&run, op, 0);
+        for (unsigned i = 0; i < RUN; i++)
+            run.requests[i].offset += (1 << 20) - (RUN - 2) * (uint64_t)PIECE;
+        assert_int_equal(ios_of(&f, &run), 1);
+        assert_int_equal(failed_of(&run, -EINVAL), 2);
+    }
+    fixture_close(&f);
+    drop_image(image);
+}
+
 // --- file systems that cannot ---
 
 static void unsupported_discard_succeeds_and_is_not_tried_again(void **state)
@@ -298,6 +400,8 @@ int main(void)
         cmocka_unit_test_teardown(so_do_durable_zeroes_whose_flush_failed, reset),
         cmocka_unit_test_teardown(unsupported_discard_succeeds_and_is_not_tried_again, reset),
         cmocka_unit_test_teardown(unsupported_zeroes_are_written, reset),
+        cmocka_unit_test_teardown(requests_in_a_row_are_one, reset),
+        cmocka_unit_test_teardown(one_of_a_row_that_fails_does_so_alone, reset),
     };
     RUN_WITH_EVERY_LOOP(tests);
 }

@@ -54,6 +54,9 @@ struct sdc_file_queue {
     void *bounces[SDC_FILE_BOUNCES]; // free ones
     unsigned bounces_free, bounces_made;
     struct sdc_block_list bounce_waiters;
+
+    struct sdc_file_group *groups; // free ones (file_merge.c)
+    unsigned groups_made;
 };
 
 // What the backend remembers of a request, in its backend[] bytes.
@@ -76,7 +79,14 @@ static inline struct sdc_file_request *sdc_file_state(struct sdc_block_request *
     return (struct sdc_file_request *)(void *)request->backend;
 }
 
-// file_io.c: begins a request. Its end comes through the queue's finisher.
+// file_merge.c: begins the first few of count requests as one I/O. How many; 0: they are no run that would be worth it. Their ends come
+// through the queue's finisher.
+unsigned sdc_file_merge(struct sdc_file_queue *queue, struct sdc_block_request **requests, unsigned count);
+void sdc_file_groups_free(struct sdc_file_queue *queue);
+
+// file_io.c: checks a request and makes its state. False: it cannot be begun, and has ended.
+bool sdc_file_prepare(struct sdc_file_queue *queue, struct sdc_block_request *request);
+// Begins a request. Its end comes through the queue's finisher.
 void sdc_file_start(struct sdc_file_queue *queue, struct sdc_block_request *request);
 
 // file_transfer.c: READ, WRITE and zeroes that have to be written, from state->done on. Calls sdc_file_finish

@@ -151,15 +151,20 @@ static int check(struct sdc_file *file, const struct sdc_block_request *request)
                                                                                                       : 0;
 }
 
-void sdc_file_start(struct sdc_file_queue *queue, struct sdc_block_request *request)
+bool sdc_file_prepare(struct sdc_file_queue *queue, struct sdc_block_request *request)
 {
     struct sdc_file_request *state = sdc_file_state(request);
     *state = (struct sdc_file_request){.queue = queue, .io = {.file = queue->number, .done = io_done}};
     int ret = check(queue->file, request);
-    if (ret < 0) {
+    if (ret < 0)
         sdc_block_finish(&queue->finisher, request, ret);
+    return ret == 0;
+}
+
+void sdc_file_start(struct sdc_file_queue *queue, struct sdc_block_request *request)
+{
+    if (!sdc_file_prepare(queue, request))
         return;
-    }
     switch (request->op) {
     case SDC_BLOCK_READ:
     case SDC_BLOCK_WRITE:

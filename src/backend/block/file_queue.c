@@ -19,11 +19,18 @@ static void start(struct sdc_file_queue *queue, struct sdc_block_request *reques
 static void submit(struct sdc_block_queue *base, struct sdc_block_request **requests, unsigned count)
 {
     struct sdc_file_queue *queue = (struct sdc_file_queue *)base;
-    for (unsigned i = 0; i < count; i++) {
+    bool ours = !queue->waiting && !queue->refused;
+    for (unsigned i = 0; i < count;) {
+        unsigned merged = ours ? sdc_file_merge(queue, &requests[i], count - i) : 0;
+        if (merged > 0) {
+            i += merged;
+            continue;
+        }
         if (queue->waiting)
             sdc_block_list_add(&queue->held, requests[i]);
         else
             start(queue, requests[i]);
+        i++;
     }
 }
 
@@ -60,6 +67,7 @@ static void close_queue(struct sdc_block_queue *base)
     sdc_loop_file_remove(base->loop, queue->number);
     sdc_file_lock_leave(queue->file);
     sdc_file_bounces_free(queue);
+    sdc_file_groups_free(queue);
     free(queue);
 }
 
