@@ -426,7 +426,7 @@ LIES = {
     "map-answered-with-more": (lambda: Replies(Cmd.DMA_MAP, with_header(payload=b"1234")), "dma-map/with-fd", "0 bytes of payload"),
     "map-over": (lambda: Errors(Cmd.DMA_MAP), "dma-map/overlap", "over an existing region"),
     "map-over-errno": (lambda: Replies(Cmd.DMA_MAP, with_header(errno=lambda old: 22 if old else 0), True), "dma-map/overlap", "EEXIST"),
-    "map-wraps": (lambda: Errors(Cmd.DMA_MAP), "dma-map/address-wraps", "64 bits"),
+    "map-wraps": (lambda: Errors(Cmd.DMA_MAP), "dma-map/odd-ranges", "note: the server accepted"),
     "map-few": (lambda: Instead(Cmd.DMA_MAP, lambda command: struct.unpack_from("=Q", command.payload, 16)[0] > 0x200000, errno=28),
                 "dma-map/many", "has to be done"),
     "map-adjacent": (lambda: Instead(Cmd.DMA_MAP, lambda command: struct.unpack_from("=Q", command.payload, 16)[0] == 0x102000, errno=17),
@@ -451,14 +451,14 @@ LIES = {
     "irq-remembered": (OldEventfds, "set-irqs/forgotten", "disconnects"),
 
     "reset-refused": (lambda: Instead(Cmd.RESET, errno=22), "reset/form", "has to be done"),
-    "reset-not-done": (lambda: Instead(Cmd.RESET), "reset/clears-command", "after a reset"),
+    "reset-not-done": (lambda: Instead(Cmd.RESET), "reset/clears-command", "note: leaves the Command register"),
     "reset-of-virtio-not-done": (lambda: Instead(Cmd.RESET), "virtio-pci/reset-by-message", "upon reset"),
     "feature-any": (lambda: Errors(Cmd.DEVICE_FEATURE, lambda command: command.payload), "feature/refused", "no such feature"),
     "feature-probe": (lambda: Instead(Cmd.DEVICE_FEATURE, payload=b""), "feature/probes", "same as the request"),
     "feature-half": (lambda: Instead(Cmd.DEVICE_FEATURE, lambda command: command.payload[6] & 1, payload=lambda command: command.payload),
                      "feature/probes", "indicated methods"),
 
-    "deaf": (Deaf, "session/leave-anywhere", "reply"),
+    "deaf": (Deaf, "session/leave-anywhere", "replied to"),
 
     "pci-vendor": (lambda: Config(lambda offset, size, value: 0 if offset == 0 else value), "pci/header", "vendor ID"),
     "pci-writable": (lambda: Kept(0, 1), "pci/read-only", "Vendor ID"),
@@ -522,7 +522,7 @@ class Changing(Register):
 
 
 # Answers that do not come have to be waited for.
-SLOW = {"irq-not-triggered", "irq-not-replaced", "errors-lost", "virtio-status"}
+SLOW = {"deaf", "irq-not-triggered", "irq-not-replaced", "errors-lost", "virtio-status"}
 
 
 # Beside make check all are told.

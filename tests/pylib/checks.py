@@ -24,8 +24,11 @@ def assert_all_passed(path, *options, only="*"):
 
 
 def assert_found(path, test, word, options=(), **more):
-    """That test fails, for a reason with that word in it."""
+    """That test fails, for a reason with that word in it. "note: WORD": it makes a remark."""
     status, tests, sums = check(path, test, *options, **more)
     told = tests[test]
+    if word.startswith("note: "):
+        assert told["result"] == "noted" and status == 0 and word[6:] in told["note"], told
+        return
     assert told["result"] == "failed" and status == 1 and sums["failed"] == 1, told
     assert word in told["asked"], told

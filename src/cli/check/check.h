@@ -154,6 +154,7 @@ struct sdc_check_run {
     const struct sdc_check_transport *transport;
     struct sdc_check_target target;
     bool one_client; // the server goes away with its client, and somebody starts it anew
+    bool ungreeted;  // not even a client without faults gets along with it: that is not asked after each test
     struct sdc_check_entry *entries; // those that --only chose
     size_t count;
     unsigned sums[SDC_CHECK_RESULTS];

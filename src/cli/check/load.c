@@ -37,7 +37,7 @@ static void open_load(struct load *load, struct sdc_check *check, bool writes)
 {
     const struct sdc_vfio_client_options options = {.timeout_ms = (uint32_t)check->options->timeout_s * 1000};
     const struct sdc_driver_disk_wishes wishes = {0};
-    const struct sdc_driver_disk_options setup = {.queues = 1, .depth = DEPTH, .request_max = BYTES};
+    const struct sdc_driver_disk_options setup = {.queues = 1, .request_max = BYTES};
     struct sdc_error err = {0};
     *load = (struct load){.check = check, .writes = writes};
     sdc_check_sent(check, "what a driver sends to use the disk");
@@ -53,7 +53,7 @@ static void open_load(struct load *load, struct sdc_check *check, bool writes)
     load->writes = writes && !info->read_only;
 }
 
-// Leaves DEPTH requests with the device.
+// Leaves requests with the device: DEPTH, or as many as its queue holds.
 static void begin(struct load *load)
 {
     const struct sdc_driver_disk_info *info = sdc_driver_disk_info(load->disk);

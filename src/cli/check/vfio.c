@@ -16,7 +16,10 @@
 
 #define MS_NS UINT64_C(1000000)
 
-enum { MESSAGE_MAX = 2 << 20 }; // bytes of a message from the server that are taken
+enum {
+    MESSAGE_MAX = 2 << 20, // bytes of a message from the server that are taken
+    AGAIN_MS = 50,         // before a client that was sent away comes again
+};
 
 static const char *const names[SDC_VFU_COMMANDS] = {
     [SDC_VFU_VERSION] = "VERSION",
@@ -161,8 +164,7 @@ static void describe(struct sdc_check_vfio *vfio, const struct sdc_check_reply *
                    reply->size > 0 ? sdc_check_hex(reply->payload, reply->size, hex, sizeof hex) : "none");
 }
 
-// The next message.
-static enum sdc_check_answer receive_message(struct sdc_check_vfio *vfio, struct sdc_check_reply *reply)
+enum sdc_check_answer sdc_check_vfio_next(struct sdc_check_vfio *vfio, struct sdc_check_reply *reply)
 {
     uint64_t give_up = sdc_clock_ns() + (uint64_t)sdc_check_patience(vfio->check) * MS_NS;
     struct sdc_vfu_header *header = &reply->header;
@@ -200,7 +202,7 @@ enum sdc_check_answer sdc_check_vfio_await(struct sdc_check_vfio *vfio, uint16_t
 {
     enum sdc_check_answer answer;
     const struct sdc_vfu_header *header = &reply->header;
-    while ((answer = receive_message(vfio, reply)) == SDC_CHECK_DONE && (header->flags & SDC_VFU_TYPE_MASK) == SDC_VFU_TYPE_COMMAND)
+    while ((answer = sdc_check_vfio_next(vfio, reply)) == SDC_CHECK_DONE && (header->flags & SDC_VFU_TYPE_MASK) == SDC_VFU_TYPE_COMMAND)
         answer_server(vfio, reply);
     if (answer != SDC_CHECK_DONE)
         return answer;
@@ -267,27 +269,51 @@ void sdc_check_vfio_fence(struct sdc_check_vfio *vfio)
     sdc_check_vfio_info(vfio);
 }
 
-void sdc_check_vfio_agree(struct sdc_check_vfio *vfio)
+// Proposes what a client without faults does. *reply is VERSION's.
+static enum sdc_check_answer propose(struct sdc_check_vfio *vfio, struct sdc_check_reply *reply)
 {
     static const char text[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"max_dma_maps\":65535,"
                                "\"pgsizes\":4096,\"write_multiple\":true}}";
     struct sdc_vfu_version version = {.major = 0, .minor = 0};
     uint8_t payload[sizeof version + sizeof text];
-    struct sdc_check_reply reply;
     memcpy(payload, &version, sizeof version);
     memcpy(payload + sizeof version, text, sizeof text);
-    struct sdc_check_command command = {.command = SDC_VFU_VERSION, .payload = payload, .size = sizeof payload};
-    sdc_check_vfio_do_at_least(vfio, &command, sizeof version, &reply);
+    uint16_t id = sdc_check_vfio_send(vfio, &(struct sdc_check_command){.command = SDC_VFU_VERSION, .payload = payload,
+                                                                        .size = sizeof payload});
+    return sdc_check_vfio_await(vfio, id, SDC_VFU_VERSION, reply);
+}
+
+static void agreed(struct sdc_check_vfio *vfio, enum sdc_check_answer answer, const struct sdc_check_reply *reply)
+{
+    struct sdc_vfu_version version;
+    header_rule(vfio->check, answer != SDC_CHECK_CLOSED && answer != SDC_CHECK_SILENCE,
+                "each command must be replied to, unless it sets No_reply");
+    sdc_check_that(vfio->check, answer == SDC_CHECK_DONE && reply->size >= sizeof version, "a good VERSION is answered with another");
     // What is wrong with it is for the tests of VERSION to say.
-    if (sdc_vfu_capabilities_parse((const char *)reply.payload + sizeof version, reply.size - sizeof version, &vfio->capabilities,
+    if (sdc_vfu_capabilities_parse((const char *)reply->payload + sizeof version, reply->size - sizeof version, &vfio->capabilities,
                                    NULL) < 0)
         sdc_vfu_capabilities_parse(NULL, 0, &vfio->capabilities, NULL);
 }
 
+void sdc_check_vfio_agree(struct sdc_check_vfio *vfio)
+{
+    struct sdc_check_reply reply;
+    enum sdc_check_answer answer = propose(vfio, &reply);
+    agreed(vfio, answer, &reply);
+}
+
 void sdc_check_vfio_open(struct sdc_check_vfio *vfio, struct sdc_check *check)
 {
+    uint64_t give_up = sdc_clock_ns() + (uint64_t)sdc_check_patience(check) * MS_NS;
+    struct sdc_check_reply reply;
+    enum sdc_check_answer answer;
     sdc_check_vfio_connect(vfio, check);
-    sdc_check_vfio_agree(vfio);
+    while ((answer = propose(vfio, &reply)) == SDC_CHECK_CLOSED && sdc_clock_ns() < give_up) {
+        sdc_check_vfio_close(vfio);
+        sdc_clock_pause(AGAIN_MS * MS_NS);
+        sdc_check_vfio_connect(vfio, check);
+    }
+    agreed(vfio, answer, &reply);
 }
 
 // --- messages that many tests send ---

@@ -43,7 +43,8 @@ struct sdc_check_reply {
     unsigned fds_count;
 };
 
-// Connects; agrees on a version, as a client without faults; does both.
+// Connects; agrees on a version, as a client without faults; does both, and comes again when it is sent away: a server may end with the
+// client before, and be started anew.
 void sdc_check_vfio_connect(struct sdc_check_vfio *vfio, struct sdc_check *check);
 void sdc_check_vfio_agree(struct sdc_check_vfio *vfio);
 void sdc_check_vfio_open(struct sdc_check_vfio *vfio, struct sdc_check *check);
@@ -67,6 +68,8 @@ enum sdc_check_answer {
     SDC_CHECK_CLOSED,  // the server closed the connection
     SDC_CHECK_SILENCE, // nothing, as long as an answer may take
 };
+// The next message, whatever it is: DONE, CLOSED or SILENCE.
+enum sdc_check_answer sdc_check_vfio_next(struct sdc_check_vfio *vfio, struct sdc_check_reply *reply);
 // Waits for the reply to the command of that ID. What the server asks meanwhile is answered with errors.
 enum sdc_check_answer sdc_check_vfio_await(struct sdc_check_vfio *vfio, uint16_t id, uint16_t command, struct sdc_check_reply *reply);
 // The same, and fails the test unless the reply is there: a command has to be answered.

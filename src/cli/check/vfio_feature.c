@@ -55,7 +55,7 @@ static void reset_form(struct sdc_check *check)
     sdc_check_vfio_fence(&vfio);
 }
 
-// What a reset does to every PCI function (PCI 3.0, 6.2.2).
+// What a reset does to every PCI function (PCI 3.0, 6.2.2); but the kernel's VFIO puts the configuration space back.
 static void reset_clears_command(struct sdc_check *check)
 {
     struct sdc_check_vfio vfio;
@@ -66,7 +66,8 @@ static void reset_clears_command(struct sdc_check *check)
     uint64_t after = sdc_check_vfio_read(&vfio, SDC_CHECK_REGION_CONFIG, CONFIG_COMMAND, 2);
     if (!(before & (BUS_MASTER | INTX_DISABLE)))
         sdc_check_not_offered(check, "the device does not keep what is written to its Command register");
-    sdc_check_that(check, (after & (BUS_MASTER | INTX_DISABLE)) == 0, "the Command register is 0 after a reset");
+    if (after & (BUS_MASTER | INTX_DISABLE))
+        sdc_check_note(check, "DEVICE_RESET leaves the Command register as it is (0x%04" PRIx64 "); a reset of PCI's clears it", after);
 }
 
 // The specification does not say that a reset unmaps memory: what was mapped before it can be unmapped after it.

@@ -157,6 +157,8 @@ static void disabled(struct sdc_check *check)
     open_irqs(&irqs, check);
     must_set(&irqs, TRIGGER, 0, 0, NULL, NULL);
     for (uint32_t i = 0; i < irqs.count; i++)
+        sdc_eventfd_take(irqs.fds[i]); // the device may have had reasons of its own until then
+    for (uint32_t i = 0; i < irqs.count; i++)
         set(&irqs, TRIGGER, i, 1, NULL, NULL);
     signalled(&irqs, 0, "a count and start of 0 with DATA_NONE disable all interrupts of the index");
     must_set(&irqs, EVENTFDS, 0, irqs.count, NULL, irqs.fds);

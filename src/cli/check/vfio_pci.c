@@ -95,7 +95,7 @@ static void command_register(struct sdc_check *check)
     struct sdc_check_vfio vfio;
     sdc_check_vfio_open(&vfio, check);
     uint32_t before = get(&vfio, COMMAND, 2);
-    put(&vfio, COMMAND, 0xffff, 2);
+    try_put(&vfio, COMMAND, 0xffff, 2);
     uint32_t all = get(&vfio, COMMAND, 2);
     put(&vfio, COMMAND, 0, 2);
     uint32_t none = get(&vfio, COMMAND, 2);

@@ -3,7 +3,6 @@
 #include "cli/check/vfio.h"
 
 #include "base/check.h"
-#include "os/clock.h"
 #include "os/fd.h"
 #include "os/memfd.h"
 #include "os/socket.h"

@@ -55,7 +55,8 @@ static void look(struct sdc_check *check, struct sdc_check_target *target)
 static void greet(struct sdc_check *check)
 {
     struct sdc_check_vfio vfio;
-    sdc_check_vfio_open(&vfio, check);
+    sdc_check_vfio_connect(&vfio, check);
+    sdc_check_vfio_agree(&vfio);
     sdc_check_vfio_fence(&vfio);
     sdc_check_vfio_close(&vfio);
 }
