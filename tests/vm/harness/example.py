@@ -41,6 +41,10 @@ class Examples:
         try:
             # Whoever only builds the command has no library yet.
             subprocess.run(["ninja", "-C", self._build], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            if not (self._build / "src/library").exists():
+                # With sanitizers there is no library to install: the examples are built beside the tests.
+                self._programs, self.libraries = self._build / "tests/examples", {}
+                return
             installed = Installed(self._folder / "installed", build=self._build)
             programs = copy_examples(self._folder)
             installed.make(programs)
@@ -50,8 +54,8 @@ class Examples:
         self.libraries = installed.libraries
 
     def guest_archive(self):
-        """An archive for the guest with its driver for the card, which needs no library there; raises SetupError."""
-        output = self.program("card").parent / "card-driver"
+        """An archive for the guest with its driver for the card, which needs no library there; after `program`. Raises SetupError."""
+        output = self._folder / "card-driver"
         done = subprocess.run(["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-I", PROJECT_DIR / "examples", "-o", output,
                                SOURCE_DIR / "guest/card.c"], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
