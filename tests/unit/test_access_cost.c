@@ -6,12 +6,13 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 static _Thread_local bool counts; // the server's thread
-static unsigned calls, allocations;
+static atomic_uint calls, allocations;
 
-#define COUNT(what) (counts ? (void)++what : (void)0)
+#define COUNT(what) (counts ? (void)atomic_fetch_add(&what, 1) : (void)0)
 
 int __real_io_uring_submit(struct io_uring *ring);
 int __wrap_io_uring_submit(struct io_uring *ring);

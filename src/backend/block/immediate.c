@@ -15,6 +15,8 @@ static void submit(struct sdc_block_queue *base, struct sdc_block_request **requ
     struct sdc_immediate *disk = (struct sdc_immediate *)base->block;
     const struct sdc_block_info *info = &disk->info;
     for (unsigned i = 0; i < count; i++) {
+        if (disk->announce && i + 1 < count)
+            disk->announce(disk, requests[i + 1]);
         requests[i]->result = sdc_block_check(requests[i], info->size, info->block_size, info->read_only);
         if (requests[i]->result == 0 && disk->execute)
             disk->execute(disk, requests[i]);

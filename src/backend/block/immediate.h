@@ -9,6 +9,8 @@ struct sdc_immediate {
     struct sdc_block_info info;
     // Carries out one request, which lies inside the disk. On any loop's thread, on several at the same time. NULL: there is nothing to do.
     void (*execute)(struct sdc_immediate *disk, const struct sdc_block_request *request);
+    // A request will be executed soon, and may lie anywhere. NULL: there is nothing to be done about that.
+    void (*announce)(struct sdc_immediate *disk, const struct sdc_block_request *request);
 };
 
 // For struct sdc_block_ops.

@@ -3,6 +3,8 @@
 // back by discard.
 #include "backend/block/block.h"
 #include "backend/block/immediate.h"
+#include "base/check.h"
+#include "base/line.h"
 #include "base/parse.h"
 
 #include <errno.h>
@@ -10,7 +12,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096 };
+enum {
+    PAGE = 4096,
+    AHEAD = 1024, // bytes
+};
 
 struct ram_block {
     struct sdc_immediate base;
@@ -29,6 +34,16 @@ static void give_back(unsigned char *at, uint64_t size)
     }
     memset(at, 0, before);
     memset(at + before + pages, 0, size - before - pages);
+}
+
+// The first lines of what will be read come while the request before is copied; behind them the processor sees by itself where this goes.
+static void announce(struct sdc_immediate *disk, const struct sdc_block_request *request)
+{
+    const unsigned char *at = ((struct ram_block *)disk)->memory + request->offset;
+    if (request->op != SDC_BLOCK_READ || !sdc_within(request->offset, request->size, disk->info.size))
+        return;
+    for (uint64_t i = 0; i < sdc_min(request->size, AHEAD); i += SDC_LINE)
+        sdc_prefetch(at + i);
 }
 
 static void execute(struct sdc_immediate *disk, const struct sdc_block_request *request)
@@ -86,6 +101,7 @@ int sdc_block_open_ram(uint64_t size, const struct sdc_block_open_options *optio
     uint32_t block_size = options->block_size ? options->block_size : 512;
     made->base.base.ops = &ops;
     made->base.execute = execute;
+    made->base.announce = announce;
     made->base.info = (struct sdc_block_info){.size = size,
                                               .block_size = block_size,
                                               .physical_block_size = PAGE,
