@@ -169,12 +169,12 @@ def depth(context):
     named = {f"{device} over {transport}": context.sidecard(transport, device, DISK, size) for transport, device in KINDS}
     tree, _ = servers.qemu_tree()
     if tree and not context.quick:
-        named["qemu-storage-daemon (vhost-user)"] = servers.StorageDaemon(tree, None)
+        named["qemu-storage-daemon"] = servers.StorageDaemon(tree, None)
     client = context.bench("interrupt")
     sides = [Side(name, server, client) for name, server in named.items()]
     cases = [Case({"in flight": depth}, Work(depth, context.seconds), sides) for depth in (DEPTHS if not context.quick else [1, 32])]
     return context.measured([cases], "depth") | {
-        "note": f"Random reads of 4 KiB from `{DISK}`, or null-co; clients wait by interrupt; servers are as they are by default."}
+        "note": f"Random reads of 4 KiB from `{DISK}`, or null-co; clients wait by interrupt; all servers (the daemon over vhost-user) as they are by default."}
 
 
 # --- loops beside each other ---

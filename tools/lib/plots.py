@@ -4,8 +4,8 @@
 import math
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 760, 440
-LEFT, RIGHT, TOP_EDGE, BOTTOM = 80, 250, 46, 56
+WIDTH, HEIGHT = 780, 440
+LEFT, RIGHT, TOP_EDGE, BOTTOM = 80, 260, 46, 56
 COLOURS = ["#0b6fb8", "#d1495b", "#2e8b57", "#b07d12", "#6a4c93", "#3b3b3b", "#00a6a6", "#c1666b"]
 
 
