@@ -126,7 +126,7 @@ uint16_t sdc_check_bed_queue_max(struct sdc_check_bed *bed, uint16_t index)
     uint16_t size = 0;
 
     if (bed->vhost_user)
-        return index < bed->queues_max ? SDC_CHECK_VHOST_RING_MAX : 0;
+        return index < bed->queues_max ? bed->ring_max : 0;
     sdc_check_must(bed->check, ops_of(bed)->queue_size(bed->pci.transport, index, &size, &err), &err, "reading queue_size");
     return size;
 }
@@ -156,9 +156,8 @@ void sdc_check_bed_make_queue(struct sdc_check_bed *bed, uint16_t index, uint16_
     };
 
     make_fds(bed, queue);
-    if (size == 0)
-        config.size = (uint16_t)sdc_min(sdc_check_bed_queue_max(bed, index), QUEUE_SIZE);
-    while (size == 0 && !config.packed && config.size > 0 && !sdc_is_power_of_two(config.size))
+    config.size = (uint16_t)sdc_min(sdc_check_bed_queue_max(bed, index), size > 0 ? size : QUEUE_SIZE);
+    while (config.size != size && !config.packed && config.size > 0 && !sdc_is_power_of_two(config.size))
         config.size &= (uint16_t)(config.size - 1);
     if (config.size == 0)
         sdc_check_fail(bed->check, "queue %u has to have a size", index);

@@ -12,7 +12,7 @@
 
 enum {
     SDC_CHECK_QUEUES_MAX = 64,
-    SDC_CHECK_VHOST_RING_MAX = 1024, // a back end does not say; this is what QEMU's front end goes to
+    SDC_CHECK_VHOST_RING_MAX = 1024, // what QEMU's front end goes to
 };
 
 struct sdc_check_bed_wishes {
@@ -39,6 +39,7 @@ struct sdc_check_bed {
     uint64_t offered;    // virtio's features
     uint64_t features;   // negotiated
     uint16_t queues_max; // that the device has
+    uint16_t ring_max;   // vhost-user: entries that a ring may have, as far as we know
     bool bare;           // as it was wished
     bool iommu;
     bool in_band;
@@ -58,7 +59,7 @@ void sdc_check_bed_vanish(struct sdc_check_bed *bed);
 // [offset, offset + size) of the device's configuration. Ends the test as not offered when there is no way to read it.
 void sdc_check_bed_config(struct sdc_check_bed *bed, uint32_t offset, void *data, uint32_t size);
 
-// Makes queue `index` with a ring of `size` entries (0: as many as the device takes, at most 256), but does not tell the device.
+// Makes queue `index` with a ring of `size` entries (0: 256), or as many as the device takes, but does not tell the device.
 void sdc_check_bed_make_queue(struct sdc_check_bed *bed, uint16_t index, uint16_t size);
 // Tells the device of it. It goes on where the ring is.
 void sdc_check_bed_start_queue(struct sdc_check_bed *bed, uint16_t index);

@@ -63,6 +63,17 @@ static void bring_up(struct sdc_check_bed *bed)
     sdc_check_bed_vhost_status(bed, begun | SDC_VIRTIO_S_FEATURES_OK);
 }
 
+// A back end does not say how large a ring may be. Where it acknowledges, it is asked.
+static void find_ring_max(struct sdc_check_bed *bed)
+{
+    struct sdc_vhost_vring_state state = {.num = SDC_CHECK_VHOST_RING_MAX};
+    const struct sdc_check_vhost_request request = {.request = SDC_VHOST_SET_VRING_NUM, .payload = &state, .size = sizeof state};
+
+    while (has(bed, SDC_VHOST_PROTOCOL_F_REPLY_ACK) && state.num > 1 && sdc_check_vhost_try(&bed->vhost, &request) != SDC_CHECK_VHOST_DONE)
+        state.num /= 2;
+    bed->ring_max = (uint16_t)state.num;
+}
+
 // --- the back end's channel ---
 
 enum { PAGE = 4096 };
@@ -131,6 +142,7 @@ void sdc_check_bed_vhost_open(struct sdc_check_bed *bed, const struct sdc_check_
     uint64_t count = has(bed, SDC_VHOST_PROTOCOL_F_MQ) ? sdc_check_vhost_ask_u64(&bed->vhost, SDC_VHOST_GET_QUEUE_NUM) : 1;
     bed->queues_max = (uint16_t)sdc_min(count, SDC_VHOST_VRING_INDEX + 1);
     bring_up(bed);
+    find_ring_max(bed);
     show_memory(bed);
 }
 
@@ -175,7 +187,7 @@ struct sdc_vhost_vring_addr sdc_check_bed_vhost_addresses(const struct sdc_check
 // The log of what is in flight is made once, for as many queues as there are.
 static void make_inflight(struct sdc_check_bed *bed)
 {
-    struct sdc_vhost_inflight area = {.num_queues = bed->queues_max, .queue_size = SDC_CHECK_VHOST_RING_MAX};
+    struct sdc_vhost_inflight area = {.num_queues = bed->queues_max, .queue_size = bed->ring_max};
     struct sdc_check_vhost_message reply;
 
     if (!has(bed, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD) || bed->inflight_fd >= 0)

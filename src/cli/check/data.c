@@ -51,6 +51,8 @@ static void open_bench(struct bench *bench, struct sdc_check *check, uint64_t fe
     *bench = (struct bench){.state = 1, .seed = seed};
     sdc_check_stage_open(&bench->stage, check, features | SDC_CHECK_RINGS, BLOCK);
     bench->count = (unsigned)sdc_min(bench->stage.disk.sectors / BLOCK_SECTORS, BLOCKS);
+    if (bench->stage.disk.block_sectors > BLOCK_SECTORS)
+        sdc_check_skip(check, "the disk has blocks of %u bytes; %d at most are tested", bench->stage.block, BLOCK);
     for (unsigned i = 0; i < QUEUES * FLIGHT; i++)
         sdc_check_request_new(&bench->stage.bed, BLOCK, &bench->requests[i / FLIGHT][i % FLIGHT]);
     start(bench);
@@ -429,6 +431,21 @@ static void past_the_end(struct sdc_check *check)
     one(&bench, request, SDC_CHECK_DISK_OK);
 }
 
+// 5.2.5: the block's size does not affect the units of the protocol, 512 bytes; but it is common to take whole blocks only.
+static void part_of_a_block(struct sdc_check *check)
+{
+    static struct bench bench;
+
+    open_bench(&bench, check, 0);
+    if (bench.stage.disk.block_sectors == 1)
+        sdc_check_not_offered(check, "blocks have 512 bytes");
+    struct sdc_check_request *request = &bench.requests[0][0];
+    request->type = SDC_CHECK_DISK_IN;
+    request->size = SDC_CHECK_SECTOR;
+    request->sector = 1;
+    one(&bench, request, -1);
+}
+
 static void unknown_type(struct sdc_check *check)
 {
     static struct bench bench;
@@ -502,6 +519,7 @@ static const struct sdc_check_test tests[] = {
     {"disk/configuration", "virtio 1.2, 5.2.4", SDC_CHECK_BLK, configuration},
     {"disk/id", DATA, SDC_CHECK_BLK, get_id},
     {"disk/unknown-type", DATA, SDC_CHECK_BLK, unknown_type},
+    {"disk/part-of-a-block", "virtio 1.2, 5.2.5", SDC_CHECK_BLK, part_of_a_block},
     {"disk/past-the-end", DATA, SDC_CHECK_BLK, past_the_end},
     {"data-split/same-twice", DATA, SDC_CHECK_BLK, split_same_twice},
     {"data-packed/same-twice", DATA, SDC_CHECK_BLK, packed_same_twice},

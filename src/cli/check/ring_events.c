@@ -116,13 +116,14 @@ static void event_in_batch(struct sdc_check *check, uint64_t features)
     struct sdc_check_crowd crowd;
 
     open_exactly(&stage, check, features);
-    sdc_check_crowd_new(&stage, &crowd, 8);
+    bool indirect = sdc_check_stage_has(&stage, SDC_VIRTIO_F_INDIRECT_DESC);
+    sdc_check_crowd_new(&stage, &crowd, indirect ? 8 : (unsigned)sdc_min(8, stage.bed.queues[0].ring.config.size / 3));
     for (unsigned round = 0; round < ROUNDS; round++) {
-        unsigned entries = !(features & SDC_VIRTIO_F_RING_PACKED) || sdc_check_stage_has(&stage, SDC_VIRTIO_F_INDIRECT_DESC) ? 1 : 3;
+        unsigned entries = !(features & SDC_VIRTIO_F_RING_PACKED) || indirect ? 1 : 3;
         sdc_check_ring_calls(&stage.bed.queues[0].ring, SDC_CHECK_CALLS_AT, (uint16_t)(round % crowd.count * entries));
         sdc_check_bed_called(&stage.bed, 0, 0);
         sdc_check_crowd_wave(&stage, 0, &crowd, true);
-        must_call(&stage, "eight reads at once, with an interrupt asked for when one of them is used");
+        must_call(&stage, "some reads at once, with an interrupt asked for when one of them is used");
     }
 }
 

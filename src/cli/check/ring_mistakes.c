@@ -323,12 +323,12 @@ static bool garbage(struct scene *scene)
     struct sdc_check_ring *ring = ring_of(scene);
     uint32_t state = 1 + scene->variant;
 
-    for (unsigned i = 0; i < QUEUE * SDC_CHECK_DESC_BYTES; i++) {
+    for (unsigned i = 0; i < ring->config.size * SDC_CHECK_DESC_BYTES; i++) {
         state = state * 1664525 + 1013904223;
         ring->desc[i] = (uint8_t)(state >> 24);
     }
-    for (unsigned i = 0; !ring->config.packed && i < QUEUE; i++)
-        sdc_check_ring_add_head(ring, (uint16_t)(i % QUEUE));
+    for (unsigned i = 0; !ring->config.packed && i < ring->config.size; i++)
+        sdc_check_ring_add_head(ring, (uint16_t)i);
     return scene->variant < 15;
 }
 

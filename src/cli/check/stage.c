@@ -20,6 +20,9 @@ void sdc_check_stage_open_as(struct sdc_check_stage *stage, struct sdc_check *ch
     if (stage->disk.sectors < SDC_CHECK_STAGE_DATA / SDC_CHECK_SECTOR)
         sdc_check_skip(check, "the disk has %" PRIu64 " sectors; %d are needed", stage->disk.sectors,
                        SDC_CHECK_STAGE_DATA / SDC_CHECK_SECTOR);
+    // Requests are of whole blocks: whether a disk takes less than one is the affair of one test, disk/part-of-a-block.
+    stage->block = stage->disk.block_sectors * SDC_CHECK_SECTOR;
+    data = (data + stage->block - 1) / stage->block * stage->block;
     sdc_check_request_new(&stage->bed, data, &stage->request);
     stage->request.type = SDC_CHECK_DISK_IN;
     stage->request.size = data;
@@ -43,12 +46,14 @@ void sdc_check_stage_read(struct sdc_check_stage *stage, uint16_t queue, enum sd
 
 void sdc_check_crowd_new(struct sdc_check_stage *stage, struct sdc_check_crowd *crowd, unsigned count)
 {
+    const unsigned blocks = (unsigned)sdc_max(SDC_CHECK_STAGE_DATA / stage->block, 1);
+
     crowd->count = (unsigned)sdc_min(count, SDC_CHECK_CROWD_MAX);
     for (unsigned i = 0; i < crowd->count; i++) {
-        sdc_check_request_new(&stage->bed, SDC_CHECK_SECTOR, &crowd->requests[i]);
+        sdc_check_request_new(&stage->bed, stage->block, &crowd->requests[i]);
         crowd->requests[i].type = SDC_CHECK_DISK_IN;
-        crowd->requests[i].size = SDC_CHECK_SECTOR;
-        crowd->requests[i].sector = i % (SDC_CHECK_STAGE_DATA / SDC_CHECK_SECTOR);
+        crowd->requests[i].size = stage->block;
+        crowd->requests[i].sector = (uint64_t)(i % blocks) * stage->disk.block_sectors;
         crowd->requests[i].id = -1;
     }
 }

@@ -15,10 +15,12 @@ enum {
 struct sdc_check_stage {
     struct sdc_check_bed bed;
     struct sdc_check_disk disk;
+    uint32_t block;                   // bytes of a block
     struct sdc_check_request request; // a read from sector 0
 };
 
-// Opens a bed with these features, as far as they are offered; without a packed layout that is asked for the test ends. Nothing runs yet.
+// Opens a bed with these features, as far as they are offered, and a request with `data` bytes, rounded up to blocks; without a packed
+// layout that is asked for the test ends. Nothing runs yet.
 void sdc_check_stage_open(struct sdc_check_stage *stage, struct sdc_check *check, uint64_t features, uint32_t data);
 // The same with other wishes than features, which are those of the disk too.
 void sdc_check_stage_open_as(struct sdc_check_stage *stage, struct sdc_check *check, struct sdc_check_bed_wishes wishes, uint32_t data);
@@ -36,7 +38,7 @@ struct sdc_check_crowd {
     struct sdc_check_request requests[SDC_CHECK_CROWD_MAX];
     unsigned count;
 };
-// So many reads of a sector each.
+// So many reads of a block each.
 void sdc_check_crowd_new(struct sdc_check_stage *stage, struct sdc_check_crowd *crowd, unsigned count);
 // Puts as many of the crowd as fit into a queue, without showing them. How many.
 unsigned sdc_check_crowd_add(struct sdc_check_stage *stage, uint16_t queue, struct sdc_check_crowd *crowd, bool indirect);

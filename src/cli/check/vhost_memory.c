@@ -92,10 +92,10 @@ static void table_replaced(struct sdc_check *check)
     sdc_check_stage_read(&stage, 0, SDC_CHECK_CUT_PLAIN, false);
     struct sdc_client_memory first = stage.bed.memory;
     stage.bed.memory = more;
-    sdc_check_request_new(&stage.bed, SDC_CHECK_SECTOR, &stage.request);
+    sdc_check_request_new(&stage.bed, stage.block, &stage.request);
     stage.bed.memory = first;
     stage.request.type = SDC_CHECK_DISK_IN;
-    stage.request.size = SDC_CHECK_SECTOR;
+    stage.request.size = stage.block;
     sdc_check_stage_read(&stage, 0, SDC_CHECK_CUT_PLAIN, false);
 }
 

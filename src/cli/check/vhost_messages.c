@@ -20,6 +20,11 @@
 #define MESSAGES "vhost-user, Front-end message types"
 #define ACKS "vhost-user, REPLY_ACK"
 
+enum {
+    ENTRIES = 8, // of a ring that every back end takes
+    INFLIGHT_ENTRY = 16, // bytes of the log for each
+};
+
 static const uint64_t zero = 0;
 
 // --- framing ---
@@ -247,7 +252,7 @@ static void acks(struct sdc_check *check)
     sdc_check_vhost_needs(&vhost, SDC_VHOST_PROTOCOL_F_REPLY_ACK, "REPLY_ACK");
     sdc_check_vhost_set_u64(&vhost, SDC_VHOST_SET_FEATURES, vhost.features);
     sdc_check_vhost_do(&vhost, &(struct sdc_check_vhost_request){.request = SDC_VHOST_SET_OWNER});
-    sdc_check_vhost_set_state(&vhost, SDC_VHOST_SET_VRING_NUM, 0, 128);
+    sdc_check_vhost_set_state(&vhost, SDC_VHOST_SET_VRING_NUM, 0, ENTRIES);
     sdc_check_vhost_set_state(&vhost, SDC_VHOST_SET_VRING_BASE, 0, 0);
     sdc_check_vhost_set_fd(&vhost, SDC_VHOST_SET_VRING_CALL, 0, sdc_eventfd_new());
 }
@@ -375,7 +380,7 @@ static void get_inflight(struct sdc_check *check)
 {
     struct sdc_check_vhost vhost;
     struct sdc_check_vhost_message reply;
-    struct sdc_vhost_inflight area = {.num_queues = 1, .queue_size = 128};
+    struct sdc_vhost_inflight area = {.num_queues = 1, .queue_size = ENTRIES};
     struct sdc_file_identity identity;
 
     sdc_check_vhost_open(&vhost, check, ALL);
@@ -387,7 +392,8 @@ static void get_inflight(struct sdc_check *check)
     sdc_check_vhost_reply(&vhost, SDC_VHOST_GET_INFLIGHT_FD, sizeof area, &reply);
     memcpy(&area, reply.payload, sizeof area);
     sdc_check_that(check, reply.fds_count == 1, "the buffer comes as one file descriptor");
-    sdc_check_that(check, area.mmap_size >= 128 * 16, "the buffer has room for 128 descriptors of 16 bytes");
+    sdc_check_that(check, area.mmap_size >= ENTRIES * INFLIGHT_ENTRY, "the buffer has room for %d descriptors of %d bytes", ENTRIES,
+                   INFLIGHT_ENTRY);
     sdc_check_that(check, sdc_fd_identify(reply.fds[0], &identity) == 0 && sdc_within(area.mmap_offset, area.mmap_size, identity.size),
                    "the buffer lies inside its file");
     sdc_check_vhost_do(&vhost, &(struct sdc_check_vhost_request){.request = SDC_VHOST_SET_INFLIGHT_FD,
