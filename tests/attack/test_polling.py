@@ -255,6 +255,20 @@ def test_idle_queue_wants_to_be_told_and_sleeps(boot, packed, mode, features):
     assert guest.finish(guest.submit(guest.prepare(blk.T_IN, 3, length=512))).status == blk.S_OK
 
 
+@pytest.mark.parametrize("mode", ["never", "adaptive"])
+@pytest.mark.parametrize("stack", ["delay,read=1h", "limit,bw=1,burst=1ms"])
+def test_queue_sleeps_while_requests_wait_in_a_filter(serve, packed, mode, stack):
+    server = serve(f"{stack}:ram:16M", f"--poll={mode}")
+    server.check_service = False
+    guest = server.guest(packed=packed)
+    for sector in range(4):
+        guest.submit(guest.prepare(blk.T_IN, sector, length=512))
+    guest.client.fence()
+    assert_idle(server)
+    assert wants_kicks(guest)
+    guest.restart()
+
+
 def test_adaptive_queue_finds_what_comes_while_it_looks(boot, packed):
     """Requests that are made known only as the device asks for it; some of them it need not be told of."""
     _, guest = boot("--poll-max-us=10000", packed=packed)

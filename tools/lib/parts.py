@@ -211,7 +211,8 @@ def run_asan_unit(part, log):
 
 # Under a sanitizer all of them would take longer than one wants to wait for `make check`.
 ASAN_LATER = [NVME_FILES, "tests/attack/test_vhost_*.py", "tests/attack/test_p_*.py", "tests/attack/test_polling.py",
-              "tests/attack/test_many_cards.py", "tests/attack/test_config_files.py", "tests/attack/test_check_*.py", INSPECT_FILES]
+              "tests/attack/test_many_cards.py", "tests/attack/test_config_files.py", "tests/attack/test_filters.py",
+              "tests/attack/test_check_*.py", INSPECT_FILES]
 
 
 def run_asan(part, log):

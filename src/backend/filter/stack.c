@@ -195,10 +195,19 @@ static struct sdc_block_open_options options_of_base(const struct stack *stack, 
     return options;
 }
 
+static const char *all_names(char text[WORD_MAX])
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < SDC_COUNT(kinds) && at < WORD_MAX; i++)
+        at += (size_t)snprintf(text + at, WORD_MAX - at, "%s%s", i > 0 ? ", " : "", kinds[i]->name);
+    return text;
+}
+
 // Something that is no backend may be a filter misspelt.
 static int explain(const char *base, int rc, struct sdc_error *err)
 {
-    char word[WORD_MAX];
+    char word[WORD_MAX], names[WORD_MAX];
     size_t length = strcspn(base, ",:");
 
     if (rc != -ENOENT || length >= sizeof word || memchr(base, '/', length))
@@ -215,8 +224,8 @@ static int explain(const char *base, int rc, struct sdc_error *err)
         return sdc_error_set(err, rc, SDC_FAULT_USER, "no such file: %.100s, and no filter is called '%s'; did you mean %s%.100s?", base,
                              word, near, base + length);
     if (base[length] == ',' && strchr(base, ':'))
-        return sdc_error_set(err, rc, SDC_FAULT_USER, "no such file: %.100s, and no filter is called '%s' (there are: slice, readonly, "
-                             "delay, error, limit)", base, word);
+        return sdc_error_set(err, rc, SDC_FAULT_USER, "no such file: %.100s, and no filter is called '%s' (there are: %s)", base, word,
+                             all_names(names));
     return rc;
 }
 
