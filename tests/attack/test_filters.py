@@ -36,6 +36,7 @@ class Disk:
 
     def __init__(self, guest):
         self.guest = guest
+        guest.reuse = False  # for TSan: see pylib.vm
         self.nvme = isinstance(guest, NvmeGuest)
 
     def _say(self, status):
