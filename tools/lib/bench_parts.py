@@ -174,7 +174,8 @@ def depth(context):
     sides = [Side(name, server, client) for name, server in named.items()]
     cases = [Case({"in flight": depth}, Work(depth, context.seconds), sides) for depth in (DEPTHS if not context.quick else [1, 32])]
     return context.measured([cases], "depth") | {
-        "note": f"Random reads of 4 KiB from `{DISK}`, or null-co; clients wait by interrupt; all servers (the daemon over vhost-user) as they are by default."}
+        "note": f"Random reads of 4 KiB from `{DISK}`, or null-co; clients wait by interrupt; servers (the daemon over vhost-user) "
+                "are as they are by default."}
 
 
 # --- loops beside each other ---
