@@ -5,6 +5,7 @@ The numbers are the specification's (docs/interop/vhost-user.rst in QEMU). Guest
 which descriptors name, and the front end's own, which vrings do; here the second is the first plus USER.
 """
 
+import errno
 import socket
 import struct
 import time
@@ -236,7 +237,12 @@ class Registers:
         return reply.payload[CONFIG.size:]
 
     def config_write(self, offset, data):
-        self.guest.client.tell(Req.SET_CONFIG, config(offset, len(data), data))
+        """A guest's write, which hears nothing of it: the back end does not accept one to what is read-only, and says so to its VMM."""
+        client, payload = self.guest.client, config(offset, len(data), data)
+        if client.protocol & P.REPLY_ACK:
+            assert client.acknowledged(Req.SET_CONFIG, payload) in (0, errno.EACCES)
+        else:
+            client.send(Req.SET_CONFIG, payload)
 
     def notify(self, queue, **_):
         self.guest.kick_events[queue].signal()
