@@ -182,11 +182,13 @@ static int packed_take(struct sdc_ring *ring, struct sdc_chain *chain)
 
     if (log && sdc_inflight_again(log, &entry))
         return take_again(ring, chain, entry);
-    int rc = look(ring);
-    if (rc <= 0)
-        return rc;
-    if (ring->hinted == 0)
+    int rc = 1;
+    if (ring->hinted == 0) { // those that were told of are there
+        rc = look(ring);
+        if (rc <= 0)
+            return rc;
         hint(ring);
+    }
 
     struct sdc_iterator it;
     sdc_iterator_begin(&it, &ring->memory, &ring->desc, ring->config.size, ring->avail_next);
