@@ -3,6 +3,7 @@
 #include "cli/check/vfio.h"
 
 #include "base/check.h"
+#include "os/clock.h"
 #include "os/socket.h"
 
 #include <inttypes.h>
@@ -13,7 +14,7 @@
 
 #define SECTION "vfio-user, VFIO_USER_VERSION"
 
-enum { PROPOSAL_MAX = 65536, DEPTH = 20000 };
+enum { PROPOSAL_MAX = 65536, DEPTH = 20000, TRIES = 5, AGAIN_MS = 50 };
 
 #define ALL_CAPABILITIES                                                                                               \
     "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"max_dma_maps\":65535,\"pgsizes\":4096," \
@@ -39,11 +40,21 @@ static struct sdc_vfu_version version_of(struct sdc_check_vfio *vfio, const stru
     return version;
 }
 
-// The same with a reply that has to come. text NULL: without data.
+// The same with a reply that has to come. text NULL: without data. A client that is sent away comes again: the one before may have taken
+// the server with it.
 static struct sdc_vfu_version agree(struct sdc_check_vfio *vfio, uint16_t minor, const char *text, struct sdc_check_reply *reply)
 {
-    uint16_t id = propose(vfio, 0, minor, text, text ? strlen(text) + 1 : 0);
-    if (sdc_check_vfio_answer(vfio, id, SDC_VFU_VERSION, reply) != SDC_CHECK_DONE)
+    enum sdc_check_answer answer = SDC_CHECK_CLOSED;
+    for (unsigned tries = 0; tries < TRIES && answer == SDC_CHECK_CLOSED; tries++) {
+        if (tries > 0) {
+            sdc_clock_pause(tries * AGAIN_MS * UINT64_C(1000000));
+            sdc_check_vfio_close(vfio);
+            sdc_check_vfio_connect(vfio, vfio->check);
+        }
+        uint16_t id = propose(vfio, 0, minor, text, text ? strlen(text) + 1 : 0);
+        answer = sdc_check_vfio_await(vfio, id, SDC_VFU_VERSION, reply);
+    }
+    if (answer != SDC_CHECK_DONE)
         sdc_check_fail(vfio->check, "the server replies with a compatible version, or closes the connection");
     struct sdc_vfu_version version = version_of(vfio, reply);
     sdc_check_that(vfio->check, version.major == 0, "the major version in the reply must be the one that was proposed");
