@@ -23,7 +23,7 @@ MODES = [(device, f"--loop={loop}", f"--poll={poll}", *more)
          for loop, poll, more in (("epoll", "never", ["--queues=1"]), ("epoll", "adaptive", ["--queues=4", "--threads=2"]),
                                   ("epoll", "always", ["--queues=2"]), ("io_uring", "never", ["--queues=4", "--threads=2"]),
                                   ("io_uring", "adaptive", ["--queues=1"]), ("io_uring", "always", ["--queues=4", "--threads=2"]))]
-MODES += [("virtio-blk", *more) for more in (["--packed=off"], ["--in-order=on"])]
+MODES += [("virtio-blk", *more) for more in (["--packed=off"], ["--in-order=on"], ["--block-size=4096"], ["--queue-size=8"])]
 MODES += [("nvme", *more) for more in (["--read-only"], ["--block-size=4096"], ["--vectors=1"], ["--queue-size=2"])]
 
 
