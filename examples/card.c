@@ -4,18 +4,15 @@
 #include "card.h"
 
 #include <sidecard/dma.h>
-#include <sidecard/loop.h>
 #include <sidecard/server.h>
 
 #include <ctype.h>
 #include <err.h>
 #include <errno.h>
-#include <stddef.h>
 #include <string.h>
 
 struct card {
     struct sdc_pci_device pci; // first: the library's pointer to it is ours to the card
-    struct sdc_deferred work;
     uint32_t registers[CARD_REGISTERS];
     unsigned char *memory; // CARD_PAGE bytes, which a driver may change at any time
 };
@@ -54,15 +51,6 @@ static int start(struct card *card)
     }
 }
 
-static void work(struct sdc_deferred *deferred)
-{
-    struct card *card = (struct card *)((char *)deferred - offsetof(struct card, work));
-    int ret = start(card);
-
-    if (ret < 0)
-        finish(card, ret);
-}
-
 static int access_register(struct sdc_pci_device *pci, struct sdc_pci_access *access)
 {
     struct card *card = (struct card *)pci;
@@ -76,7 +64,9 @@ static int access_register(struct sdc_pci_device *pci, struct sdc_pci_access *ac
         card->registers[number] = (uint32_t)access->value;
         if (number == CARD_COMMAND) {
             card->registers[CARD_STATUS] = CARD_BUSY;
-            sdc_loop_defer(sdc_pci_loop(pci), &card->work); // until this access was answered
+            int ret = start(card);
+            if (ret < 0)
+                finish(card, ret);
         }
     }
     return 0;
@@ -87,7 +77,6 @@ static void reset(struct sdc_pci_device *pci)
 {
     struct card *card = (struct card *)pci;
 
-    sdc_loop_undefer(sdc_pci_loop(pci), &card->work);
     memset(card->registers, 0, sizeof card->registers);
 }
 
@@ -106,7 +95,6 @@ int main(int argc, char **argv)
 
     if (argc != 2)
         errx(2, "usage: card SOCKET");
-    card.work.run = work;
     card.pci.bars[0].size = CARD_BAR_SIZE;
     if (sdc_server_new(&options, &server, &err) < 0 || sdc_pci_init(&card.pci, &ops, &identity, &err) < 0 ||
         sdc_pci_add_msix(&card.pci, 1, 1, &err) < 0 || // one vector; its table is BAR 1

@@ -67,8 +67,8 @@ struct sdc_pci_state_needs {
 // a default stands in brackets.
 struct sdc_pci_ops {
     const char *name;
-    // Serves a register access. Reads no guest memory: what a write sets off is deferred (sidecard/loop.h) and done after the access
-    // was answered. 0, or -EAGAIN: not now, ask again after sdc_pci_ready. [Reads as zero.]
+    // Serves a register access. DMA that a write sets off may be begun here, and moves data after the access was answered; what takes
+    // long besides is deferred (sidecard/loop.h). 0, or -EAGAIN: not now, ask again after sdc_pci_ready. [Reads as zero.]
     int (*access)(struct sdc_pci_device *device, struct sdc_pci_access *access);
     // The driver wrote to a doorbell (sdc_pci_add_doorbell), by a message or through its eventfd: perhaps more than once. access
     // does not hear of it. [Nothing.]
