@@ -25,8 +25,6 @@ _Static_assert(sizeof(struct sdc_span) == sizeof(struct iovec) &&
                    offsetof(struct sdc_span, size) == offsetof(struct iovec, iov_len),
                "a span is laid out as an iovec");
 
-enum { AT_ONCE_BYTES = 32 * 1024 };
-
 struct worker {
     struct sdc_io_pool *pool;
     pthread_t thread;
@@ -212,9 +210,9 @@ static bool has_workers(const struct sdc_io_pool *pool)
 static bool is_small(const struct sdc_io *io)
 {
     uint64_t size = 0;
-    for (uint32_t i = 0; i < io->spans_count && size <= AT_ONCE_BYTES; i++)
-        size += sdc_min(io->spans[i].size, AT_ONCE_BYTES + 1);
-    return size <= AT_ONCE_BYTES;
+    for (uint32_t i = 0; i < io->spans_count && size <= SDC_IO_AT_ONCE; i++)
+        size += sdc_min(io->spans[i].size, SDC_IO_AT_ONCE + 1);
+    return size <= SDC_IO_AT_ONCE;
 }
 
 // False: the threads have to, and what went wrong is theirs to find.

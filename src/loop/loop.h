@@ -31,6 +31,9 @@ bool sdc_loop_is_mine(const struct sdc_loop *loop);
 
 // --- file I/O (owner) ---
 
+// A loop on epoll does reads of so many bytes at once where the page cache has them; longer ones are for its threads.
+enum { SDC_IO_AT_ONCE = 32 * 1024 };
+
 enum sdc_io_op { SDC_IO_READ, SDC_IO_WRITE, SDC_IO_FDATASYNC, SDC_IO_FALLOCATE };
 
 struct sdc_io {

@@ -194,6 +194,23 @@ def test_b01_limit_of_the_file_size_fails_the_write_and_does_not_kill_the_server
     guest.write(4 * M // 512, b"\x07" * 4096)
 
 
+@pytest.mark.parametrize("op, request_type", [(READ, blk.T_IN), (WRITE, blk.T_OUT)])
+def test_b01_one_of_several_requests_that_went_as_one_io_fails_alone(start, disk, op, request_type):
+    guest = start().guest()
+    disk.fail(op, errno.EIO, times=2)  # all of them together, then one
+    requests = [guest.prepare(request_type, 8 * i, length=4096) if op == READ else
+                guest.prepare(request_type, 8 * i, data=bytes([i + 1]) * 4096) for i in range(8)]
+    for request in requests:
+        guest.submit(request, kick=False)
+    guest.kick()
+    assert len(guest.queue.wait(8, 5)) == 8
+    good = [i for i, request in enumerate(requests) if guest.result(request, 0).status == blk.S_OK]
+    assert len(good) == 7
+    assert disk.hits(op) == 2
+    for i in good:
+        assert guest.read(8 * i, 1) == (pattern(8 * i) if op == READ else bytes([i + 1]) * 512)
+
+
 # --- B3: completions that come late, or when nobody waits any more ------------------------------------------
 
 # What the guest gives up while its I/O is in the kernel: how it asks, and how it sees that it is done.
@@ -205,14 +222,16 @@ GIVE_UPS = {
 }
 
 
+@pytest.mark.parametrize("merged", [False, True], ids=["apart", "merged"])
 @pytest.mark.parametrize("name", sorted(GIVE_UPS))
-def test_b03_completion_after_the_request_was_given_up_is_waited_for_and_told_to_nobody_twice(start, disk, loop_kind, name):
+def test_b03_completion_after_the_request_was_given_up_is_waited_for_and_told_to_nobody_twice(start, disk, loop_kind, name, merged):
     """Given up it is not cancelled: the kernel may write into the guest's buffer until it ends, so the reset is over then."""
     guest = start().guest(features=FEATURES_WITH_RESET)
     ask, is_over = GIVE_UPS[name]
     disk.hold(READ)
-    requests = [guest.submit(guest.prepare(blk.T_IN, 16 * i, length=4096)) for i in range(8)]
-    in_kernel = 8 if loop_kind == "io_uring" else 4  # a thread each
+    requests = list(fill(guest, 0, 8, length=4096, apart=1 if merged else 2).values())
+    guest.kick()
+    in_kernel = 1 if merged else 8 if loop_kind == "io_uring" else 4  # a thread each
     assert wait_until(lambda: disk.hits(READ) == in_kernel)
     ask(guest)
     assert not wait_until(lambda: is_over(guest), 0.3), "the reset is over while the kernel has I/O of the queue"
@@ -320,11 +339,12 @@ def test_b05_other_queues_and_threads_see_the_failed_flush(start, disk):
 ABOUT_IO_URING = pytest.mark.parametrize("loop_kind", ["io_uring"], indirect=True)
 
 
-def fill(guest, queue, count, length=512):
-    """Offers so many reads in one go, none behind another on the disk, so that each is an I/O; {head: request}."""
+def fill(guest, queue, count, length=512, apart=2):
+    """Offers so many reads in one go; {head: request}. None is behind another on the disk, so that each is an I/O; with apart=1
+    each is, and they are merged."""
     requests = {}
     for i in range(count):
-        request = guest.prepare(blk.T_IN, 2 * i * (length // 512) % (IMAGE // 512 - 64), length=length, queue=queue)
+        request = guest.prepare(blk.T_IN, apart * i * (length // 512) % (IMAGE // 512 - 64), length=length, queue=queue)
         guest.submit(request, kick=False, indirect=True)
         requests[request.head] = request
     return requests
@@ -410,7 +430,7 @@ def test_b07_reset_races_with_completions_and_no_request_ends_twice(start):
     guest = start("--queue-size=256").guest(queue_size=256, memory=16 * M)
     for turn in range(25):
         mark = guest.space.mark()
-        fill(guest, 0, 64 + turn, length=4096)
+        fill(guest, 0, 64 + turn, length=4096, apart=1 + turn % 2)
         guest.kick(posted=True)
         guest.virtio.reset()
         used = guest.queue.used_idx()
@@ -424,18 +444,21 @@ def test_b07_reset_races_with_completions_and_no_request_ends_twice(start):
 
 # --- B8: the end, while I/O is in the kernel ----------------------------------------------------------------
 
-def hold_reads(guest, disk, count=4, data_addr=None):
+def hold_reads(guest, disk, count=4, data_addr=None, merged=False):
+    """So many reads, as one I/O or each by itself."""
     disk.hold(READ)
     for i in range(count):
         where = {} if data_addr is None else {"data_addr": data_addr + 4096 * i}
-        guest.submit(guest.prepare(blk.T_IN, 16 * i, length=4096, **where))
-    assert wait_until(lambda: disk.hits(READ) == count)
+        guest.submit(guest.prepare(blk.T_IN, (8 if merged else 16) * i, length=4096, **where), kick=False)
+    guest.kick()
+    assert wait_until(lambda: disk.hits(READ) == (1 if merged else count))
 
 
-def test_b08_unmap_with_io_in_the_kernel_is_busy_until_it_ends(start, disk):
+@pytest.mark.parametrize("merged", [False, True], ids=["apart", "merged"])
+def test_b08_unmap_with_io_in_the_kernel_is_busy_until_it_ends(start, disk, merged):
     guest = start().guest()
     window = guest.add_memory(BASE + (1 << 30), M)
-    hold_reads(guest, disk, data_addr=window.iova)
+    hold_reads(guest, disk, data_addr=window.iova, merged=merged)
     guest.client.refused(wire.Cmd.DMA_UNMAP, wire.dma_unmap(window.iova, window.size), errnos=[errno.EBUSY], timeout=7)
     disk.open_gate()
     assert len(guest.queue.wait(4, 5)) == 4

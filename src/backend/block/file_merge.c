@@ -12,6 +12,7 @@ enum {
     GROUPS_MOST = 16,    // of a queue; while all are at work requests go one by one
     GROUP_REQUESTS = 64,
     GROUP_SPANS = 128,   // far from what the kernel takes (1024)
+    GROUP_BYTES = 1024 * 1024,
     SMALL = 64 * 1024,   // bytes: larger requests gain nothing
 };
 
@@ -85,18 +86,28 @@ static bool follows(const struct sdc_block_request *before, const struct sdc_blo
     return request->op == before->op && request->offset == before->offset + before->size;
 }
 
-// How many requests from the first one on are a run.
-static unsigned find_run(const struct sdc_file *file, struct sdc_block_request **requests, unsigned count)
+// Bytes of one group. A read that a loop on epoll does at once stays one; a thread would cost more than is saved.
+static uint64_t most_of(const struct sdc_file_queue *queue, enum sdc_block_op op)
 {
+    bool at_once = op == SDC_BLOCK_READ && queue->file->memory_align == 0 && sdc_loop_kind(queue->base.loop) == SDC_LOOP_EPOLL;
+
+    return at_once ? SDC_IO_AT_ONCE : GROUP_BYTES;
+}
+
+// How many requests from the first one on are a run.
+static unsigned find_run(const struct sdc_file_queue *queue, struct sdc_block_request **requests, unsigned count)
+{
+    uint64_t left = most_of(queue, requests[0]->op);
     uint32_t spans = 0;
     unsigned run = 0;
 
     while (run < count && run < GROUP_REQUESTS) {
         const struct sdc_block_request *request = requests[run];
-        if ((run > 0 && !follows(requests[run - 1], request)) || !is_plain(file, request) ||
-            request->spans_count > GROUP_SPANS - spans)
+        if ((run > 0 && !follows(requests[run - 1], request)) || !is_plain(queue->file, request) ||
+            request->spans_count > GROUP_SPANS - spans || request->size > left)
             break;
         spans += request->spans_count;
+        left -= request->size;
         run++;
     }
     return run;
@@ -127,7 +138,7 @@ static void start(struct sdc_file_group *group)
 
 unsigned sdc_file_merge(struct sdc_file_queue *queue, struct sdc_block_request **requests, unsigned count)
 {
-    unsigned run = count > 1 && follows(requests[0], requests[1]) ? find_run(queue->file, requests, count) : 0;
+    unsigned run = count > 1 && follows(requests[0], requests[1]) ? find_run(queue, requests, count) : 0;
     struct sdc_file_group *group = run > 1 ? group_take(queue) : NULL;
 
     if (!group)
