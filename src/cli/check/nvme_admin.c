@@ -107,15 +107,21 @@ static uint16_t create(struct sdc_check_nvme *nvme, uint8_t opcode, uint32_t id,
     return sdc_check_nvme_command(nvme, opcode, 0, entries_less_one << 16 | id, cdw11);
 }
 
+// The entries, less one, of a queue with nothing wrong about its size.
+static uint32_t few(const struct sdc_check_nvme *nvme)
+{
+    return (uint32_t)sdc_min(SDC_CHECK_NVME_ENTRIES, nvme->controller.entries_max) - 1;
+}
+
 static void create_cq_refused(struct sdc_check *check)
 {
     const uint16_t *bad_id = ONE_OF(SDC_NVME_SC_QID_INVALID);
     const uint8_t opcode = SDC_NVME_ADMIN_CREATE_CQ;
     struct sdc_check_nvme nvme;
     sdc_check_nvme_open_io(&nvme, check); // queues 1 are there
-    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 0, 7, CONTIGUOUS), bad_id, "creating completion queue 0");
-    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 0xffff, 7, CONTIGUOUS), bad_id, "creating completion queue 65535");
-    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 1, 7, CONTIGUOUS), bad_id, "creating a completion queue that exists");
+    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 0, few(&nvme), CONTIGUOUS), bad_id, "creating completion queue 0");
+    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 0xffff, few(&nvme), CONTIGUOUS), bad_id, "creating completion queue 65535");
+    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 1, few(&nvme), CONTIGUOUS), bad_id, "creating a completion queue that exists");
     sdc_check_nvme_status(&nvme, create(&nvme, opcode, 2, 0, CONTIGUOUS),
                           ONE_OF(SDC_NVME_SC_QSIZE_INVALID, SDC_NVME_SC_QID_INVALID), "creating a completion queue of one entry");
     if (nvme.controller.entries_max < 0x10000)
@@ -123,7 +129,7 @@ static void create_cq_refused(struct sdc_check *check)
                               ONE_OF(SDC_NVME_SC_QSIZE_INVALID,
                                      SDC_NVME_SC_QID_INVALID), "creating a completion queue of more than CAP.MQES");
     if (nvme.controller.pci.msix_vectors > 0)
-        sdc_check_nvme_status(&nvme, create(&nvme, opcode, 2, 7, 0xffffu << 16 | INTERRUPTS | CONTIGUOUS),
+        sdc_check_nvme_status(&nvme, create(&nvme, opcode, 2, few(&nvme), 0xffffu << 16 | INTERRUPTS | CONTIGUOUS),
                               ONE_OF(SDC_NVME_SC_VECTOR_INVALID, SDC_NVME_SC_QID_INVALID), "creating a completion queue with vector 65535");
     sdc_check_nvme_close(&nvme);
 }
@@ -134,13 +140,15 @@ static void create_sq_refused(struct sdc_check *check)
     const uint8_t opcode = SDC_NVME_ADMIN_CREATE_SQ;
     struct sdc_check_nvme nvme;
     sdc_check_nvme_open_io(&nvme, check);
-    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 0, 7, 1u << 16 | CONTIGUOUS), bad_id, "creating submission queue 0");
-    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 0xffff, 7, 1u << 16 | CONTIGUOUS), bad_id, "creating submission queue 65535");
-    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 1, 7, 1u << 16 | CONTIGUOUS), bad_id, "creating a submission queue that exists");
-    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 2, 7, 9u << 16 | CONTIGUOUS),
+    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 0, few(&nvme), 1u << 16 | CONTIGUOUS), bad_id, "creating submission queue 0");
+    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 0xffff, few(&nvme), 1u << 16 | CONTIGUOUS), bad_id,
+                          "creating submission queue 65535");
+    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 1, few(&nvme), 1u << 16 | CONTIGUOUS), bad_id,
+                          "creating a submission queue that exists");
+    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 2, few(&nvme), 9u << 16 | CONTIGUOUS),
                           ONE_OF(SDC_NVME_SC_CQ_INVALID, SDC_NVME_SC_QID_INVALID),
                           "creating a submission queue whose completion queue there is not");
-    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 2, 7, CONTIGUOUS), ONE_OF(SDC_NVME_SC_QID_INVALID, SDC_NVME_SC_CQ_INVALID),
+    sdc_check_nvme_status(&nvme, create(&nvme, opcode, 2, few(&nvme), CONTIGUOUS), ONE_OF(SDC_NVME_SC_QID_INVALID, SDC_NVME_SC_CQ_INVALID),
                           "creating a submission queue that completes to the admin queue");
     sdc_check_nvme_status(&nvme, create(&nvme, opcode, 2, 0, 1u << 16 | CONTIGUOUS),
                           ONE_OF(SDC_NVME_SC_QSIZE_INVALID, SDC_NVME_SC_QID_INVALID), "creating a submission queue of one entry");
