@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/parse.h"
 #include "cli/options.h"
+#include "cli/protocol.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -268,16 +269,11 @@ static int check(const struct sdc_bench_options *options, struct sdc_error *err)
 
 static int check_socket(struct sdc_bench_options *options, const char *socket, struct sdc_error *err)
 {
-    static const char vfio[] = "vfio-user:", vhost[] = "vhost-user:";
     if (!socket)
         return sdc_error_set(
             err, -EINVAL, SDC_FAULT_USER,
             "bench needs a socket; type for example sidecard bench vm0.sock --rw=randread --runtime=10");
-    options->vhost_user = strncmp(socket, vhost, sizeof vhost - 1) == 0;
-    if (options->vhost_user)
-        socket += sizeof vhost - 1;
-    else if (strncmp(socket, vfio, sizeof vfio - 1) == 0)
-        socket += sizeof vfio - 1;
+    options->vhost_user = sdc_protocol_parse(socket, &socket) == SDC_PROTOCOL_VHOST_USER;
     if (*socket == '\0')
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "the socket's path is empty; type for example sidecard bench vm0.sock");

@@ -38,3 +38,10 @@ def test_our_own_read_only_disk_passes(serve, image, transport):
     status, tests, _ = check(Prefixed(server.path) if transport == "vhost-user" else server.path, "d*/*", "--destructive")
     assert status == 0
     assert tests["data/read-only"]["result"] == "passed" and tests["data-split/written"]["result"] == "not_offered"
+
+
+def test_which_protocol_a_path_speaks_is_found_out(serve):
+    """The same test names another section over each transport."""
+    for transport, group in (("vfio-user", "version/accepted"), ("vhost-user", "framing/*")):
+        status, tests, _ = check(serve("ram:16M", transport=transport).path, group)
+        assert status == 0 and tests and all(test["result"] == "passed" for test in tests.values())

@@ -50,7 +50,7 @@ void sdc_check_bed_open(struct sdc_check_bed *bed, struct sdc_check *check, cons
 
     *bed = (struct sdc_check_bed){
         .check = check,
-        .vhost_user = check->options->vhost_user,
+        .vhost_user = check->options->protocol == SDC_PROTOCOL_VHOST_USER,
         .vhost = {.fd = -1, .channel_fd = -1},
         .memory = {.fd = -1},
         .inflight_fd = -1,

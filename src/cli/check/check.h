@@ -8,6 +8,8 @@
 // After each test the server has to let a new client in.
 #pragma once
 
+#include "cli/protocol.h"
+
 #include <sidecard/error.h>
 
 #include <stdbool.h>
@@ -70,12 +72,12 @@ struct sdc_check_outcome {
 };
 
 struct sdc_check_options {
-    const char *socket; // without a prefix
+    enum sdc_protocol protocol; // known when tests run
+    const char *socket; // path
     const char *only;   // NULL: all
     uint64_t timeout_s; // for each answer
     const char *device; // a virtio device's kind, for people; NULL: not named
     unsigned device_number; // virtio 1.2, 5; 0: not named
-    bool vhost_user;
     bool destructive;
     bool json;
     bool list;

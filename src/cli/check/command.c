@@ -6,11 +6,30 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 
+#include <sidecard/client.h>
+#include <sidecard/vhost.h>
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 static const struct sdc_check_transport *const transports[] = {&sdc_check_vfio_user, &sdc_check_vhost_user};
+
+// Finds out which protocol is spoken. Who speaks neither well enough to let anybody in is held against vfio-user's specification.
+static void find_protocol(struct sdc_check_options *options)
+{
+    uint32_t timeout_ms = (uint32_t)(options->timeout_s * 1000);
+    struct sdc_vfio_client_options vfio_options = {.timeout_ms = timeout_ms};
+    struct sdc_vhost_client_options vhost_options = {.timeout_ms = timeout_ms};
+    struct sdc_vfio_client *vfio = NULL;
+    struct sdc_vhost_client *vhost = NULL;
+
+    bool other = sdc_protocol_may_be_other(sdc_vfio_client_open(options->socket, &vfio_options, &vfio, NULL)) &&
+                 sdc_vhost_client_open(options->socket, &vhost_options, &vhost, NULL) == 0;
+    sdc_vfio_client_close(vfio);
+    sdc_vhost_client_close(vhost);
+    options->protocol = other ? SDC_PROTOCOL_VHOST_USER : SDC_PROTOCOL_VFIO_USER;
+}
 
 static int list(void)
 {
@@ -23,7 +42,7 @@ static int list(void)
 
 static int run_tests(const struct sdc_check_options *options, struct sdc_error *err)
 {
-    struct sdc_check_run run = {.options = options, .transport = transports[options->vhost_user ? 1 : 0]};
+    struct sdc_check_run run = {.options = options, .transport = transports[options->protocol == SDC_PROTOCOL_VHOST_USER]};
     int ret = sdc_check_run_all(&run, sdc_check_print_entry, err);
     if (ret >= 0 && options->json && sdc_check_print_json(&run) < 0)
         ret = sdc_error_set(err, -EIO, SDC_FAULT_HOST, "cannot write the results");
@@ -46,6 +65,8 @@ int sdc_command_check(int argc, char **argv)
     }
     if (ret == 0 && options.list)
         return list();
+    if (ret == 0 && options.protocol == SDC_PROTOCOL_EITHER)
+        find_protocol(&options);
     if (ret == 0)
         ret = run_tests(&options, &err);
     return ret >= 0 ? ret : sdc_command_failed(&err);

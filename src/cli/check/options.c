@@ -12,7 +12,7 @@
 const char sdc_check_usage[] =
     "usage: sidecard check SOCKET [--option=value ...]\n"
     "\n"
-    "  SOCKET   PATH or vfio-user:PATH of any vfio-user server, or vhost-user:PATH of a vhost-user back end\n"
+    "  SOCKET   PATH of any vfio-user server or vhost-user back end; vfio-user:PATH or vhost-user:PATH where it is known which\n"
     "\n"
     "Holds the server against the specifications: each test has passed, is noted (allowed, but worth a remark), has FAILED, was\n"
     "not offered by the server, or was skipped. The server has to serve one client after the other.\n"
@@ -41,12 +41,6 @@ static const struct sdc_option rows[] = {
 
 static const struct sdc_options table = {rows, SDC_COUNT(rows)};
 
-static const char *without(const char *socket, const char *prefix)
-{
-    size_t length = strlen(prefix);
-    return strncmp(socket, prefix, length) == 0 ? socket + length : NULL;
-}
-
 int sdc_check_options_parse(int argc, char **argv, struct sdc_check_options *options, struct sdc_error *err)
 {
     *options = (struct sdc_check_options){.timeout_s = 5};
@@ -59,9 +53,7 @@ int sdc_check_options_parse(int argc, char **argv, struct sdc_check_options *opt
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "check needs a socket; type for example sidecard check vm0.sock");
     if (!socket)
         return 0;
-    const char *vhost = without(socket, "vhost-user:"), *vfio = without(socket, "vfio-user:");
-    options->vhost_user = vhost != NULL;
-    options->socket = vhost ? vhost : vfio ? vfio : socket;
+    options->protocol = sdc_protocol_parse(socket, &options->socket);
     if (*options->socket == '\0')
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the socket's path is empty; type for example sidecard check vm0.sock");
     options->device_number = options->device ? sdc_virtio_device_number(options->device) : 0;

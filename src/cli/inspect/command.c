@@ -60,9 +60,6 @@ static int inspect_vhost_user(struct sdc_inspect *inspect, struct sdc_error *err
     return ret;
 }
 
-// Neither side of vhost-user speaks before the front end does, and a vfio-user server takes no other first message than VERSION: that
-// is sent, and who ends the connection over it, or answers with something else, is asked again in the other protocol. To a vhost-user
-// back end VERSION is a request of a number that does not exist and without a payload; each ends the connection.
 static int inspect_either(struct sdc_inspect *inspect, struct sdc_error *err)
 {
     const char *socket = inspect->options->socket;
@@ -71,7 +68,7 @@ static int inspect_either(struct sdc_inspect *inspect, struct sdc_error *err)
     int ret = inspect_vfio_user(inspect, &vfio);
     if (ret == -ETIMEDOUT)
         return sdc_error_set(err, ret, SDC_FAULT_PEER, "%.300s; if it is a vhost-user back end, type vhost-user:%.80s", vfio.text, socket);
-    if (ret != -ECONNRESET && ret != -EPIPE && ret != -EPROTO) {
+    if (!sdc_protocol_may_be_other(ret)) {
         *err = vfio;
         return ret;
     }
@@ -85,11 +82,11 @@ static int inspect_either(struct sdc_inspect *inspect, struct sdc_error *err)
 static int find_out(struct sdc_inspect *inspect, struct sdc_error *err)
 {
     switch (inspect->options->protocol) {
-    case SDC_INSPECT_VFIO_USER:
+    case SDC_PROTOCOL_VFIO_USER:
         return inspect_vfio_user(inspect, err);
-    case SDC_INSPECT_VHOST_USER:
+    case SDC_PROTOCOL_VHOST_USER:
         return inspect_vhost_user(inspect, err);
-    case SDC_INSPECT_EITHER:
+    case SDC_PROTOCOL_EITHER:
         break;
     }
     return inspect_either(inspect, err);

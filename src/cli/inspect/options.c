@@ -50,24 +50,6 @@ static const struct sdc_option rows[] = {
 
 static const struct sdc_options table = {rows, SDC_COUNT(rows)};
 
-// Takes "vfio-user:" or "vhost-user:" off.
-static void take_protocol(struct sdc_inspect_options *options, const char *socket)
-{
-    static const struct {
-        const char *prefix;
-        enum sdc_inspect_protocol protocol;
-    } prefixes[] = {{"vfio-user:", SDC_INSPECT_VFIO_USER}, {"vhost-user:", SDC_INSPECT_VHOST_USER}};
-
-    options->socket = socket;
-    for (size_t i = 0; i < SDC_COUNT(prefixes); i++) {
-        size_t length = strlen(prefixes[i].prefix);
-        if (strncmp(socket, prefixes[i].prefix, length) != 0)
-            continue;
-        options->protocol = prefixes[i].protocol;
-        options->socket = socket + length;
-    }
-}
-
 int sdc_inspect_options_parse(int argc, char **argv, struct sdc_inspect_options *options, struct sdc_error *err)
 {
     const struct sdc_option_group group = {&table, options, NULL};
@@ -79,10 +61,10 @@ int sdc_inspect_options_parse(int argc, char **argv, struct sdc_inspect_options 
         return ret < 0 ? ret : 0;
     if (!socket)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "inspect needs a socket; type for example sidecard inspect vm0.sock");
-    take_protocol(options, socket);
+    options->protocol = sdc_protocol_parse(socket, &options->socket);
     if (*options->socket == '\0')
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the socket's path is empty; type for example sidecard inspect vm0.sock");
-    if (options->protocol == SDC_INSPECT_VFIO_USER && options->device != 0)
+    if (options->protocol == SDC_PROTOCOL_VFIO_USER && options->device != 0)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--device: a device behind vfio-user says itself what it is; leave it out, or type vhost-user:%s",
                              options->socket);

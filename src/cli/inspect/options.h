@@ -2,15 +2,15 @@
 // The command line of sidecard inspect.
 #pragma once
 
+#include "cli/protocol.h"
+
 #include <sidecard/error.h>
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum sdc_inspect_protocol { SDC_INSPECT_EITHER, SDC_INSPECT_VFIO_USER, SDC_INSPECT_VHOST_USER };
-
 struct sdc_inspect_options {
-    enum sdc_inspect_protocol protocol; // EITHER: find out
+    enum sdc_protocol protocol;
     const char *socket; // path
     bool json;
     bool hex;
