@@ -103,8 +103,18 @@ NVME_FILES = "tests/attack/test_nvme_*.py"
 INSPECT_FILES = "tests/attack/test_inspect*.py"
 
 
-def files_of(pattern):
-    return sorted(str(path.relative_to(TOP)) for path in TOP.glob(pattern))
+# And those that wait for stalled front ends, and for disks and processes that end.
+VHOST_FILES = "tests/attack/test_vhost_*.py"
+KEPT_FILES = "tests/attack/test_[bp]_*.py"
+
+
+def files_of(*patterns):
+    return sorted(str(path.relative_to(TOP)) for pattern in patterns for path in TOP.glob(pattern))
+
+
+def all_but(*patterns):
+    """The attack suite without the files that other parts have."""
+    return [*(f"--ignore-glob={pattern}" for pattern in patterns), "tests/attack"]
 
 
 def perturbed(log):
@@ -115,12 +125,20 @@ def perturbed(log):
 
 
 def run_attack(part, log):
-    python_tests(part, log, TOP / "build/sidecard", f"--ignore-glob={NVME_FILES}", f"--ignore-glob={INSPECT_FILES}",
-                 "tests/pylib", "tests/attack", env=perturbed(log))
+    python_tests(part, log, TOP / "build/sidecard", "tests/pylib", *all_but(NVME_FILES, INSPECT_FILES, VHOST_FILES, KEPT_FILES),
+                 env=perturbed(log))
 
 
 def run_nvme(part, log):
     python_tests(part, log, TOP / "build/sidecard", *files_of(NVME_FILES), env=perturbed(log))
+
+
+def run_vhost(part, log):
+    python_tests(part, log, TOP / "build/sidecard", *files_of(VHOST_FILES), env=perturbed(log))
+
+
+def run_kept(part, log):
+    python_tests(part, log, TOP / "build/sidecard", *files_of(KEPT_FILES), env=perturbed(log))
 
 
 def run_inspect(part, log):
@@ -206,22 +224,21 @@ def run_asan_unit(part, log):
     meson_tests(part, log, "build-asan", slower=4,
                 env={"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"})
     for device in ("virtio-blk", "nvme"):
-        script(part, log, TOP / "build-asan/tests/sim/walk", f"--device={device}", "--seeds=300")
+        script(part, log, TOP / "build-asan/tests/sim/walk", f"--device={device}", "--seeds=100")
 
 
 # Under a sanitizer all of them would take longer than one wants to wait for `make check`.
-ASAN_LATER = [NVME_FILES, "tests/attack/test_vhost_*.py", "tests/attack/test_p_*.py", "tests/attack/test_polling.py",
-              "tests/attack/test_many_cards.py", "tests/attack/test_config_files.py", "tests/attack/test_filters.py",
-              "tests/attack/test_check_*.py", INSPECT_FILES]
+ASAN_LATER = [NVME_FILES, VHOST_FILES, KEPT_FILES, INSPECT_FILES, "tests/attack/test_polling.py", "tests/attack/test_many_cards.py",
+              "tests/attack/test_config_files.py", "tests/attack/test_filters.py", "tests/attack/test_check_*.py",
+              "tests/attack/test_loop_kinds.py", "tests/attack/test_conformance_bench.py", "tests/attack/test_d_unmap_busy.py"]
 
 
 def run_asan(part, log):
-    python_tests(part, log, TOP / "build-asan/sidecard", *[f"--ignore-glob={pattern}" for pattern in ASAN_LATER], "tests/attack")
+    python_tests(part, log, TOP / "build-asan/sidecard", *all_but(*ASAN_LATER))
 
 
 def run_asan_rest(part, log):
-    files = sorted(str(path.relative_to(TOP)) for pattern in ASAN_LATER for path in TOP.glob(pattern))
-    python_tests(part, log, TOP / "build-asan/sidecard", *files)
+    python_tests(part, log, TOP / "build-asan/sidecard", *files_of(*ASAN_LATER))
 
 
 def run_tsan(part, log):
@@ -296,6 +313,8 @@ def run_attack_repeated(part, log):
     for _ in range(5):
         run_attack(part, log)
         run_nvme(part, log)
+        run_vhost(part, log)
+        run_kept(part, log)
 
 
 def run_state(part, log):
@@ -367,6 +386,8 @@ def all_parts():
         Part("walk", "driver, device, backend and clock in one thread, 300 seeds", "tests", run_walk),
         Part("attack", "hostile and honest clients, mistakes on the command line", "product", run_attack),
         Part("nvme", "the same against an NVMe card", "product", run_nvme),
+        Part("vhost", "the same against a vhost-user back end", "product", run_vhost),
+        Part("kept", "faulty disks, and cards that go on in other processes", "product", run_kept),
         Part("inspect", "what inspect says of our servers, of hostile ones, and what lspci says", "product", run_inspect),
         Part("attack-epoll", "the same over the other kind of loop", "product", run_attack_epoll, more=True),
         Part("attack-vhost", "rings and requests over vhost-user", "product", run_attack_vhost, more=True),

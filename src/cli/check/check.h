@@ -69,6 +69,7 @@ struct sdc_check_outcome {
     char section[80];
     char text[SDC_CHECK_TEXT]; // failed: what the specification asks; noted: the remark; else why
     struct sdc_check_exchange exchange; // of a failure
+    bool unreached; // a failure: there was nobody to connect to
 };
 
 struct sdc_check_options {

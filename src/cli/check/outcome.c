@@ -121,6 +121,7 @@ int sdc_check_connect(struct sdc_check *check)
     if (fd < 0) {
         sdc_check_sent(check, "a connection to the socket");
         sdc_check_came(check, "%s", err.text);
+        check->outcome->unreached = true;
         sdc_check_fail(check, "the server has to let clients in");
     }
     return fd;
