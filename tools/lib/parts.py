@@ -47,13 +47,13 @@ class Part:
             self.results.bad(f"{self.name}: ended with status {status}, though no test says that it failed")
 
 
-def meson_tests(part, log, folder, wrapper=(), slower=1, leave_out=(), env=None, options=()):
+def meson_tests(part, log, folder, wrapper=(), slower=1, only=(), leave_out=(), env=None, options=()):
     """The unit tests of a build folder; options are meson's."""
     # A wrapper of meson's own is named in the log's name.
     logs = TOP / folder / "meson-logs"
     for old in logs.glob("testlog*.json"):
         old.unlink()
-    names = []
+    names = list(only)
     if leave_out:
         listed = subprocess.run(["meson", "introspect", folder, "--tests"], cwd=TOP, capture_output=True,
                                 check=True)
@@ -220,9 +220,12 @@ def run_walk(part, log):
         script(part, log, TOP / "build/tests/sim/walk", f"--device={device}", "--seeds=300", "--twice=20")
 
 
+ASAN_STRICT = {"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
+UNIT_LATER = ["inflight", "block_conformance"]
+
+
 def run_asan_unit(part, log):
-    meson_tests(part, log, "build-asan", slower=4,
-                env={"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"})
+    meson_tests(part, log, "build-asan", slower=4, leave_out=UNIT_LATER, env=ASAN_STRICT)
     for device in ("virtio-blk", "nvme"):
         script(part, log, TOP / "build-asan/tests/sim/walk", f"--device={device}", "--seeds=100")
 
@@ -239,10 +242,11 @@ def run_asan(part, log):
 
 def run_asan_rest(part, log):
     python_tests(part, log, TOP / "build-asan/sidecard", *files_of(*ASAN_LATER))
+    meson_tests(part, log, "build-asan", slower=4, only=UNIT_LATER, env=ASAN_STRICT)
 
 
 def run_tsan(part, log):
-    loads.under_tsan(part, log, seconds=2)
+    loads.under_tsan(part, log, seconds=1)
     # These have one thread, and take minutes.
     meson_tests(part, log, "build-tsan", wrapper=loads.without_randomisation(), slower=4,
                 leave_out=["block_conformance", "inflight", "perf_regions"],
