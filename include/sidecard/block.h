@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The block interface: what stands behind a storage device. A block backend (struct sdc_block) is opened once and
 // shared; every loop that sends requests opens its own queue on it. Requests go down in batches and come back in
-// batches, on the loop that submitted them, never from inside submit. A filter implements the same interface and
-// keeps what it must remember about a request in the request's slots.
+// batches, on the loop that submitted them, never from inside submit. A filter implements the same interface; what
+// it must remember about a request that it holds is in the request's backend bytes, which nothing below has meanwhile.
 #pragma once
 
 #include <sidecard/memory.h>
@@ -31,7 +31,7 @@ enum sdc_block_flags {
 };
 
 enum {
-    SDC_BLOCK_SLOTS = 4,         // filters that may stand on one another
+    SDC_BLOCK_FILTERS = 4,         // that may stand on one another
     SDC_BLOCK_BACKEND_BYTES = 192, // a request's memory for the backend at the bottom
 };
 
@@ -46,10 +46,6 @@ struct sdc_block_request {
     int result;      // set by the backend: 0 or a negative errno (-EIO, -ENOSPC, -EINVAL: past the end, -EROFS)
     void *owner;     // the submitter's
     struct sdc_block_request *next; // of whoever has it, a filter or the backend: a list that it waits in
-    struct {
-        void *pointer;
-        uint64_t value;
-    } slots[SDC_BLOCK_SLOTS]; // the filters', one each, by depth
     // Also of a filter that holds the request, and so has kept it from the backend.
     __attribute__((aligned(16))) unsigned char backend[SDC_BLOCK_BACKEND_BYTES];
 };

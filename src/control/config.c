@@ -274,7 +274,7 @@ static int read_filters(const json_t *object, struct sdc_card_backend *backend, 
 
     if (!json_object_get(object, "filters"))
         return 0;
-    int count = list_size(object, "filters", SDC_BLOCK_SLOTS, "{\"type\": \"readonly\"}", place, err);
+    int count = list_size(object, "filters", SDC_BLOCK_FILTERS, "{\"type\": \"readonly\"}", place, err);
     for (int i = 0; i < count; i++) {
         struct place in = inside(place, "filters", (size_t)i);
         int rc = read_filter(json_array_get(json_object_get(object, "filters"), (size_t)i), &in, &text, err);

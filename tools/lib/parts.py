@@ -168,8 +168,7 @@ NOT_OF_VHOST = ["-k", "not bench and not can_register_files"]
 
 
 def run_attack_vhost(part, log):
-    files = sorted(str(path.relative_to(TOP)) for pattern in OVER_VHOST_TOO for path in TOP.glob(pattern)
-                   if path.name != NOT_OVER_VHOST)
+    files = [name for name in files_of(*OVER_VHOST_TOO) if not name.endswith(NOT_OVER_VHOST)]
     python_tests(part, log, TOP / "build/sidecard", *NOT_OF_VHOST, *files, env={"SIDECARD_TRANSPORT": "vhost-user"})
 
 
@@ -189,7 +188,7 @@ NOT_WITHOUT_SLEEP = ["-k", "not kicks_only_when_the_device_asks and not r09_more
 
 
 def run_attack_always(part, log):
-    files = sorted(str(path.relative_to(TOP)) for pattern in OVER_VHOST_TOO for path in TOP.glob(pattern))
+    files = files_of(*OVER_VHOST_TOO)
     for transport in ("vfio-user", "vhost-user"):
         chosen = [name for name in files if transport == "vfio-user" or not name.endswith(NOT_OVER_VHOST)]
         python_tests(part, log, TOP / "build/sidecard", NOT_WITHOUT_SLEEP[0], f"{NOT_WITHOUT_SLEEP[1]} and {NOT_OF_VHOST[1]}", *chosen,
@@ -345,9 +344,7 @@ def run_valgrind(part, log):
     """Unit tests, requests and rings under memcheck, which sees uninitialised bytes; deadlines of the rest would pass."""
     memcheck = "valgrind -q --error-exitcode=99 --child-silent-after-fork=yes --leak-check=full --errors-for-leak-kinds=definite"
     meson_tests(part, log, "build", slower=20, leave_out=NOT_UNDER_VALGRIND, options=[f"--wrapper={memcheck}"])
-    patterns = ("test_r_*.py", "test_conformance_blk.py", "test_w_registers.py")
-    files = sorted(str(path.relative_to(TOP)) for pattern in patterns
-                   for path in (TOP / "tests/attack").glob(pattern))
+    files = files_of("tests/attack/test_r_*.py", "tests/attack/test_conformance_blk.py", "tests/attack/test_w_registers.py")
     binary = f"valgrind -q --error-exitcode=99 --leak-check=no --track-origins=no {TOP}/build/sidecard"
     for loop in ({}, EPOLL):
         python_tests(part, log, binary, "-k", "not quick_resets", *files, env=loop, timeout=3600)

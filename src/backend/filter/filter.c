@@ -69,6 +69,17 @@ int sdc_filter_queue_new(size_t size, const struct sdc_block_queue_ops *ops, con
     return rc;
 }
 
+int sdc_filter_queue_plain(const struct sdc_block_queue_ops *ops, const struct sdc_block_queue *above, sdc_block_done *done,
+                           struct sdc_block_queue **queue)
+{
+    struct sdc_filter_queue *made;
+    int rc = sdc_filter_queue_new(sizeof *made, ops, above, done, &made);
+
+    if (rc == 0)
+        *queue = &made->base;
+    return rc;
+}
+
 void sdc_filter_queue_cancel(struct sdc_block_queue *base)
 {
     struct sdc_block_queue *next = ((struct sdc_filter_queue *)base)->next;

@@ -96,6 +96,10 @@ struct sdc_filter_queue {
 int sdc_filter_queue_new(size_t size, const struct sdc_block_queue_ops *ops, const struct sdc_block_queue *above, sdc_block_done *done,
                          struct sdc_filter_queue **queue);
 
+// The same for a queue that has nothing more to remember.
+int sdc_filter_queue_plain(const struct sdc_block_queue_ops *ops, const struct sdc_block_queue *above, sdc_block_done *done,
+                           struct sdc_block_queue **queue);
+
 // For struct sdc_block_queue_ops: next's; and the queue's end.
 void sdc_filter_queue_cancel(struct sdc_block_queue *base);
 void sdc_filter_queue_close(struct sdc_block_queue *base);

@@ -29,12 +29,8 @@ static int queue_open(struct sdc_block *block, struct sdc_loop *loop, sdc_block_
     static const struct sdc_block_queue_ops ops = {
         .submit = submit, .cancel = sdc_filter_queue_cancel, .close = sdc_filter_queue_close};
     const struct sdc_block_queue above = {.block = block, .loop = loop, .done = done, .context = context};
-    struct sdc_filter_queue *made;
-    int rc = sdc_filter_queue_new(sizeof *made, &ops, &above, NULL, &made);
 
-    if (rc == 0)
-        *queue = &made->base;
-    return rc;
+    return sdc_filter_queue_plain(&ops, &above, NULL, queue);
 }
 
 static const struct sdc_block_ops block_ops = {

@@ -67,7 +67,7 @@ struct layer {
 
 // Those of a stack from the top down, and what is below them.
 struct stack {
-    struct layer layers[SDC_BLOCK_SLOTS];
+    struct layer layers[SDC_BLOCK_FILTERS];
     unsigned count;
     const char *base;
 };
@@ -161,9 +161,9 @@ static int read_stack(const char *spec, struct stack *stack, struct sdc_error *e
 
     *stack = (struct stack){0};
     while ((type = begins_with(at, &at)) != NULL) {
-        if (stack->count == SDC_BLOCK_SLOTS)
+        if (stack->count == SDC_BLOCK_FILTERS)
             return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s is one filter too many: %u may stand on one another; leave one out",
-                                 type->name, SDC_BLOCK_SLOTS);
+                                 type->name, SDC_BLOCK_FILTERS);
         struct layer *layer = &stack->layers[stack->count++];
         layer->type = type;
         int rc = read_layer(layer, &at, err);
