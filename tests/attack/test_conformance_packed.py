@@ -268,6 +268,12 @@ def test_r14_no_interrupt_is_lost_over_many_laps(server, size):
 def test_r14_driver_that_kicks_only_when_the_device_asks_for_it_loses_nothing(server, features, size):
     guest = server.guest(packed=True, features=features, queue_size=size)
     kicks = 0
+    def asks_for_kicks():
+        word, flags = guest.queue.device_event()
+        if features == EVENT_IDX:
+            return (word, flags) == (guest.queue.next_avail.word(), AT_DESC)
+        return flags == ENABLE
+    assert wait_until(asks_for_kicks), "a device that nobody has asked for anything sleeps"
     for turn in range(300):
         request = guest.prepare(blk.T_IN, 0, length=512)
         guest.submit(request, indirect=turn % 3 == 0, kick=False)
@@ -277,11 +283,6 @@ def test_r14_driver_that_kicks_only_when_the_device_asks_for_it_loses_nothing(se
         assert guest.finish(request).status == blk.S_OK
         guest.space.release(guest.space.windows[0].iova + (1 << 20))
     assert kicks > 0
-    def asks_for_kicks():
-        word, flags = guest.queue.device_event()
-        if features == EVENT_IDX:
-            return (word, flags) == (guest.queue.next_avail.word(), AT_DESC)
-        return flags == ENABLE
     assert wait_until(asks_for_kicks), f"the device is idle, and its event structure says {guest.queue.device_event()}"
 
 
