@@ -159,6 +159,9 @@ class Server:
 
     @property
     def alive(self):
+        """A process without any fd has begun to exit, though its listening socket may take a connection for a moment yet."""
+        if self.process.poll() is None and not os.listdir(f"/proc/{self.pid}/fd"):
+            self.process.wait(STOP_TIMEOUT)
         return self.process.poll() is None
 
     def signal(self, number):
