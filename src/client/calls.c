@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "os/clock.h"
 #include "os/wait.h"
+#include "wire/names.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,33 +18,6 @@
 #define SECOND_NS UINT64_C(1000000000)
 
 enum { BATCH = 64 }; // messages that are taken before whoever reads looks up
-
-const char *sdc_vfio_command_name(uint16_t command, char buffer[16])
-{
-    static const char *const names[SDC_VFU_COMMANDS] = {
-        [SDC_VFU_VERSION] = "VERSION",
-        [SDC_VFU_DMA_MAP] = "DMA_MAP",
-        [SDC_VFU_DMA_UNMAP] = "DMA_UNMAP",
-        [SDC_VFU_GET_INFO] = "GET_INFO",
-        [SDC_VFU_GET_REGION_INFO] = "GET_REGION_INFO",
-        [SDC_VFU_GET_REGION_IO_FDS] = "GET_REGION_IO_FDS",
-        [SDC_VFU_GET_IRQ_INFO] = "GET_IRQ_INFO",
-        [SDC_VFU_SET_IRQS] = "SET_IRQS",
-        [SDC_VFU_REGION_READ] = "REGION_READ",
-        [SDC_VFU_REGION_WRITE] = "REGION_WRITE",
-        [SDC_VFU_DMA_READ] = "DMA_READ",
-        [SDC_VFU_DMA_WRITE] = "DMA_WRITE",
-        [SDC_VFU_RESET] = "DEVICE_RESET",
-        [SDC_VFU_REGION_WRITE_MULTI] = "REGION_WRITE_MULTI",
-        [SDC_VFU_DEVICE_FEATURE] = "DEVICE_FEATURE",
-        [SDC_VFU_MIG_DATA_READ] = "MIG_DATA_READ",
-        [SDC_VFU_MIG_DATA_WRITE] = "MIG_DATA_WRITE",
-    };
-    if (command < SDC_VFU_COMMANDS && names[command])
-        return names[command];
-    snprintf(buffer, 16, "command %u", command);
-    return buffer;
-}
 
 // --- the end of a connection ---
 
@@ -109,7 +83,7 @@ static void drop_call(struct sdc_vfio_client *client, struct sdc_vfio_call *call
 static int take_reply(struct sdc_vfio_client *client, struct sdc_vfio_channel *channel, struct sdc_error *err)
 {
     struct sdc_vfio_incoming *in = &channel->in;
-    char name[2][16];
+    char name[2][SDC_NAME_SIZE];
     int ret = 0;
     pthread_mutex_lock(&client->lock);
     struct sdc_vfio_call **at = find_call(client, in->header.msg_id);
@@ -118,8 +92,8 @@ static int take_reply(struct sdc_vfio_client *client, struct sdc_vfio_channel *c
         client->strays++;
     } else if (call->command != in->header.cmd) {
         ret = sdc_error_set(err, -EPROTO, SDC_FAULT_PEER, "%s: the server answered %s with a reply to %s",
-                            client->name, sdc_vfio_command_name(call->command, name[0]),
-                            sdc_vfio_command_name(in->header.cmd, name[1]));
+                            client->name, sdc_vfu_command_name(call->command, name[0]),
+                            sdc_vfu_command_name(in->header.cmd, name[1]));
     } else {
         *at = call->next;
         call->header = in->header;
@@ -320,11 +294,11 @@ static void wait_until_done(struct sdc_vfio_client *client, struct sdc_vfio_call
 static int outcome(struct sdc_vfio_client *client, struct sdc_vfio_call *call, struct sdc_vfio_reply *reply,
                    struct sdc_error *err)
 {
-    char name[16];
+    char name[SDC_NAME_SIZE];
     if (call->header.flags & SDC_VFU_ERROR) {
         int code = call->header.error > 0 && call->header.error < 4096 ? -(int)call->header.error : -EIO;
         return sdc_error_set(err, code, SDC_FAULT_PEER, "%s: the server refused %s: %s", client->name,
-                             sdc_vfio_command_name(call->command, name), strerror(-code));
+                             sdc_vfu_command_name(call->command, name), strerror(-code));
     }
     if (reply) {
         *reply = call->reply;
@@ -336,7 +310,7 @@ static int outcome(struct sdc_vfio_client *client, struct sdc_vfio_call *call, s
 int sdc_vfio_client_wait(struct sdc_vfio_client *client, struct sdc_vfio_call *call,
                          struct sdc_vfio_reply *reply, struct sdc_error *err)
 {
-    char name[16];
+    char name[SDC_NAME_SIZE];
     pthread_mutex_lock(&client->lock);
     wait_until_done(client, call, deadline_of(client));
     if (call->done) {
@@ -350,7 +324,7 @@ int sdc_vfio_client_wait(struct sdc_vfio_client *client, struct sdc_vfio_call *c
         call->abandoned = true;
         ret = sdc_error_set(err, -ETIMEDOUT, SDC_FAULT_PEER,
                             "%s: the server did not answer %s within %" PRIu32 " ms%s", client->name,
-                            sdc_vfio_command_name(call->command, name), client->timeout_ms,
+                            sdc_vfu_command_name(call->command, name), client->timeout_ms,
                             client->strays > 0 ? " (but sent replies that nobody waits for)" : "");
     } else {
         drop_call(client, call);
@@ -375,7 +349,7 @@ int sdc_vfio_client_do(struct sdc_vfio_client *client, const struct sdc_vfio_com
                        struct sdc_vfio_reply *reply, struct sdc_error *err)
 {
     struct sdc_vfio_call *call;
-    char name[16];
+    char name[SDC_NAME_SIZE];
     int ret = sdc_vfio_client_send(client, command, &call, err);
     if (ret == 0)
         ret = sdc_vfio_client_wait(client, call, reply, err);
@@ -387,7 +361,7 @@ int sdc_vfio_client_do(struct sdc_vfio_client *client, const struct sdc_vfio_com
     sdc_vfio_reply_release(reply);
     return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
                          "%s: the server's reply to %s has %zu bytes, at least %zu are due", client->name,
-                         sdc_vfio_command_name(command->command, name), size, least);
+                         sdc_vfu_command_name(command->command, name), size, least);
 }
 
 int sdc_vfio_client_just_do(struct sdc_vfio_client *client, const struct sdc_vfio_command *command,

@@ -141,8 +141,6 @@ void sdc_vfio_client_drain(struct sdc_vfio_client *client);
 // Waits until there is something to take, an answer that is owed can be sent on, or wake_fd (-1: none) is
 // readable; at most timeout_ms.
 void sdc_vfio_client_wait_input(struct sdc_vfio_client *client, int wake_fd, int timeout_ms);
-// "DMA_MAP" for 2; "command 99" is written to buffer for what has no name.
-const char *sdc_vfio_command_name(uint16_t command, char buffer[16]);
 // Sends head (and data, fds) and waits for the reply: its payload has at least `least` bytes or the call
 // fails with -EPROTO.
 int sdc_vfio_client_do(struct sdc_vfio_client *client, const struct sdc_vfio_command *command, size_t least,

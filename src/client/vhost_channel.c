@@ -9,6 +9,7 @@
 #include "os/fd.h"
 #include "os/socket.h"
 #include "os/wait.h"
+#include "wire/names.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -170,6 +171,7 @@ int sdc_vhost_receive(struct sdc_vhost_client *client, uint32_t request, struct 
 {
     uint64_t deadline_ns = sdc_clock_ns() + client->timeout_ms * MS_NS;
     size_t got = 0;
+    char name[SDC_NAME_SIZE];
 
     *reply = (struct sdc_vhost_message){0};
     for (;;) {
@@ -187,7 +189,7 @@ int sdc_vhost_receive(struct sdc_vhost_client *client, uint32_t request, struct 
         bool right = reply->header.request == request && reply->header.flags & SDC_VHOST_REPLY;
         if (ret == 1 && right)
             return 0;
-        ret = ret == 1 || ret == -EPROTO ? broken(client, reply, sdc_vhost_request_name(request), err)
+        ret = ret == 1 || ret == -EPROTO ? broken(client, reply, sdc_vhost_request_name(request, name), err)
                                          : lost(client, ret, "answer", err);
         sdc_vhost_close_fds(reply);
         return ret;

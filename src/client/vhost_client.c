@@ -7,6 +7,7 @@
 #include "os/fd.h"
 #include "os/socket.h"
 #include "os/wait.h"
+#include "wire/names.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -52,6 +53,7 @@ static int exchange(struct sdc_vhost_client *client, struct sdc_vhost_message *m
 int sdc_vhost_tell(struct sdc_vhost_client *client, struct sdc_vhost_message *message, struct sdc_error *err)
 {
     uint32_t request = message->header.request;
+    char name[SDC_NAME_SIZE];
     uint64_t result = 0;
     int ret;
 
@@ -64,7 +66,7 @@ int sdc_vhost_tell(struct sdc_vhost_client *client, struct sdc_vhost_message *me
             memcpy(&result, message->payload, sizeof result);
             if (message->header.size != sizeof result || result != 0)
                 ret = sdc_error_set(err, -EIO, SDC_FAULT_PEER, "%s: the back end refuses %s", client->name,
-                                    sdc_vhost_request_name(request));
+                                    sdc_vhost_request_name(request, name));
         }
     } else {
         ret = sdc_vhost_send(client, message, err);
@@ -76,6 +78,7 @@ int sdc_vhost_tell(struct sdc_vhost_client *client, struct sdc_vhost_message *me
 int sdc_vhost_ask(struct sdc_vhost_client *client, struct sdc_vhost_message *message, uint32_t size, struct sdc_error *err)
 {
     uint32_t request = message->header.request;
+    char name[SDC_NAME_SIZE];
 
     pthread_mutex_lock(&client->lock);
     int ret = exchange(client, message, err);
@@ -84,7 +87,7 @@ int sdc_vhost_ask(struct sdc_vhost_client *client, struct sdc_vhost_message *mes
         sdc_vhost_close_fds(message);
         ret = sdc_error_set(err, message->header.size == 0 ? -ERANGE : -EPROTO, SDC_FAULT_PEER,
                             "%s: the back end answers %s with %" PRIu32 " bytes, %" PRIu32 " were due", client->name,
-                            sdc_vhost_request_name(request), message->header.size, size);
+                            sdc_vhost_request_name(request, name), message->header.size, size);
     }
     return ret;
 }

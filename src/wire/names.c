@@ -5,6 +5,8 @@
 #include "wire/vfio_user.h"
 #include "wire/vhost_user.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 // --- virtio ---
@@ -172,7 +174,89 @@ const char *sdc_vhost_protocol_feature_name(unsigned context, unsigned bit)
     return bit < SDC_COUNT(names) ? names[bit] : NULL;
 }
 
+const char *sdc_vhost_request_name(uint32_t request, char buffer[SDC_NAME_SIZE])
+{
+    static const char *const names[SDC_VHOST_REQUESTS] = {
+        [SDC_VHOST_GET_FEATURES] = "GET_FEATURES",
+        [SDC_VHOST_SET_FEATURES] = "SET_FEATURES",
+        [SDC_VHOST_SET_OWNER] = "SET_OWNER",
+        [SDC_VHOST_RESET_OWNER] = "RESET_OWNER",
+        [SDC_VHOST_SET_MEM_TABLE] = "SET_MEM_TABLE",
+        [SDC_VHOST_SET_LOG_BASE] = "SET_LOG_BASE",
+        [SDC_VHOST_SET_LOG_FD] = "SET_LOG_FD",
+        [SDC_VHOST_SET_VRING_NUM] = "SET_VRING_NUM",
+        [SDC_VHOST_SET_VRING_ADDR] = "SET_VRING_ADDR",
+        [SDC_VHOST_SET_VRING_BASE] = "SET_VRING_BASE",
+        [SDC_VHOST_GET_VRING_BASE] = "GET_VRING_BASE",
+        [SDC_VHOST_SET_VRING_KICK] = "SET_VRING_KICK",
+        [SDC_VHOST_SET_VRING_CALL] = "SET_VRING_CALL",
+        [SDC_VHOST_SET_VRING_ERR] = "SET_VRING_ERR",
+        [SDC_VHOST_GET_PROTOCOL_FEATURES] = "GET_PROTOCOL_FEATURES",
+        [SDC_VHOST_SET_PROTOCOL_FEATURES] = "SET_PROTOCOL_FEATURES",
+        [SDC_VHOST_GET_QUEUE_NUM] = "GET_QUEUE_NUM",
+        [SDC_VHOST_SET_VRING_ENABLE] = "SET_VRING_ENABLE",
+        [SDC_VHOST_SEND_RARP] = "SEND_RARP",
+        [SDC_VHOST_NET_SET_MTU] = "NET_SET_MTU",
+        [SDC_VHOST_SET_BACKEND_REQ_FD] = "SET_BACKEND_REQ_FD",
+        [SDC_VHOST_IOTLB_MSG] = "IOTLB_MSG",
+        [SDC_VHOST_SET_VRING_ENDIAN] = "SET_VRING_ENDIAN",
+        [SDC_VHOST_GET_CONFIG] = "GET_CONFIG",
+        [SDC_VHOST_SET_CONFIG] = "SET_CONFIG",
+        [SDC_VHOST_CREATE_CRYPTO_SESSION] = "CREATE_CRYPTO_SESSION",
+        [SDC_VHOST_CLOSE_CRYPTO_SESSION] = "CLOSE_CRYPTO_SESSION",
+        [SDC_VHOST_POSTCOPY_ADVISE] = "POSTCOPY_ADVISE",
+        [SDC_VHOST_POSTCOPY_LISTEN] = "POSTCOPY_LISTEN",
+        [SDC_VHOST_POSTCOPY_END] = "POSTCOPY_END",
+        [SDC_VHOST_GET_INFLIGHT_FD] = "GET_INFLIGHT_FD",
+        [SDC_VHOST_SET_INFLIGHT_FD] = "SET_INFLIGHT_FD",
+        [SDC_VHOST_GPU_SET_SOCKET] = "GPU_SET_SOCKET",
+        [SDC_VHOST_RESET_DEVICE] = "RESET_DEVICE",
+        [SDC_VHOST_VRING_KICK] = "VRING_KICK",
+        [SDC_VHOST_GET_MAX_MEM_SLOTS] = "GET_MAX_MEM_SLOTS",
+        [SDC_VHOST_ADD_MEM_REG] = "ADD_MEM_REG",
+        [SDC_VHOST_REM_MEM_REG] = "REM_MEM_REG",
+        [SDC_VHOST_SET_STATUS] = "SET_STATUS",
+        [SDC_VHOST_GET_STATUS] = "GET_STATUS",
+        [SDC_VHOST_GET_SHARED_OBJECT] = "GET_SHARED_OBJECT",
+        [SDC_VHOST_SET_DEVICE_STATE_FD] = "SET_DEVICE_STATE_FD",
+        [SDC_VHOST_CHECK_DEVICE_STATE] = "CHECK_DEVICE_STATE",
+    };
+
+    if (request < SDC_VHOST_REQUESTS && names[request])
+        return names[request];
+    snprintf(buffer, SDC_NAME_SIZE, "request %" PRIu32, request);
+    return buffer;
+}
+
 // --- vfio-user ---
+
+const char *sdc_vfu_command_name(uint16_t command, char buffer[SDC_NAME_SIZE])
+{
+    static const char *const names[SDC_VFU_COMMANDS] = {
+        [SDC_VFU_VERSION] = "VERSION",
+        [SDC_VFU_DMA_MAP] = "DMA_MAP",
+        [SDC_VFU_DMA_UNMAP] = "DMA_UNMAP",
+        [SDC_VFU_GET_INFO] = "DEVICE_GET_INFO",
+        [SDC_VFU_GET_REGION_INFO] = "DEVICE_GET_REGION_INFO",
+        [SDC_VFU_GET_REGION_IO_FDS] = "DEVICE_GET_REGION_IO_FDS",
+        [SDC_VFU_GET_IRQ_INFO] = "DEVICE_GET_IRQ_INFO",
+        [SDC_VFU_SET_IRQS] = "DEVICE_SET_IRQS",
+        [SDC_VFU_REGION_READ] = "REGION_READ",
+        [SDC_VFU_REGION_WRITE] = "REGION_WRITE",
+        [SDC_VFU_DMA_READ] = "DMA_READ",
+        [SDC_VFU_DMA_WRITE] = "DMA_WRITE",
+        [SDC_VFU_RESET] = "DEVICE_RESET",
+        [SDC_VFU_REGION_WRITE_MULTI] = "REGION_WRITE_MULTI",
+        [SDC_VFU_DEVICE_FEATURE] = "DEVICE_FEATURE",
+        [SDC_VFU_MIG_DATA_READ] = "MIG_DATA_READ",
+        [SDC_VFU_MIG_DATA_WRITE] = "MIG_DATA_WRITE",
+    };
+
+    if (command < SDC_VFU_COMMANDS && names[command])
+        return names[command];
+    snprintf(buffer, SDC_NAME_SIZE, "command %u", command);
+    return buffer;
+}
 
 const char *sdc_vfu_region_name(uint32_t index)
 {

@@ -21,6 +21,13 @@ const char *sdc_vhost_feature_name(unsigned device, unsigned bit);
 // "REPLY_ACK" for VHOST_USER_PROTOCOL_F_REPLY_ACK. The context is not used.
 const char *sdc_vhost_protocol_feature_name(unsigned context, unsigned bit);
 
+// A request's name without what all begin with: "GET_FEATURES" for VHOST_USER_GET_FEATURES. What has no name is "request 99", in the
+// buffer.
+enum { SDC_NAME_SIZE = 24 };
+const char *sdc_vhost_request_name(uint32_t request, char buffer[SDC_NAME_SIZE]);
+
+// The same of vfio-user's messages: "DMA_MAP" for VFIO_USER_DMA_MAP, or "command 99".
+const char *sdc_vfu_command_name(uint16_t command, char buffer[SDC_NAME_SIZE]);
 // Regions and interrupts of a PCI device (linux/vfio.h): "bar0", "config"; "msix".
 const char *sdc_vfu_region_name(uint32_t index);
 const char *sdc_vfu_irq_name(uint32_t index);

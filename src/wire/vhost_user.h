@@ -54,9 +54,6 @@ enum sdc_vhost_request {
     SDC_VHOST_REQUESTS, // one past the last
 };
 
-// "GET_FEATURES", ...; "a request" for one that nobody here sends. NULL never.
-const char *sdc_vhost_request_name(uint32_t request);
-
 // Back end to front end, over the socket of SET_BACKEND_REQ_FD.
 enum sdc_vhost_backend_request {
     SDC_VHOST_BACKEND_IOTLB_MSG = 1,

@@ -359,6 +359,18 @@ static void names_come_from_pci_ids(void **state)
     assert_string_equal(sdc_inspect_class_name(&ids, 0x778899, name), "");
 }
 
+static void messages_have_their_names_or_their_numbers(void **state)
+{
+    char name[SDC_NAME_SIZE];
+
+    (void)state;
+    assert_string_equal(sdc_vfu_command_name(4, name), "DEVICE_GET_INFO");
+    assert_string_equal(sdc_vfu_command_name(65535, name), "command 65535");
+    assert_string_equal(sdc_vhost_request_name(43, name), "CHECK_DEVICE_STATE");
+    assert_string_equal(sdc_vhost_request_name(0, name), "request 0");
+    assert_string_equal(sdc_vhost_request_name(UINT32_MAX, name), "request 4294967295");
+}
+
 static void bits_have_the_names_of_their_device(void **state)
 {
     (void)state;
@@ -604,6 +616,7 @@ int main(void)
         cmocka_unit_test(a_space_that_is_cut_off_is_decoded_as_far_as_it_goes),
         cmocka_unit_test(an_absent_function_is_said_to_be_absent),
         cmocka_unit_test(names_come_from_pci_ids),
+        cmocka_unit_test(messages_have_their_names_or_their_numbers),
         cmocka_unit_test(bits_have_the_names_of_their_device),
         cmocka_unit_test(configurations_are_decoded_as_far_as_their_features_say),
         cmocka_unit_test(a_back_ends_device_is_guessed_only_by_what_is_its_own),

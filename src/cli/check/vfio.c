@@ -7,6 +7,7 @@
 #include "os/fd.h"
 #include "os/socket.h"
 #include "os/wait.h"
+#include "wire/names.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,34 +21,6 @@ enum {
     MESSAGE_MAX = 2 << 20, // bytes of a message from the server that are taken
     AGAIN_MS = 50,         // before a client that was sent away comes again
 };
-
-static const char *const names[SDC_VFU_COMMANDS] = {
-    [SDC_VFU_VERSION] = "VERSION",
-    [SDC_VFU_DMA_MAP] = "DMA_MAP",
-    [SDC_VFU_DMA_UNMAP] = "DMA_UNMAP",
-    [SDC_VFU_GET_INFO] = "DEVICE_GET_INFO",
-    [SDC_VFU_GET_REGION_INFO] = "DEVICE_GET_REGION_INFO",
-    [SDC_VFU_GET_REGION_IO_FDS] = "DEVICE_GET_REGION_IO_FDS",
-    [SDC_VFU_GET_IRQ_INFO] = "DEVICE_GET_IRQ_INFO",
-    [SDC_VFU_SET_IRQS] = "DEVICE_SET_IRQS",
-    [SDC_VFU_REGION_READ] = "REGION_READ",
-    [SDC_VFU_REGION_WRITE] = "REGION_WRITE",
-    [SDC_VFU_DMA_READ] = "DMA_READ",
-    [SDC_VFU_DMA_WRITE] = "DMA_WRITE",
-    [SDC_VFU_RESET] = "DEVICE_RESET",
-    [SDC_VFU_REGION_WRITE_MULTI] = "REGION_WRITE_MULTI",
-    [SDC_VFU_DEVICE_FEATURE] = "DEVICE_FEATURE",
-    [SDC_VFU_MIG_DATA_READ] = "MIG_DATA_READ",
-    [SDC_VFU_MIG_DATA_WRITE] = "MIG_DATA_WRITE",
-};
-
-const char *sdc_check_vfio_name(uint16_t command, char buffer[24])
-{
-    if (command < SDC_VFU_COMMANDS && names[command])
-        return names[command];
-    snprintf(buffer, 24, "command %u", command);
-    return buffer;
-}
 
 // What holds for every message.
 static void header_rule(struct sdc_check *check, bool holds, const char *rule)
@@ -107,12 +80,12 @@ uint8_t *sdc_check_vfio_lay_out(struct sdc_check_vfio *vfio, const struct sdc_ch
         .flags = command->flags,
     };
     uint8_t *bytes = take(vfio->check, sizeof header + command->size);
-    char buffer[24], hex[200];
+    char buffer[SDC_NAME_SIZE], hex[200];
     memcpy(bytes, &header, sizeof header);
     if (command->size > 0)
         memcpy(bytes + sizeof header, command->payload, command->size);
     sdc_check_sent(vfio->check, "%s, ID %u, message size %" PRIu32 ", flags 0x%" PRIx32 ", %u fds, payload: %s",
-                   sdc_check_vfio_name(header.cmd, buffer), header.msg_id, header.msg_size, header.flags, command->fds_count,
+                   sdc_vfu_command_name(header.cmd, buffer), header.msg_id, header.msg_size, header.flags, command->fds_count,
                    command->size > 0 ? sdc_check_hex(command->payload, command->size, hex, sizeof hex) : "none");
     return bytes;
 }
@@ -156,11 +129,11 @@ static enum sdc_check_answer receive(struct sdc_check_vfio *vfio, void *to, size
 static void describe(struct sdc_check_vfio *vfio, const struct sdc_check_reply *reply)
 {
     const struct sdc_vfu_header *header = &reply->header;
-    char buffer[24], hex[200], error[40] = "";
+    char buffer[SDC_NAME_SIZE], hex[200], error[40] = "";
     if (header->flags & SDC_VFU_ERROR)
         snprintf(error, sizeof error, ", error %" PRIu32, header->error);
     sdc_check_came(vfio->check, "%s, ID %u, message size %" PRIu32 ", flags 0x%" PRIx32 "%s, %u fds, payload: %s",
-                   sdc_check_vfio_name(header->cmd, buffer), header->msg_id, header->msg_size, header->flags, error, reply->fds_count,
+                   sdc_vfu_command_name(header->cmd, buffer), header->msg_id, header->msg_size, header->flags, error, reply->fds_count,
                    reply->size > 0 ? sdc_check_hex(reply->payload, reply->size, hex, sizeof hex) : "none");
 }
 

@@ -51,9 +51,6 @@ void sdc_check_vfio_open(struct sdc_check_vfio *vfio, struct sdc_check *check);
 // Closes it.
 void sdc_check_vfio_close(struct sdc_check_vfio *vfio);
 
-// The name of a command, or "command N" in buffer.
-const char *sdc_check_vfio_name(uint16_t command, char buffer[24]);
-
 // Sends bytes as they are, with fds. A server that has closed the connection takes none; that is found when something is received.
 void sdc_check_vfio_send_bytes(struct sdc_check_vfio *vfio, const void *bytes, size_t size, const int *fds, unsigned fds_count);
 // Lays a command out as bytes (sizeof header + size of them, in memory that is never freed) and gives it a message ID.

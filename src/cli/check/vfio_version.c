@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "os/clock.h"
 #include "os/socket.h"
+#include "wire/names.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -320,9 +321,9 @@ static void commands_before(struct sdc_check *check)
                                    sizeof(struct sdc_vfu_dma_map)};
     for (size_t i = 0; i < SDC_COUNT(commands); i++) {
         uint8_t payload[sizeof(struct sdc_vfu_dma_map)] = {(uint8_t)sizes[i]};
-        char name[24], what[60];
+        char name[SDC_NAME_SIZE], what[60];
         struct sdc_check_vfio vfio;
-        snprintf(what, sizeof what, "%s before VERSION", sdc_check_vfio_name(commands[i], name));
+        snprintf(what, sizeof what, "%s before VERSION", sdc_vfu_command_name(commands[i], name));
         sdc_check_vfio_connect(&vfio, check);
         sdc_check_vfio_open_question(
             &vfio, &(struct sdc_check_command){.command = commands[i], .payload = payload, .size = sizes[i]}, what);

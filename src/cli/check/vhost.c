@@ -6,6 +6,7 @@
 #include "os/fd.h"
 #include "os/socket.h"
 #include "os/wait.h"
+#include "wire/names.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,16 +14,6 @@
 #include <string.h>
 
 #define MS_NS UINT64_C(1000000)
-
-static const char *name_of(uint32_t request, char buffer[24])
-{
-    const char *name = sdc_vhost_request_name(request);
-
-    if (strncmp(name, "a request", 9) != 0)
-        return name;
-    snprintf(buffer, 24, "request %" PRIu32, request);
-    return buffer;
-}
 
 // What holds for every message.
 static void rule(struct sdc_check_vhost *vhost, bool holds, const char *section, const char *text)
@@ -83,12 +74,13 @@ void sdc_check_vhost_send(struct sdc_check_vhost *vhost, const struct sdc_check_
             .flags = request->flags | (request->version != 0 ? request->version : SDC_VHOST_VERSION),
             .size = request->claimed != 0 ? request->claimed : request->size,
         }};
-    char name[24], hex[200];
+    char name[SDC_NAME_SIZE], hex[200];
 
     if (request->size > 0)
         memcpy(message.payload, request->payload, request->size);
     sdc_check_sent(vhost->check, "%s (%" PRIu32 "), flags 0x%" PRIx32 ", size %" PRIu32 ", %u fds, payload: %s",
-                   name_of(request->request, name), request->request, message.header.flags, message.header.size, request->fds_count,
+                   sdc_vhost_request_name(request->request, name), request->request, message.header.flags, message.header.size,
+                   request->fds_count,
                    request->size > 0 ? sdc_check_hex(request->payload, request->size, hex, sizeof hex) : "none");
     sdc_check_vhost_send_bytes(vhost, &message, sizeof message.header + request->size, request->fds, request->fds_count);
 }
@@ -161,7 +153,7 @@ static bool is_owed(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_
 enum sdc_check_vhost_answer sdc_check_vhost_receive(struct sdc_check_vhost *vhost, struct sdc_check_vhost_message *message, int ms)
 {
     uint64_t give_up = sdc_clock_ns() + (uint64_t)ms * MS_NS;
-    char name[24], hex[200];
+    char name[SDC_NAME_SIZE], hex[200];
     enum sdc_check_vhost_answer answer;
 
     do
@@ -169,8 +161,8 @@ enum sdc_check_vhost_answer sdc_check_vhost_receive(struct sdc_check_vhost *vhos
     while (answer == SDC_CHECK_VHOST_DONE && is_owed(vhost, message));
     if (answer == SDC_CHECK_VHOST_DONE)
         sdc_check_came(vhost->check, "%s (%" PRIu32 "), flags 0x%" PRIx32 ", size %" PRIu32 ", %u fds, payload: %s",
-                       name_of(message->header.request, name), message->header.request, message->header.flags, message->header.size,
-                       message->fds_count,
+                       sdc_vhost_request_name(message->header.request, name), message->header.request, message->header.flags,
+                       message->header.size, message->fds_count,
                        message->header.size > 0 ? sdc_check_hex(message->payload, message->header.size, hex, sizeof hex) : "none");
     else
         sdc_check_came(vhost->check, answer == SDC_CHECK_VHOST_CLOSED ? "the connection was closed" : "nothing within %d ms", ms);
@@ -227,13 +219,13 @@ static void check_reply(struct sdc_check_vhost *vhost, uint32_t request, const s
 
 void sdc_check_vhost_reply(struct sdc_check_vhost *vhost, uint32_t request, uint32_t size, struct sdc_check_vhost_message *message)
 {
-    char name[24];
+    char name[SDC_NAME_SIZE];
 
     if (sdc_check_vhost_receive(vhost, message, sdc_check_patience(vhost->check)) != SDC_CHECK_VHOST_DONE)
-        sdc_check_fail(vhost->check, "%s has to be answered", name_of(request, name));
+        sdc_check_fail(vhost->check, "%s has to be answered", sdc_vhost_request_name(request, name));
     check_reply(vhost, request, message);
     if (message->header.size != size)
-        sdc_check_fail(vhost->check, "the reply to %s has a payload of %" PRIu32 " bytes", name_of(request, name), size);
+        sdc_check_fail(vhost->check, "the reply to %s has a payload of %" PRIu32 " bytes", sdc_vhost_request_name(request, name), size);
 }
 
 // --- requests and what comes of them ---
@@ -306,11 +298,11 @@ enum sdc_check_vhost_answer sdc_check_vhost_try(struct sdc_check_vhost *vhost, c
 
 void sdc_check_vhost_do(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_request *request)
 {
-    char name[24];
+    char name[SDC_NAME_SIZE];
     enum sdc_check_vhost_answer answer = sdc_check_vhost_try(vhost, request);
 
     if (answer != SDC_CHECK_VHOST_DONE)
-        sdc_check_fail(vhost->check, "%s has to be done", name_of(request->request, name));
+        sdc_check_fail(vhost->check, "%s has to be done", sdc_vhost_request_name(request->request, name));
 }
 
 bool sdc_check_vhost_open_question(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_request *request, const char *what)

@@ -7,6 +7,7 @@
 #include "os/memfd.h"
 #include "os/socket.h"
 #include "os/wait.h"
+#include "wire/names.h"
 
 #include <sidecard/virtio.h>
 
@@ -110,8 +111,9 @@ static void wrong_size(struct sdc_check *check)
     for (size_t i = 0; i < SDC_COUNT(requests); i++) {
         for (size_t j = 0; j < SDC_COUNT(off); j++) {
             uint32_t size = (uint32_t)((int32_t)requests[i].size + off[j]);
-            char what[100];
-            snprintf(what, sizeof what, "%s with %" PRIu32 " bytes of payload", sdc_vhost_request_name(requests[i].request), size);
+            char what[100], name[SDC_NAME_SIZE];
+            snprintf(what, sizeof what, "%s with %" PRIu32 " bytes of payload",
+                     sdc_vhost_request_name(requests[i].request, name), size);
             sdc_check_vhost_open(&vhost, check, SDC_VHOST_PROTOCOL_F_REPLY_ACK);
             sdc_check_vhost_open_question(
                 &vhost, &(struct sdc_check_vhost_request){.request = requests[i].request, .payload = payload, .size = size}, what);

@@ -9,6 +9,7 @@
 #include "os/memfd.h"
 #include "os/socket.h"
 #include "os/wait.h"
+#include "wire/names.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -308,8 +309,8 @@ static void wrong_index(struct sdc_check *check)
         uint32_t request = requests[i / SDC_COUNT(indexes)], index = indexes[i % SDC_COUNT(indexes)];
         struct sdc_vhost_vring_addr payload = {.index = index};
         bool has_fd = request >= SDC_VHOST_SET_VRING_KICK && request <= SDC_VHOST_SET_VRING_ERR;
-        char what[80];
-        snprintf(what, sizeof what, "%s for vring %" PRIu32, sdc_vhost_request_name(request), has_fd ? index & 0xff : index);
+        char what[80], name[SDC_NAME_SIZE];
+        snprintf(what, sizeof what, "%s for vring %" PRIu32, sdc_vhost_request_name(request, name), has_fd ? index & 0xff : index);
         if (request == SDC_VHOST_SET_VRING_NUM || request == SDC_VHOST_SET_VRING_ENABLE)
             payload.flags = 1; // num
         sdc_check_vhost_open(&vhost, check, ALL);
@@ -386,8 +387,8 @@ static void wrong_fds(struct sdc_check *check)
         struct sdc_check_vhost vhost;
         uint32_t request = requests[i % SDC_COUNT(requests)];
         size_t form = i / SDC_COUNT(requests);
-        char what[120];
-        snprintf(what, sizeof what, "%s with %s", sdc_vhost_request_name(request), forms[form].what);
+        char what[120], name[SDC_NAME_SIZE];
+        snprintf(what, sizeof what, "%s with %s", sdc_vhost_request_name(request, name), forms[form].what);
         sdc_check_vhost_open(&vhost, check, ALL);
         sdc_check_vhost_set_u64(&vhost, SDC_VHOST_SET_FEATURES, vhost.features & ~SDC_VIRTIO_F_ACCESS_PLATFORM);
         sdc_check_vhost_open_question(&vhost,

@@ -4,12 +4,12 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "wire/names.h"
 
 #include <errno.h>
 #include <string.h>
 
 struct message_type {
-    const char *name;
     uint32_t min_size; // of the payload, bytes
     uint32_t max_size;
     int min_fds;
@@ -23,39 +23,36 @@ struct message_type {
 enum { ROOM = 4096 };
 
 static const struct message_type types[SDC_VFU_COMMANDS] = {
-    [SDC_VFU_VERSION] = {"VERSION", sizeof(struct sdc_vfu_version), sizeof(struct sdc_vfu_version) + SDC_LIMIT_VERSION_JSON, 0,
-                         0, VFU_NEW, 0, vfu_version},
-    [SDC_VFU_DMA_MAP] = {"DMA_MAP", sizeof(struct sdc_vfu_dma_map), sizeof(struct sdc_vfu_dma_map), 0, 1, VFU_READY, 0,
-                         vfu_dma_map},
+    [SDC_VFU_VERSION] = {sizeof(struct sdc_vfu_version), sizeof(struct sdc_vfu_version) + SDC_LIMIT_VERSION_JSON, 0, 0, VFU_NEW,
+                         0, vfu_version},
+    [SDC_VFU_DMA_MAP] = {sizeof(struct sdc_vfu_dma_map), sizeof(struct sdc_vfu_dma_map), 0, 1, VFU_READY, 0, vfu_dma_map},
     // SPDK's client attaches the memory's fd here too; it is closed.
-    [SDC_VFU_DMA_UNMAP] = {"DMA_UNMAP", sizeof(struct sdc_vfu_dma_unmap), ROOM, 0, 1, VFU_READY,
-                           sizeof(struct sdc_vfu_dma_unmap), vfu_dma_unmap},
-    [SDC_VFU_GET_INFO] = {"DEVICE_GET_INFO", sizeof(struct sdc_vfu_device_info), ROOM, 0, 0, VFU_READY,
-                          sizeof(struct sdc_vfu_device_info), vfu_get_info},
-    [SDC_VFU_GET_REGION_INFO] = {"DEVICE_GET_REGION_INFO", sizeof(struct sdc_vfu_region_info), ROOM, 0, 0, VFU_READY,
-                                 sizeof(struct sdc_vfu_region_info), vfu_get_region_info},
-    [SDC_VFU_GET_REGION_IO_FDS] = {"DEVICE_GET_REGION_IO_FDS", sizeof(struct sdc_vfu_region_io_fds), ROOM, 0, 0, VFU_READY,
+    [SDC_VFU_DMA_UNMAP] = {sizeof(struct sdc_vfu_dma_unmap), ROOM, 0, 1, VFU_READY, sizeof(struct sdc_vfu_dma_unmap),
+                           vfu_dma_unmap},
+    [SDC_VFU_GET_INFO] = {sizeof(struct sdc_vfu_device_info), ROOM, 0, 0, VFU_READY, sizeof(struct sdc_vfu_device_info),
+                          vfu_get_info},
+    [SDC_VFU_GET_REGION_INFO] = {sizeof(struct sdc_vfu_region_info), ROOM, 0, 0, VFU_READY, sizeof(struct sdc_vfu_region_info),
+                                 vfu_get_region_info},
+    [SDC_VFU_GET_REGION_IO_FDS] = {sizeof(struct sdc_vfu_region_io_fds), ROOM, 0, 0, VFU_READY,
                                    sizeof(struct sdc_vfu_region_io_fds), vfu_get_region_io_fds},
-    [SDC_VFU_GET_IRQ_INFO] = {"DEVICE_GET_IRQ_INFO", sizeof(struct sdc_vfu_irq_info), ROOM, 0, 0, VFU_READY,
-                              sizeof(struct sdc_vfu_irq_info), vfu_get_irq_info},
-    [SDC_VFU_SET_IRQS] = {"DEVICE_SET_IRQS", sizeof(struct sdc_vfu_set_irqs),
-                          sizeof(struct sdc_vfu_set_irqs) + SDC_PCI_MSIX_MAX, 0, SDC_LIMIT_MESSAGE_FDS, VFU_READY, 0,
-                          vfu_set_irqs},
-    [SDC_VFU_REGION_READ] = {"REGION_READ", sizeof(struct sdc_vfu_region_access), sizeof(struct sdc_vfu_region_access), 0, 0,
-                             VFU_READY, sizeof(struct sdc_vfu_region_access), vfu_region_read},
-    [SDC_VFU_REGION_WRITE] = {"REGION_WRITE", sizeof(struct sdc_vfu_region_access),
-                              sizeof(struct sdc_vfu_region_access) + SDC_LIMIT_DATA_XFER, 0, 0, VFU_READY,
-                              sizeof(struct sdc_vfu_region_access), vfu_region_write},
-    [SDC_VFU_REGION_WRITE_MULTI] = {"REGION_WRITE_MULTI", sizeof(struct sdc_vfu_write_multi),
+    [SDC_VFU_GET_IRQ_INFO] = {sizeof(struct sdc_vfu_irq_info), ROOM, 0, 0, VFU_READY, sizeof(struct sdc_vfu_irq_info),
+                              vfu_get_irq_info},
+    [SDC_VFU_SET_IRQS] = {sizeof(struct sdc_vfu_set_irqs), sizeof(struct sdc_vfu_set_irqs) + SDC_PCI_MSIX_MAX, 0,
+                          SDC_LIMIT_MESSAGE_FDS, VFU_READY, 0, vfu_set_irqs},
+    [SDC_VFU_REGION_READ] = {sizeof(struct sdc_vfu_region_access), sizeof(struct sdc_vfu_region_access), 0, 0, VFU_READY,
+                             sizeof(struct sdc_vfu_region_access), vfu_region_read},
+    [SDC_VFU_REGION_WRITE] = {sizeof(struct sdc_vfu_region_access), sizeof(struct sdc_vfu_region_access) + SDC_LIMIT_DATA_XFER,
+                              0, 0, VFU_READY, sizeof(struct sdc_vfu_region_access), vfu_region_write},
+    [SDC_VFU_REGION_WRITE_MULTI] = {sizeof(struct sdc_vfu_write_multi),
                                     sizeof(struct sdc_vfu_write_multi) + SDC_LIMIT_WRITE_MULTI * sizeof(struct sdc_vfu_write),
                                     0, 0, VFU_READY, sizeof(struct sdc_vfu_write_multi), vfu_region_write_multi},
-    [SDC_VFU_RESET] = {"DEVICE_RESET", 0, ROOM, 0, 0, VFU_READY, 0, vfu_reset},
-    [SDC_VFU_DEVICE_FEATURE] = {"DEVICE_FEATURE", sizeof(struct sdc_vfu_device_feature), ROOM, 0, 0, VFU_READY,
+    [SDC_VFU_RESET] = {0, ROOM, 0, 0, VFU_READY, 0, vfu_reset},
+    [SDC_VFU_DEVICE_FEATURE] = {sizeof(struct sdc_vfu_device_feature), ROOM, 0, 0, VFU_READY,
                                 sizeof(struct sdc_vfu_device_feature), vfu_device_feature},
-    [SDC_VFU_MIG_DATA_READ] = {"MIG_DATA_READ", sizeof(struct sdc_vfu_mig_data), ROOM, 0, 0, VFU_READY,
-                               sizeof(struct sdc_vfu_mig_data), vfu_migration_data},
-    [SDC_VFU_MIG_DATA_WRITE] = {"MIG_DATA_WRITE", sizeof(struct sdc_vfu_mig_data),
-                                sizeof(struct sdc_vfu_mig_data) + SDC_LIMIT_DATA_XFER, 0, 0, VFU_READY, 0, vfu_migration_data},
+    [SDC_VFU_MIG_DATA_READ] = {sizeof(struct sdc_vfu_mig_data), ROOM, 0, 0, VFU_READY, sizeof(struct sdc_vfu_mig_data),
+                               vfu_migration_data},
+    [SDC_VFU_MIG_DATA_WRITE] = {sizeof(struct sdc_vfu_mig_data), sizeof(struct sdc_vfu_mig_data) + SDC_LIMIT_DATA_XFER, 0, 0,
+                                VFU_READY, 0, vfu_migration_data},
 };
 
 static const struct message_type *type_of(uint16_t command)
@@ -139,12 +136,14 @@ static int check(const struct vfu_session *session, const struct message_type *t
     return 0;
 }
 
-static void log_refusal(const struct vfu_session *session, const struct message_type *type,
-                        const struct vfu_message *message, const struct vfu_arrival *arrival, int error)
+static void log_refusal(const struct vfu_session *session, const struct vfu_message *message, const struct vfu_arrival *arrival,
+                        int error)
 {
-    sdc_log_peer("%s: refused %s (command %u, flags %#x) with %u bytes and %d fds: %s", session->options->name,
-                 type ? type->name : "an unknown message", message->header.cmd, message->header.flags, message->size,
-                 arrival->count, strerror(-error));
+    char name[SDC_NAME_SIZE];
+
+    sdc_log_peer("%s: refused %s, flags %#x, with %u bytes and %d fds: %s", session->options->name,
+                 sdc_vfu_command_name(message->header.cmd, name), message->header.flags, message->size, arrival->count,
+                 strerror(-error));
 }
 
 int vfu_dispatch(struct vfu_session *session, const struct sdc_vfu_header *header)
@@ -164,7 +163,7 @@ int vfu_dispatch(struct vfu_session *session, const struct sdc_vfu_header *heade
     if (rc == 0)
         rc = type->handle(session, &message);
     if (rc < 0) {
-        log_refusal(session, type, &message, arrival, rc);
+        log_refusal(session, &message, arrival, rc);
         vfu_reply_error(session, header, rc, type ? good_size(session, type, &message) : 0);
         rc = 0;
     }

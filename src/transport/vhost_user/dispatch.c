@@ -4,13 +4,13 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "wire/names.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
 
 struct request_type {
-    const char *name;
     uint32_t min_size; // of the payload, bytes
     uint32_t max_size;
     int min_fds;
@@ -30,48 +30,41 @@ enum {
 };
 
 static const struct request_type types[SDC_VHOST_REQUESTS] = {
-    [SDC_VHOST_GET_FEATURES] = {"GET_FEATURES", 0, 0, 0, 0, 0, true, vhu_get_features},
-    [SDC_VHOST_SET_FEATURES] = {"SET_FEATURES", U64, U64, 0, 0, 0, false, vhu_set_features},
-    [SDC_VHOST_SET_OWNER] = {"SET_OWNER", 0, 0, 0, 0, 0, false, vhu_nothing},
+    [SDC_VHOST_GET_FEATURES] = {0, 0, 0, 0, 0, true, vhu_get_features},
+    [SDC_VHOST_SET_FEATURES] = {U64, U64, 0, 0, 0, false, vhu_set_features},
+    [SDC_VHOST_SET_OWNER] = {0, 0, 0, 0, 0, false, vhu_nothing},
     // Deprecated: what it used to mean differs, and the specification lets it be ignored.
-    [SDC_VHOST_RESET_OWNER] = {"RESET_OWNER", 0, 0, 0, 0, 0, false, vhu_nothing},
-    [SDC_VHOST_SET_MEM_TABLE] = {"SET_MEM_TABLE", TABLE,
-                                 TABLE + SDC_VHOST_MEM_TABLE_MAX * sizeof(struct sdc_vhost_region), 0,
+    [SDC_VHOST_RESET_OWNER] = {0, 0, 0, 0, 0, false, vhu_nothing},
+    [SDC_VHOST_SET_MEM_TABLE] = {TABLE, TABLE + SDC_VHOST_MEM_TABLE_MAX * sizeof(struct sdc_vhost_region), 0,
                                  SDC_VHOST_MEM_TABLE_MAX, 0, false, vhu_set_mem_table},
-    [SDC_VHOST_SET_VRING_NUM] = {"SET_VRING_NUM", STATE, STATE, 0, 0, 0, false, vhu_set_vring_num},
-    [SDC_VHOST_SET_VRING_ADDR] = {"SET_VRING_ADDR", sizeof(struct sdc_vhost_vring_addr), sizeof(struct sdc_vhost_vring_addr), 0, 0,
-                                  0, false, vhu_set_vring_addr},
-    [SDC_VHOST_SET_VRING_BASE] = {"SET_VRING_BASE", STATE, STATE, 0, 0, 0, false, vhu_set_vring_base},
-    [SDC_VHOST_GET_VRING_BASE] = {"GET_VRING_BASE", STATE, STATE, 0, 0, 0, true, vhu_get_vring_base},
-    [SDC_VHOST_SET_VRING_KICK] = {"SET_VRING_KICK", U64, U64, 0, 1, 0, false, vhu_set_vring_kick},
-    [SDC_VHOST_SET_VRING_CALL] = {"SET_VRING_CALL", U64, U64, 0, 1, 0, false, vhu_set_vring_call},
-    [SDC_VHOST_SET_VRING_ERR] = {"SET_VRING_ERR", U64, U64, 0, 1, 0, false, vhu_set_vring_err},
-    [SDC_VHOST_GET_PROTOCOL_FEATURES] = {"GET_PROTOCOL_FEATURES", 0, 0, 0, 0, 0, true, vhu_get_protocol_features},
-    [SDC_VHOST_SET_PROTOCOL_FEATURES] = {"SET_PROTOCOL_FEATURES", U64, U64, 0, 0, 0, false, vhu_set_protocol_features},
-    [SDC_VHOST_GET_QUEUE_NUM] = {"GET_QUEUE_NUM", 0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_MQ, true, vhu_get_queue_num},
-    [SDC_VHOST_SET_VRING_ENABLE] = {"SET_VRING_ENABLE", STATE, STATE, 0, 0, 0, false, vhu_set_vring_enable},
-    [SDC_VHOST_SET_BACKEND_REQ_FD] = {"SET_BACKEND_REQ_FD", 0, 0, 1, 1, SDC_VHOST_PROTOCOL_F_BACKEND_REQ, false,
-                                      vhu_set_backend_req_fd},
+    [SDC_VHOST_SET_VRING_NUM] = {STATE, STATE, 0, 0, 0, false, vhu_set_vring_num},
+    [SDC_VHOST_SET_VRING_ADDR] = {sizeof(struct sdc_vhost_vring_addr), sizeof(struct sdc_vhost_vring_addr), 0, 0, 0, false,
+                                  vhu_set_vring_addr},
+    [SDC_VHOST_SET_VRING_BASE] = {STATE, STATE, 0, 0, 0, false, vhu_set_vring_base},
+    [SDC_VHOST_GET_VRING_BASE] = {STATE, STATE, 0, 0, 0, true, vhu_get_vring_base},
+    [SDC_VHOST_SET_VRING_KICK] = {U64, U64, 0, 1, 0, false, vhu_set_vring_kick},
+    [SDC_VHOST_SET_VRING_CALL] = {U64, U64, 0, 1, 0, false, vhu_set_vring_call},
+    [SDC_VHOST_SET_VRING_ERR] = {U64, U64, 0, 1, 0, false, vhu_set_vring_err},
+    [SDC_VHOST_GET_PROTOCOL_FEATURES] = {0, 0, 0, 0, 0, true, vhu_get_protocol_features},
+    [SDC_VHOST_SET_PROTOCOL_FEATURES] = {U64, U64, 0, 0, 0, false, vhu_set_protocol_features},
+    [SDC_VHOST_GET_QUEUE_NUM] = {0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_MQ, true, vhu_get_queue_num},
+    [SDC_VHOST_SET_VRING_ENABLE] = {STATE, STATE, 0, 0, 0, false, vhu_set_vring_enable},
+    [SDC_VHOST_SET_BACKEND_REQ_FD] = {0, 0, 1, 1, SDC_VHOST_PROTOCOL_F_BACKEND_REQ, false, vhu_set_backend_req_fd},
     // Its padding need not be there.
-    [SDC_VHOST_IOTLB_MSG] = {"IOTLB_MSG", offsetof(struct sdc_vhost_iotlb, padding), sizeof(struct sdc_vhost_iotlb), 0, 0, 0, true,
+    [SDC_VHOST_IOTLB_MSG] = {offsetof(struct sdc_vhost_iotlb, padding), sizeof(struct sdc_vhost_iotlb), 0, 0, 0, true,
                              vhu_iotlb_msg},
-    [SDC_VHOST_GET_CONFIG] = {"GET_CONFIG", CONFIG, CONFIG + SDC_VHOST_CONFIG_MAX, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIG, true,
-                              vhu_get_config},
-    [SDC_VHOST_SET_CONFIG] = {"SET_CONFIG", CONFIG, CONFIG + SDC_VHOST_CONFIG_MAX, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIG, false,
-                              vhu_set_config},
-    [SDC_VHOST_GET_INFLIGHT_FD] = {"GET_INFLIGHT_FD", INFLIGHT, INFLIGHT, 0, 0, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, true,
-                                   vhu_get_inflight_fd},
-    [SDC_VHOST_SET_INFLIGHT_FD] = {"SET_INFLIGHT_FD", INFLIGHT, INFLIGHT, 1, 1, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, false,
-                                   vhu_set_inflight_fd},
-    [SDC_VHOST_RESET_DEVICE] = {"RESET_DEVICE", 0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_RESET_DEVICE, false, vhu_reset_device},
-    [SDC_VHOST_VRING_KICK] = {"VRING_KICK", STATE, STATE, 0, 0, SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS, false, vhu_vring_kick},
-    [SDC_VHOST_GET_MAX_MEM_SLOTS] = {"GET_MAX_MEM_SLOTS", 0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, true,
-                                     vhu_get_max_mem_slots},
-    [SDC_VHOST_ADD_MEM_REG] = {"ADD_MEM_REG", SLOT, SLOT, 1, 1, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, false, vhu_add_mem_reg},
+    [SDC_VHOST_GET_CONFIG] = {CONFIG, CONFIG + SDC_VHOST_CONFIG_MAX, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIG, true, vhu_get_config},
+    [SDC_VHOST_SET_CONFIG] = {CONFIG, CONFIG + SDC_VHOST_CONFIG_MAX, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIG, false, vhu_set_config},
+    [SDC_VHOST_GET_INFLIGHT_FD] = {INFLIGHT, INFLIGHT, 0, 0, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, true, vhu_get_inflight_fd},
+    [SDC_VHOST_SET_INFLIGHT_FD] = {INFLIGHT, INFLIGHT, 1, 1, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, false, vhu_set_inflight_fd},
+    [SDC_VHOST_RESET_DEVICE] = {0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_RESET_DEVICE, false, vhu_reset_device},
+    [SDC_VHOST_VRING_KICK] = {STATE, STATE, 0, 0, SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS, false, vhu_vring_kick},
+    [SDC_VHOST_GET_MAX_MEM_SLOTS] = {0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, true, vhu_get_max_mem_slots},
+    [SDC_VHOST_ADD_MEM_REG] = {SLOT, SLOT, 1, 1, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, false, vhu_add_mem_reg},
     // The specification lets an fd come with it, which is closed.
-    [SDC_VHOST_REM_MEM_REG] = {"REM_MEM_REG", SLOT, SLOT, 0, 1, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, false, vhu_rem_mem_reg},
-    [SDC_VHOST_SET_STATUS] = {"SET_STATUS", U64, U64, 0, 0, SDC_VHOST_PROTOCOL_F_STATUS, false, vhu_set_status},
-    [SDC_VHOST_GET_STATUS] = {"GET_STATUS", 0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_STATUS, true, vhu_get_status},
+    [SDC_VHOST_REM_MEM_REG] = {SLOT, SLOT, 0, 1, SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS, false, vhu_rem_mem_reg},
+    [SDC_VHOST_SET_STATUS] = {U64, U64, 0, 0, SDC_VHOST_PROTOCOL_F_STATUS, false, vhu_set_status},
+    [SDC_VHOST_GET_STATUS] = {0, 0, 0, 0, SDC_VHOST_PROTOCOL_F_STATUS, true, vhu_get_status},
 };
 
 static const struct request_type *type_of(uint32_t request)
@@ -135,6 +128,7 @@ int vhu_dispatch(struct vhu_session *session)
 {
     struct vhu_message *message = &session->stream.in;
     const struct request_type *type = type_of(message->header.request);
+    char name[SDC_NAME_SIZE];
 
     int rc = check(session, type, message);
     bool known = rc == 0;
@@ -145,9 +139,9 @@ int vhu_dispatch(struct vhu_session *session)
     if (rc > 0)
         return rc == VHU_LATER ? rc : 0;
     if (rc < 0)
-        sdc_log_peer("%s: refused %s (request %u, flags %#x) with %u bytes and %d fds: %s", session->options->name,
-                     type ? type->name : "an unknown request", message->header.request, message->header.flags,
-                     message->header.size, message->fds_count, strerror(-rc));
+        sdc_log_peer("%s: refused %s, flags %#x, with %u bytes and %d fds: %s", session->options->name,
+                     sdc_vhost_request_name(message->header.request, name), message->header.flags, message->header.size,
+                     message->fds_count, strerror(-rc));
     // Where a reply of another kind is due, an error cannot be said.
     if (rc < 0 && known && type->replies)
         return rc;
