@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// "Did you mean ...": the name that is fewest edits away.
+// Names to choose from: "did you mean ...", the one that is fewest edits away, and all of them.
 #include "base/parse.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { NAME_MAX_LENGTH = 48 };
@@ -55,4 +56,14 @@ const char *sdc_nearest(const char *text, const char *const *names)
         }
     }
     return nearest;
+}
+
+const char *sdc_list_names(const char *const *names, size_t count, const char *last, char *buffer, size_t room)
+{
+    size_t at = 0;
+
+    buffer[0] = '\0';
+    for (size_t i = 0; i < count && at < room; i++)
+        at += (size_t)snprintf(buffer + at, room - at, "%s%s", i == 0 ? "" : i + 1 < count ? ", " : last, names[i]);
+    return buffer;
 }

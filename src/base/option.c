@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { NAMES_MAX = 96 };
@@ -98,16 +97,13 @@ int sdc_option_set(const struct sdc_option *option, void *values, const char *te
 
 int sdc_option_pick(const char *text, const char *const *names, size_t count, struct sdc_error *err)
 {
-    char all[128] = "";
-    size_t at = 0;
+    char all[128];
 
     for (size_t i = 0; i < count; i++) {
         if (strcmp(text, names[i]) == 0)
             return (int)i;
-        if (at < sizeof all)
-            at += (size_t)snprintf(all + at, sizeof all - at, "%s%s", i == 0 ? "" : i + 1 < count ? ", " : " or ", names[i]);
     }
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "must be %s", all);
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "must be %s", sdc_list_names(names, count, " or ", all, sizeof all));
 }
 
 bool sdc_option_says_what(const struct sdc_error *err)

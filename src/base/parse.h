@@ -17,5 +17,7 @@ int sdc_parse_time(const char *text, uint64_t *ns);
 int sdc_parse_bool(const char *text, bool *value);
 // The name nearest to text (few edits away), or NULL if none is near. names ends with NULL.
 const char *sdc_nearest(const char *text, const char *const *names);
+// "a, b or c", with " or " as `last`, as far as there is room. Returns buffer.
+const char *sdc_list_names(const char *const *names, size_t count, const char *last, char *buffer, size_t room);
 // "12.0 GiB", "512 B". Returns buffer.
 const char *sdc_format_size(uint64_t bytes, char buffer[32]);

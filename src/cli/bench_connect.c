@@ -2,6 +2,7 @@
 #include "cli/bench_connect.h"
 
 #include "base/check.h"
+#include "cli/protocol.h"
 #include "driver/blk.h"
 #include "driver/disk_find.h"
 #include "driver/vhost_user.h"
@@ -33,8 +34,15 @@ static int open_vfio_user(const struct sdc_bench_options *options, struct sdc_dr
         .memory = options->memory,
     };
     struct sdc_vfio_client *client;
-    int ret = sdc_vfio_client_open(options->socket, &connect, &client, err);
-    return ret < 0 ? ret : sdc_driver_disk_find(client, &wishes, disk, err);
+    struct sdc_error why = {0};
+    int ret = sdc_vfio_client_open(options->socket, &connect, &client, &why);
+    if (ret < 0 && sdc_protocol_may_be_other(ret))
+        return sdc_error_set(err, ret, why.fault, "%s; if it is a vhost-user back end, type vhost-user:%s", why.text, options->socket);
+    if (ret < 0) {
+        *err = why;
+        return ret;
+    }
+    return sdc_driver_disk_find(client, &wishes, disk, err);
 }
 
 static int open_vhost_user(const struct sdc_bench_options *options, struct sdc_driver_disk **disk, struct sdc_error *err)

@@ -91,7 +91,7 @@ static int walk(const struct sdc_option_group *groups, size_t groups_count, int 
         } else if (count < max) {
             others[count++] = argv[i];
         } else if (strict) {
-            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "one argument too many: '%s'", argv[i]);
+            return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "one argument too many: '%s'; options begin with two dashes", argv[i]);
         }
     }
     return count;

@@ -144,7 +144,7 @@ static int make_virtio_blk(struct sdc_card *card, const struct sdc_card_options 
 static const struct sdc_card_type virtio_blk = {
     .name = "virtio-blk",
     .options = &virtio_blk_options,
-    .options_why = "it is an option of virtio-blk",
+    .options_why = "it is an option of virtio-blk; leave it out",
     .backends_max = 1,
     .make = make_virtio_blk,
 };
@@ -162,11 +162,14 @@ const char *const *sdc_card_names(void)
 
 static int unknown(const char *device, struct sdc_error *err)
 {
-    const char *near = sdc_nearest(device, sdc_card_names());
+    const char *const *names = sdc_card_names();
+    const char *near = sdc_nearest(device, names);
+    char all[128];
 
     if (near)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "unknown device '%s'; did you mean '%s'?", device, near);
-    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "unknown device '%s'; there is: nvme, virtio-blk", device);
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "unknown device '%s'; type one of %s", device,
+                         sdc_list_names(names, SDC_COUNT(types), ", ", all, sizeof all));
 }
 
 const struct sdc_card_type *sdc_card_type(const char *device)

@@ -228,7 +228,7 @@ static int make(struct sdc_card *card, const struct sdc_card_options *options, s
 const struct sdc_card_type sdc_card_nvme = {
     .name = "nvme",
     .options = &options_of_nvme,
-    .options_why = "it is an option of nvme",
+    .options_why = "it is an option of nvme; leave it out",
     .backends_max = SDC_NVME_NAMESPACES_MAX,
     .make = make,
 };

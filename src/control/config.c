@@ -477,8 +477,6 @@ static int read_document(const char *name, json_t *root, const json_error_t *why
 {
     const struct place place = {.file = name};
 
-    if (!root && json_error_code(why) == json_error_cannot_open_file)
-        return sdc_error_set(err, -ENOENT, SDC_FAULT_USER, "%s", why->text);
     if (!root)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s:%d:%d: %s", name, why->line, why->column, why->text);
     *config = (struct sdc_config){.document = root};
@@ -490,11 +488,34 @@ static int read_document(const char *name, json_t *root, const json_error_t *why
     return rc;
 }
 
+// Opens the file and looks whether it can be read, which a folder cannot. 0, or a negative errno.
+static int open_file(const char *path, FILE **file)
+{
+    *file = fopen(path, "re");
+    if (!*file)
+        return -errno;
+    int first = getc(*file);
+    if (first == EOF && ferror(*file)) {
+        int rc = -errno;
+        fclose(*file);
+        return rc;
+    }
+    ungetc(first, *file);
+    return 0;
+}
+
 int sdc_config_read(const char *path, struct sdc_config *config, struct sdc_error *err)
 {
     json_error_t why;
-    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &why);
+    FILE *file;
 
+    int rc = open_file(path, &file);
+    if (rc == -ENOENT)
+        return sdc_error_set(err, rc, SDC_FAULT_USER, "no such file: %s; sidecard-serve(1) says what is in one", path);
+    if (rc < 0)
+        return sdc_error_set(err, rc, SDC_FAULT_USER, "%s: cannot read it: %s", path, strerror(-rc));
+    json_t *root = json_loadf(file, JSON_REJECT_DUPLICATES, &why);
+    fclose(file);
     return read_document(path, root, &why, config, err);
 }
 

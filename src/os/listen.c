@@ -51,15 +51,22 @@ static bool is_at(int fd, const char *path)
            held.st_ino == there.st_ino;
 }
 
+static int no_lock(const char *path, const char *lock_path, int code, struct sdc_error *err)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (code == -ENOENT && slash)
+        return sdc_error_set(err, code, SDC_FAULT_USER, "%s: no such directory; make it with: mkdir -p %.*s", path, (int)(slash - path),
+                             path);
+    return sdc_error_set(err, code, SDC_FAULT_USER, "%s: cannot open its lock file %s: %s", path, lock_path,
+                         code == -ELOOP ? "it is a symbolic link" : strerror(-code));
+}
+
 static int open_lock(const char *path, const char *lock_path, struct sdc_error *err)
 {
     int fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (fd < 0)
-        return sdc_error_set(err, -errno, SDC_FAULT_USER, "%s: cannot open its lock file %s: %s", path,
-                             lock_path,
-                             errno == ELOOP    ? "it is a symbolic link"
-                             : errno == ENOENT ? "no such directory"
-                                               : strerror(errno));
+        return no_lock(path, lock_path, -errno, err);
     struct stat st;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != 0) {
         close(fd);

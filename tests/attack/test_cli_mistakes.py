@@ -145,7 +145,7 @@ def test_socket_path_of_the_longest_length_works(serve, workdir):
 
 def test_socket_in_a_folder_that_does_not_exist(cli, workdir):
     path = workdir.path / "no" / "s"
-    said(cli("serve", path, "virtio-blk", "ram:16M"), FAILED, str(path), "no such")
+    said(cli("serve", path, "virtio-blk", "ram:16M"), FAILED, str(path), "no such", f"mkdir -p {path.parent}")
 
 
 @pytest.mark.parametrize("text", ["fd:", "fd:x", "fd:-1", "fd:99999999999", "fd:3x", ""])
@@ -220,6 +220,33 @@ def test_arguments_that_are_missing_or_too_many(cli, workdir, arguments):
     assert len(stderr.splitlines()) <= 3
 
 
+def test_option_without_its_dashes_is_told_what_options_look_like(cli, sock, disk):
+    said(cli("serve", sock, "virtio-blk", disk, "queues=2"), USAGE, "queues=2", "two dashes")
+
+
+def test_option_of_another_device_is_told_whose_it_is(cli, sock, disk):
+    said(cli("serve", sock, "nvme", disk, "--packed=on"), USAGE, "--packed", "virtio-blk", "leave it out")
+
+
+@pytest.mark.parametrize("command", ["bench", "inspect", "check"])
+@pytest.mark.parametrize("what", ["no such socket", "is not a socket", "nobody listens"])
+def test_socket_where_nobody_is_is_told_at_once(cli, workdir, command, what):
+    """However long an answer may take."""
+    path = workdir.path / "vm0.sock"
+    if what == "is not a socket":
+        path.touch()
+    elif what == "nobody listens":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    code, stderr = cli(command, path, "--timeout=3600")
+    said((code, stderr), FAILED, what)
+    assert stderr.count(str(path)) == 1, f"the path is told twice: {stderr}"
+
+
+def test_disk_of_the_other_protocol_is_told_how_to_reach_it(serve, cli):
+    server = serve("ram:16M", transport="vhost-user")
+    said(cli("bench", server.path), FAILED, f"vhost-user:{server.path}")
+
+
 def test_no_command_at_all_is_usage(cli):
     code, stderr = cli()
     assert code == USAGE and stderr.startswith("sidecard: ") and ("--help" in stderr or "serve" in stderr)
@@ -288,6 +315,14 @@ def test_size_of_a_backend_that_is_none(cli, sock, backend):
     lines = stderr.splitlines()
     assert code in (USAGE, FAILED) and len(lines) == 1 and lines[0].startswith("sidecard: "), stderr
     assert backend in stderr or backend.split(":")[1] in stderr
+
+
+@pytest.mark.parametrize("backend", ["null", "ram"])
+def test_backend_without_its_size_is_not_taken_for_a_file(cli, sock, backend, workdir, monkeypatch):
+    monkeypatch.chdir(workdir.path)
+    said(cli("serve", sock, "virtio-blk", backend), USAGE, f"{backend}:10G")
+    workdir.file(backend)
+    said(cli("serve", sock, "virtio-blk", backend), FAILED, f"{backend} is empty")
 
 
 @pytest.mark.parametrize("backend", ["nul:16M", "rma:16M", "fiel:/x", "nbd:/x"])

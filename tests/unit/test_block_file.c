@@ -39,7 +39,7 @@ static void mistakes_in_names_and_sizes_are_explained(void **state)
         {"file:/nowhere/disk.img", 0, -ENOENT, "no such file: /nowhere/disk.img;"},
         {"/dev/nosuchdisk", 0, -ENOENT, "no such device: /dev/nosuchdisk"},
         {"nul:10G", 0, -ENOENT, "did you mean null:10G?"},
-        {"frobnicate:10G", 0, -ENOENT, "no backend is called 'frobnicate'"},
+        {"frobnicate:10G", 0, -ENOENT, "no backend begins with 'frobnicate:' (there are null:, ram: and file:)"},
         {"/", 0, -EISDIR, "is a directory"},
         {"/dev/null", 0, -EINVAL, "neither a file nor a block device"},
         {"file:", 0, -EINVAL, "path is empty"},

@@ -44,27 +44,44 @@ static int open_sized_kind(const struct kind *kind, const char *spec,
     return kind->open_size(size, options, block, err);
 }
 
-// A file that isn't there may be a backend misspelt: "nul:10G".
-static int open_plain_path(const char *path, const struct sdc_block_open_options *options,
-                           struct sdc_block **block, struct sdc_error *err)
+// A backend's name alone: "null" for null:10G.
+static const struct kind *kind_without_size(const char *word)
 {
-    int ret = sdc_block_open_file(path, options, block, err);
+    size_t length = strlen(word);
+
+    for (size_t i = 0; i < SDC_COUNT(kinds); i++) {
+        if (kinds[i].open_size && strlen(kinds[i].prefix) == length + 1 && strncmp(kinds[i].prefix, word, length) == 0)
+            return &kinds[i];
+    }
+    return NULL;
+}
+
+// A file that isn't there may be a backend misspelt, "nul:10G", or half of one.
+static int explain_missing(const char *path, struct sdc_error *err)
+{
+    const struct kind *kind = kind_without_size(path);
+    if (kind)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: the backend needs a size; type for example %s10G", path, kind->prefix);
     const char *colon = strchr(path, ':');
-    if (ret != -ENOENT || !colon || memchr(path, '/', (size_t)(colon - path)) || colon - path > 15)
-        return ret;
-    char prefix[17] = {0};
+    if (!colon || memchr(path, '/', (size_t)(colon - path)) || colon - path > 15)
+        return -ENOENT;
+    char prefix[17] = {0}, all[64];
     memcpy(prefix, path, (size_t)(colon - path) + 1);
     const char *names[SDC_COUNT(kinds) + 1] = {0};
     for (size_t i = 0; i < SDC_COUNT(kinds); i++)
         names[i] = kinds[i].prefix;
     const char *nearest = sdc_nearest(prefix, names);
     if (!nearest)
-        return sdc_error_set(err, ret, SDC_FAULT_USER,
-                             "no such file: %s, and no backend is called '%.*s' "
-                             "(there are: null, ram, file)",
-                             path, (int)(colon - path), path);
-    return sdc_error_set(err, ret, SDC_FAULT_USER, "no such file: %s; did you mean %s%s?", path, nearest,
-                         colon + 1);
+        return sdc_error_set(err, -ENOENT, SDC_FAULT_USER, "no such file: %s, and no backend begins with '%s' (there are %s)", path,
+                             prefix, sdc_list_names(names, SDC_COUNT(kinds), " and ", all, sizeof all));
+    return sdc_error_set(err, -ENOENT, SDC_FAULT_USER, "no such file: %s; did you mean %s%s?", path, nearest, colon + 1);
+}
+
+static int open_plain_path(const char *path, const struct sdc_block_open_options *options,
+                           struct sdc_block **block, struct sdc_error *err)
+{
+    int ret = sdc_block_open_file(path, options, block, err);
+    return ret == -ENOENT ? explain_missing(path, err) : ret;
 }
 
 int sdc_block_open(const char *spec, const struct sdc_block_open_options *options, struct sdc_block **block,

@@ -197,11 +197,11 @@ static struct sdc_block_open_options options_of_base(const struct stack *stack, 
 
 static const char *all_names(char text[WORD_MAX])
 {
-    size_t at = 0;
+    const char *names[SDC_COUNT(kinds)];
 
-    for (size_t i = 0; i < SDC_COUNT(kinds) && at < WORD_MAX; i++)
-        at += (size_t)snprintf(text + at, WORD_MAX - at, "%s%s", i > 0 ? ", " : "", kinds[i]->name);
-    return text;
+    for (size_t i = 0; i < SDC_COUNT(kinds); i++)
+        names[i] = kinds[i]->name;
+    return sdc_list_names(names, SDC_COUNT(kinds), ", ", text, WORD_MAX);
 }
 
 // Something that is no backend may be a filter misspelt.

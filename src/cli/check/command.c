@@ -15,8 +15,9 @@
 
 static const struct sdc_check_transport *const transports[] = {&sdc_check_vfio_user, &sdc_check_vhost_user};
 
-// Finds out which protocol is spoken. Who speaks neither well enough to let anybody in is held against vfio-user's specification.
-static void find_protocol(struct sdc_check_options *options)
+// Finds out which protocol is spoken. Who speaks neither well enough to let anybody in is held against vfio-user's specification. Fails
+// where there is nobody to speak to: later a server may be away for a while, between two that somebody starts after one another.
+static int find_protocol(struct sdc_check_options *options, struct sdc_error *err)
 {
     uint32_t timeout_ms = (uint32_t)(options->timeout_s * 1000);
     struct sdc_vfio_client_options vfio_options = {.timeout_ms = timeout_ms};
@@ -24,11 +25,12 @@ static void find_protocol(struct sdc_check_options *options)
     struct sdc_vfio_client *vfio = NULL;
     struct sdc_vhost_client *vhost = NULL;
 
-    bool other = sdc_protocol_may_be_other(sdc_vfio_client_open(options->socket, &vfio_options, &vfio, NULL)) &&
-                 sdc_vhost_client_open(options->socket, &vhost_options, &vhost, NULL) == 0;
+    int ret = sdc_vfio_client_open(options->socket, &vfio_options, &vfio, err);
+    bool other = sdc_protocol_may_be_other(ret) && sdc_vhost_client_open(options->socket, &vhost_options, &vhost, NULL) == 0;
     sdc_vfio_client_close(vfio);
     sdc_vhost_client_close(vhost);
     options->protocol = other ? SDC_PROTOCOL_VHOST_USER : SDC_PROTOCOL_VFIO_USER;
+    return ret < 0 && err->fault == SDC_FAULT_USER ? ret : 0;
 }
 
 static int list(void)
@@ -66,7 +68,7 @@ int sdc_command_check(int argc, char **argv)
     if (ret == 0 && options.list)
         return list();
     if (ret == 0 && options.protocol == SDC_PROTOCOL_EITHER)
-        find_protocol(&options);
+        ret = find_protocol(&options, &err);
     if (ret == 0)
         ret = run_tests(&options, &err);
     return ret >= 0 ? ret : sdc_command_failed(&err);
