@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "driver/blk_queue.h"
+#include "wire/virtio_blk.h"
 
 #include <sidecard/virtio.h>
 
@@ -16,27 +17,16 @@
 enum {
     DEVICE_BLK = 2,
 
-    SECTOR = 512,
     SEGMENTS_MAX = 4096, // data segments of one request that we make
 };
 
 #define QUEUES_IOVA UINT64_C(0x100000)
 
-// Features (5.2.3).
-#define F_SIZE_MAX (UINT64_C(1) << 1)
-#define F_SEG_MAX (UINT64_C(1) << 2)
-#define F_RO (UINT64_C(1) << 5)
-#define F_BLK_SIZE (UINT64_C(1) << 6)
-#define F_FLUSH (UINT64_C(1) << 9)
-#define F_TOPOLOGY (UINT64_C(1) << 10)
-#define F_CONFIG_WCE (UINT64_C(1) << 11)
-#define F_MQ (UINT64_C(1) << 12)
-#define F_DISCARD (UINT64_C(1) << 13)
-#define F_WRITE_ZEROES (UINT64_C(1) << 14)
-#define WANTED                                                                                             \
-    (F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ | F_DISCARD | \
-     F_WRITE_ZEROES | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | SDC_VIRTIO_F_ACCESS_PLATFORM | \
-     SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER | SDC_VIRTIO_F_ORDER_PLATFORM |                      \
+#define WANTED                                                                                                        \
+    (SDC_VIRTIO_BLK_F_SIZE_MAX | SDC_VIRTIO_BLK_F_SEG_MAX | SDC_VIRTIO_BLK_F_RO | SDC_VIRTIO_BLK_F_BLK_SIZE |         \
+     SDC_VIRTIO_BLK_F_FLUSH | SDC_VIRTIO_BLK_F_TOPOLOGY | SDC_VIRTIO_BLK_F_CONFIG_WCE | SDC_VIRTIO_BLK_F_MQ |         \
+     SDC_VIRTIO_BLK_F_DISCARD | SDC_VIRTIO_BLK_F_WRITE_ZEROES | SDC_VIRTIO_F_INDIRECT_DESC | SDC_VIRTIO_F_EVENT_IDX | \
+     SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_RING_PACKED | SDC_VIRTIO_F_IN_ORDER | SDC_VIRTIO_F_ORDER_PLATFORM |  \
      SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)
 
 struct sdc_driver_blk {
@@ -72,14 +62,14 @@ static const struct {
     uint32_t size;
     uint64_t absent;
 } fields[FIELDS] = {
-    [CAPACITY] = {0, 0, 8, 0}, // sectors of 512 bytes, as all of them
-    [SIZE_MAX_FIELD] = {F_SIZE_MAX, 8, 4, UINT32_MAX & ~UINT32_C(511)},
-    [SEG_MAX] = {F_SEG_MAX, 12, 4, 1},
-    [BLK_SIZE] = {F_BLK_SIZE, 20, 4, SECTOR},
-    [NUM_QUEUES] = {F_MQ, 34, 2, 1},
-    [MAX_DISCARD] = {F_DISCARD, 36, 4, 0},
-    [MAX_ZEROES] = {F_WRITE_ZEROES, 48, 4, 0},
-    [MAY_UNMAP] = {F_WRITE_ZEROES, 56, 1, 0},
+    [CAPACITY] = {0, SDC_VIRTIO_BLK_CAPACITY, 8, 0}, // sectors of 512 bytes, as all of them
+    [SIZE_MAX_FIELD] = {SDC_VIRTIO_BLK_F_SIZE_MAX, SDC_VIRTIO_BLK_SIZE_MAX, 4, UINT32_MAX & ~UINT32_C(511)},
+    [SEG_MAX] = {SDC_VIRTIO_BLK_F_SEG_MAX, SDC_VIRTIO_BLK_SEG_MAX, 4, 1},
+    [BLK_SIZE] = {SDC_VIRTIO_BLK_F_BLK_SIZE, SDC_VIRTIO_BLK_BLK_SIZE, 4, SDC_VIRTIO_BLK_SECTOR},
+    [NUM_QUEUES] = {SDC_VIRTIO_BLK_F_MQ, SDC_VIRTIO_BLK_NUM_QUEUES, 2, 1},
+    [MAX_DISCARD] = {SDC_VIRTIO_BLK_F_DISCARD, SDC_VIRTIO_BLK_MAX_DISCARD_SECTORS, 4, 0},
+    [MAX_ZEROES] = {SDC_VIRTIO_BLK_F_WRITE_ZEROES, SDC_VIRTIO_BLK_MAX_WRITE_ZEROES_SECTORS, 4, 0},
+    [MAY_UNMAP] = {SDC_VIRTIO_BLK_F_WRITE_ZEROES, SDC_VIRTIO_BLK_WRITE_ZEROES_MAY_UNMAP, 1, 0},
 };
 
 static int read_fields(struct sdc_driver_blk *blk, uint64_t values[FIELDS], struct sdc_error *err)
@@ -104,7 +94,7 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
     int ret = read_fields(blk, values, err);
     if (ret < 0)
         return ret;
-    if (!sdc_mul(values[CAPACITY], SECTOR, &size) || values[BLK_SIZE] < SECTOR ||
+    if (!sdc_mul(values[CAPACITY], SDC_VIRTIO_BLK_SECTOR, &size) || values[BLK_SIZE] < SDC_VIRTIO_BLK_SECTOR ||
         !sdc_is_power_of_two(values[BLK_SIZE]) || values[SIZE_MAX_FIELD] == 0 || values[SEG_MAX] == 0 ||
         values[NUM_QUEUES] == 0)
         return sdc_error_set(err, -EPROTO, SDC_FAULT_PEER,
@@ -120,13 +110,13 @@ static int read_info(struct sdc_driver_blk *blk, struct sdc_error *err)
         .block_size = (uint32_t)values[BLK_SIZE],
         .request_max = sdc_min(values[SEG_MAX], SEGMENTS_MAX) * values[SIZE_MAX_FIELD],
         .queues = (uint16_t)values[NUM_QUEUES],
-        .read_only = features & F_RO,
-        .flush = features & F_FLUSH,
-        .discard = features & F_DISCARD,
-        .write_zeroes = features & F_WRITE_ZEROES,
+        .read_only = features & SDC_VIRTIO_BLK_F_RO,
+        .flush = features & SDC_VIRTIO_BLK_F_FLUSH,
+        .discard = features & SDC_VIRTIO_BLK_F_DISCARD,
+        .write_zeroes = features & SDC_VIRTIO_BLK_F_WRITE_ZEROES,
         .unmap = values[MAY_UNMAP] != 0,
-        .discard_max = values[MAX_DISCARD] * SECTOR,
-        .write_zeroes_max = values[MAX_ZEROES] * SECTOR,
+        .discard_max = values[MAX_DISCARD] * SDC_VIRTIO_BLK_SECTOR,
+        .write_zeroes_max = values[MAX_ZEROES] * SDC_VIRTIO_BLK_SECTOR,
         .notified_by = "",
         .virtio = {.features = features,
                    .seg_max = (uint32_t)values[SEG_MAX],

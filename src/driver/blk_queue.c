@@ -5,35 +5,18 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/line.h"
+#include "wire/virtio_blk.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Types and statuses (5.2.6).
 enum {
-    TYPE_IN = 0,
-    TYPE_OUT = 1,
-    TYPE_FLUSH = 4,
-    TYPE_GET_ID = 8,
-    TYPE_DISCARD = 11,
-    TYPE_WRITE_ZEROES = 13,
-    STATUS_OK = 0,
-    STATUS_IOERR = 1,
-    STATUS_UNSUPPORTED = 2,
-    STATUS_NONE = 0xff, // ours: the device has not written it
-};
-
-enum {
-    HEADER_BYTES = 16, // type, reserved, sector: beside the chain's table (sdc_driver_queue_side)
-    RANGE_BYTES = 16,  // DISCARD's and WRITE_ZEROES' sector, sectors, flags
-    GET_ID_BYTES = 20,
-    RANGE_UNMAP = 1,
-    SECTOR = 512,
+    STATUS_NONE = 0xff, // the device has not written it
     TAKE_MAX = 64,
 };
-_Static_assert((int)HEADER_BYTES == (int)SDC_DRIVER_SIDE, "the room that a header has");
+_Static_assert((int)SDC_VIRTIO_BLK_HEADER == (int)SDC_DRIVER_SIDE, "the room that a header has");
 
 struct sdc_driver_blk_queue {
     struct sdc_driver_disk_queue disk;
@@ -45,7 +28,7 @@ struct sdc_driver_blk_queue {
     // while it has the device's answer.
     uint8_t *statuses;
     uint64_t statuses_iova;
-    uint8_t *ranges; // RANGE_BYTES for each slot
+    uint8_t *ranges; // SDC_VIRTIO_BLK_RANGE for each slot
     uint64_t ranges_iova;
     uint32_t depth; // slots
     uint32_t free_count;
@@ -66,7 +49,7 @@ struct sdc_driver_disk_queue *sdc_driver_blk_queue_disk(struct sdc_driver_blk_qu
 uint64_t sdc_driver_blk_queue_memory(uint32_t depth)
 {
     // Two pieces, each of which may have to be aligned.
-    return (uint64_t)depth * (RANGE_BYTES + 1) + 3 * SDC_LINE;
+    return (uint64_t)depth * (SDC_VIRTIO_BLK_RANGE + 1) + 3 * SDC_LINE;
 }
 
 void sdc_driver_blk_queue_restart(struct sdc_driver_blk_queue *queue)
@@ -90,13 +73,13 @@ void sdc_driver_blk_queue_free(struct sdc_driver_blk_queue *queue)
 // --- submitting ---
 
 static const uint8_t types[] = {
-    [SDC_DRIVER_DISK_READ] = TYPE_IN,
-    [SDC_DRIVER_DISK_WRITE] = TYPE_OUT,
-    [SDC_DRIVER_DISK_FLUSH] = TYPE_FLUSH,
-    [SDC_DRIVER_DISK_DISCARD] = TYPE_DISCARD,
-    [SDC_DRIVER_DISK_WRITE_ZEROES] = TYPE_WRITE_ZEROES,
-    [SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP] = TYPE_WRITE_ZEROES,
-    [SDC_DRIVER_DISK_GET_ID] = TYPE_GET_ID,
+    [SDC_DRIVER_DISK_READ] = SDC_VIRTIO_BLK_T_IN,
+    [SDC_DRIVER_DISK_WRITE] = SDC_VIRTIO_BLK_T_OUT,
+    [SDC_DRIVER_DISK_FLUSH] = SDC_VIRTIO_BLK_T_FLUSH,
+    [SDC_DRIVER_DISK_DISCARD] = SDC_VIRTIO_BLK_T_DISCARD,
+    [SDC_DRIVER_DISK_WRITE_ZEROES] = SDC_VIRTIO_BLK_T_WRITE_ZEROES,
+    [SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP] = SDC_VIRTIO_BLK_T_WRITE_ZEROES,
+    [SDC_DRIVER_DISK_GET_ID] = SDC_VIRTIO_BLK_T_GET_ID,
 };
 
 static bool has_range(enum sdc_driver_disk_op op)
@@ -109,7 +92,7 @@ static bool is_whole(const struct sdc_driver_disk_request *request)
 {
     if ((unsigned)request->op >= SDC_COUNT(types) || request->op == SDC_DRIVER_DISK_COMPARE)
         return false;
-    if (has_range(request->op) && request->size / SECTOR > UINT32_MAX)
+    if (has_range(request->op) && request->size / SDC_VIRTIO_BLK_SECTOR > UINT32_MAX)
         return false;
     return sdc_driver_disk_is_whole(request);
 }
@@ -133,14 +116,14 @@ static void fill_header(uint8_t *header, const struct sdc_driver_disk_request *r
     bool plain = request->op == SDC_DRIVER_DISK_READ || request->op == SDC_DRIVER_DISK_WRITE;
     sdc_put32(header, types[request->op]);
     sdc_put32(header + 4, 0);
-    sdc_put64(header + 8, plain ? request->offset / SECTOR : 0);
+    sdc_put64(header + 8, plain ? request->offset / SDC_VIRTIO_BLK_SECTOR : 0);
 }
 
 static void fill_range(uint8_t *range, const struct sdc_driver_disk_request *request)
 {
-    sdc_put64(range, request->offset / SECTOR);
-    sdc_put32(range + 8, (uint32_t)(request->size / SECTOR));
-    sdc_put32(range + 12, request->op == SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP ? RANGE_UNMAP : 0);
+    sdc_put64(range, request->offset / SDC_VIRTIO_BLK_SECTOR);
+    sdc_put32(range + 8, (uint32_t)(request->size / SDC_VIRTIO_BLK_SECTOR));
+    sdc_put32(range + 12, request->op == SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP ? SDC_VIRTIO_BLK_UNMAP : 0);
 }
 
 // Puts one request into the ring. 0, -ENOSPC, -EINVAL.
@@ -152,13 +135,13 @@ static int submit_one(struct sdc_driver_blk_queue *queue, struct sdc_driver_disk
         return -ENOSPC;
     uint32_t slot = queue->free_slots[queue->free_count - 1];
     bool writes = request->op == SDC_DRIVER_DISK_READ || request->op == SDC_DRIVER_DISK_GET_ID;
-    uint64_t size = request->op == SDC_DRIVER_DISK_GET_ID ? GET_ID_BYTES : request->size;
+    uint64_t size = request->op == SDC_DRIVER_DISK_GET_ID ? SDC_VIRTIO_BLK_ID_BYTES : request->size;
     int count = 1;
     fill_header(sdc_driver_queue_side(queue->ring, &queue->segments[0].iova), request);
-    queue->segments[0].size = HEADER_BYTES;
+    queue->segments[0].size = SDC_VIRTIO_BLK_HEADER;
     if (has_range(request->op)) {
-        fill_range(queue->ranges + (size_t)slot * RANGE_BYTES, request);
-        count = add_data(queue, 1, queue->ranges_iova + (uint64_t)slot * RANGE_BYTES, RANGE_BYTES);
+        fill_range(queue->ranges + (size_t)slot * SDC_VIRTIO_BLK_RANGE, request);
+        count = add_data(queue, 1, queue->ranges_iova + (uint64_t)slot * SDC_VIRTIO_BLK_RANGE, SDC_VIRTIO_BLK_RANGE);
     } else if (request->op != SDC_DRIVER_DISK_FLUSH) {
         count = add_data(queue, 1, request->data, size);
     }
@@ -197,11 +180,11 @@ static int kick(struct sdc_driver_disk_queue *disk_queue, struct sdc_error *err)
 static int result_of(uint8_t status)
 {
     switch (status) {
-    case STATUS_OK:
+    case SDC_VIRTIO_BLK_S_OK:
         return 0;
-    case STATUS_IOERR:
+    case SDC_VIRTIO_BLK_S_IOERR:
         return -EIO;
-    case STATUS_UNSUPPORTED:
+    case SDC_VIRTIO_BLK_S_UNSUPP:
         return -ENOTSUP;
     default:
         return -EPROTO;
@@ -264,7 +247,7 @@ int sdc_driver_blk_queue_new(struct sdc_driver_device *device, const struct sdc_
         made->segments_max = segments_max;
         made->statuses = sdc_client_memory_take(&device->memory, ((uint64_t)depth + SDC_LINE - 1) & ~(uint64_t)(SDC_LINE - 1), SDC_LINE,
                                                 &made->statuses_iova);
-        made->ranges = sdc_client_memory_take(&device->memory, (uint64_t)depth * RANGE_BYTES, SDC_LINE, &made->ranges_iova);
+        made->ranges = sdc_client_memory_take(&device->memory, (uint64_t)depth * SDC_VIRTIO_BLK_RANGE, SDC_LINE, &made->ranges_iova);
         made->free_slots = calloc(depth, sizeof *made->free_slots);
         made->segments = calloc(segments_max + (size_t)2, sizeof *made->segments);
     }

@@ -6,20 +6,7 @@
 
 #include <stdatomic.h>
 
-// The device's feature bits (virtio 1.2, 5.2.3).
-#define BLK_F_SIZE_MAX     (UINT64_C(1) << 1)
-#define BLK_F_SEG_MAX      (UINT64_C(1) << 2)
-#define BLK_F_RO           (UINT64_C(1) << 5)
-#define BLK_F_BLK_SIZE     (UINT64_C(1) << 6)
-#define BLK_F_FLUSH        (UINT64_C(1) << 9)
-#define BLK_F_TOPOLOGY     (UINT64_C(1) << 10)
-#define BLK_F_CONFIG_WCE   (UINT64_C(1) << 11)
-#define BLK_F_MQ           (UINT64_C(1) << 12)
-#define BLK_F_DISCARD      (UINT64_C(1) << 13)
-#define BLK_F_WRITE_ZEROES (UINT64_C(1) << 14)
-
 enum {
-    BLK_SECTOR = 512,          // bytes: the unit of addresses, whatever the block size
     BLK_RANGES = 16,           // segments of one discard or write zeroes request
     BLK_RANGE_SECTORS = 1 << 22, // most sectors of a segment: 2 GiB
     VIRTIO_BLK_REQUEST_SIZE = 832, // bytes that the device keeps with each request

@@ -8,21 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum {
-    TYPE_IN = 0,
-    TYPE_OUT = 1,
-    TYPE_FLUSH = 4,
-    TYPE_GET_ID = 8,
-    TYPE_DISCARD = 11,
-    TYPE_WRITE_ZEROES = 13,
-    STATUS_OK = 0,
-    STATUS_IOERR = 1,
-    STATUS_UNSUPP = 2,
-    HEADER_SIZE = 16,
-    RANGE_SIZE = 16,
-    RANGE_F_UNMAP = 1,
-    BATCH = 64,
-};
+enum { BATCH = 64 };
 
 // A segment of a discard or write zeroes request.
 struct range {
@@ -65,14 +51,14 @@ static void complete(struct sdc_virtio_request *request, uint8_t status)
 uint32_t virtio_blk_queue_lost(struct sdc_virtio_device *device, struct sdc_virtio_request *request)
 {
     (void)device;
-    return put_status(request, STATUS_IOERR);
+    return put_status(request, SDC_VIRTIO_BLK_S_IOERR);
 }
 
 static uint8_t status_of(int result)
 {
     if (result == 0)
-        return STATUS_OK;
-    return result == -EOPNOTSUPP ? STATUS_UNSUPP : STATUS_IOERR;
+        return SDC_VIRTIO_BLK_S_OK;
+    return result == -EOPNOTSUPP ? SDC_VIRTIO_BLK_S_UNSUPP : SDC_VIRTIO_BLK_S_IOERR;
 }
 
 static bool has_more(const struct blk_request *blk)
@@ -123,19 +109,19 @@ static int prepare_data(struct virtio_blk *disk, struct sdc_virtio_request *requ
                         uint64_t sector)
 {
     struct sdc_block_request *block = &blk->block;
-    uint64_t size = write ? request->readable_size - HEADER_SIZE : request->writable_size - 1;
+    uint64_t size = write ? request->readable_size - SDC_VIRTIO_BLK_HEADER : request->writable_size - 1;
     uint64_t end;
 
     if (write && disk->info.read_only)
-        return STATUS_IOERR;
-    if (!sdc_mul(sector, BLK_SECTOR, &block->offset) || !sdc_add(block->offset, size, &end) ||
+        return SDC_VIRTIO_BLK_S_IOERR;
+    if (!sdc_mul(sector, SDC_VIRTIO_BLK_SECTOR, &block->offset) || !sdc_add(block->offset, size, &end) ||
         size == 0 || block->offset % disk->info.block_size != 0 || size % disk->info.block_size != 0)
-        return STATUS_IOERR;
+        return SDC_VIRTIO_BLK_S_IOERR;
     block->op = write ? SDC_BLOCK_WRITE : SDC_BLOCK_READ;
     block->flags = write ? write_flags(disk) : 0;
     block->size = size;
-    int rc = sdc_virtio_request_spans(request, !write, write ? HEADER_SIZE : 0, size, &block->spans, &block->spans_count);
-    return rc < 0 ? STATUS_IOERR : GO;
+    int rc = sdc_virtio_request_spans(request, !write, write ? SDC_VIRTIO_BLK_HEADER : 0, size, &block->spans, &block->spans_count);
+    return rc < 0 ? SDC_VIRTIO_BLK_S_IOERR : GO;
 }
 
 static int prepare_flush(struct blk_request *blk)
@@ -147,42 +133,42 @@ static int prepare_flush(struct blk_request *blk)
 }
 
 // Checks one segment (virtio 1.2, 5.2.6.2) and takes it over.
-static int parse_range(struct virtio_blk *disk, const uint8_t raw[RANGE_SIZE], bool zeroes, struct range *range)
+static int parse_range(struct virtio_blk *disk, const uint8_t raw[SDC_VIRTIO_BLK_RANGE], bool zeroes, struct range *range)
 {
     uint64_t sector = sdc_get64(raw);
     uint32_t sectors = sdc_get32(raw + 8);
     uint32_t flags = sdc_get32(raw + 12);
     uint64_t end;
 
-    if (flags & ~(uint32_t)RANGE_F_UNMAP || (!zeroes && flags & RANGE_F_UNMAP))
-        return STATUS_UNSUPP;
-    range->size = (uint64_t)sectors * BLK_SECTOR;
-    if (sectors > BLK_RANGE_SECTORS || !sdc_mul(sector, BLK_SECTOR, &range->offset) ||
+    if (flags & ~(uint32_t)SDC_VIRTIO_BLK_UNMAP || (!zeroes && flags & SDC_VIRTIO_BLK_UNMAP))
+        return SDC_VIRTIO_BLK_S_UNSUPP;
+    range->size = (uint64_t)sectors * SDC_VIRTIO_BLK_SECTOR;
+    if (sectors > BLK_RANGE_SECTORS || !sdc_mul(sector, SDC_VIRTIO_BLK_SECTOR, &range->offset) ||
         !sdc_add(range->offset, range->size, &end) || range->offset % disk->info.block_size != 0 ||
         range->size % disk->info.block_size != 0)
-        return STATUS_IOERR;
-    range->flags = zeroes ? write_flags(disk) | (flags & RANGE_F_UNMAP ? SDC_BLOCK_UNMAP : 0) : 0;
+        return SDC_VIRTIO_BLK_S_IOERR;
+    range->flags = zeroes ? write_flags(disk) | (flags & SDC_VIRTIO_BLK_UNMAP ? SDC_BLOCK_UNMAP : 0) : 0;
     return GO;
 }
 
 static int prepare_ranges(struct virtio_blk *disk, struct sdc_virtio_request *request, struct blk_request *blk, bool zeroes)
 {
-    uint8_t raw[BLK_RANGES * RANGE_SIZE];
-    uint64_t size = request->readable_size - HEADER_SIZE;
+    uint8_t raw[BLK_RANGES * SDC_VIRTIO_BLK_RANGE];
+    uint64_t size = request->readable_size - SDC_VIRTIO_BLK_HEADER;
 
-    if (!(sdc_virtqueue_features(request->queue) & (zeroes ? BLK_F_WRITE_ZEROES : BLK_F_DISCARD)))
-        return STATUS_UNSUPP;
-    if (disk->info.read_only || size == 0 || size % RANGE_SIZE != 0 || size > sizeof raw)
-        return STATUS_IOERR;
-    if (sdc_virtio_request_read(request, HEADER_SIZE, raw, (size_t)size) < 0)
-        return STATUS_IOERR;
-    for (uint32_t i = 0; i < size / RANGE_SIZE; i++) {
-        int status = parse_range(disk, raw + i * RANGE_SIZE, zeroes, &blk->ranges[i]);
+    if (!(sdc_virtqueue_features(request->queue) & (zeroes ? SDC_VIRTIO_BLK_F_WRITE_ZEROES : SDC_VIRTIO_BLK_F_DISCARD)))
+        return SDC_VIRTIO_BLK_S_UNSUPP;
+    if (disk->info.read_only || size == 0 || size % SDC_VIRTIO_BLK_RANGE != 0 || size > sizeof raw)
+        return SDC_VIRTIO_BLK_S_IOERR;
+    if (sdc_virtio_request_read(request, SDC_VIRTIO_BLK_HEADER, raw, (size_t)size) < 0)
+        return SDC_VIRTIO_BLK_S_IOERR;
+    for (uint32_t i = 0; i < size / SDC_VIRTIO_BLK_RANGE; i++) {
+        int status = parse_range(disk, raw + i * SDC_VIRTIO_BLK_RANGE, zeroes, &blk->ranges[i]);
         if (status != GO)
             return status;
     }
     blk->block.op = zeroes ? SDC_BLOCK_WRITE_ZEROES : SDC_BLOCK_DISCARD;
-    blk->ranges_count = (uint32_t)(size / RANGE_SIZE);
+    blk->ranges_count = (uint32_t)(size / SDC_VIRTIO_BLK_RANGE);
     blk->ranges_done = 0;
     next_range(blk);
     return GO;
@@ -193,37 +179,37 @@ static int get_id(struct virtio_blk *disk, struct sdc_virtio_request *request)
     uint64_t size = sdc_min(SDC_VIRTIO_BLK_ID_BYTES, request->writable_size - 1);
 
     if (size == 0)
-        return STATUS_IOERR;
+        return SDC_VIRTIO_BLK_S_IOERR;
     int rc = sdc_virtio_request_write(request, 0, disk->options.serial, (size_t)size);
 
-    return rc < 0 ? STATUS_IOERR : STATUS_OK;
+    return rc < 0 ? SDC_VIRTIO_BLK_S_IOERR : SDC_VIRTIO_BLK_S_OK;
 }
 
 static int prepare(struct virtio_blk *disk, struct sdc_virtio_request *request, struct blk_request *blk)
 {
-    uint8_t header[HEADER_SIZE];
+    uint8_t header[SDC_VIRTIO_BLK_HEADER];
 
     if (request->fault || request->writable_size == 0 || sdc_virtio_request_read(request, 0, header, sizeof header) < 0)
-        return STATUS_IOERR;
+        return SDC_VIRTIO_BLK_S_IOERR;
     blk->block.owner = blk;
     blk->block.spans = NULL;
     blk->block.spans_count = 0;
 
     switch (sdc_get32(header)) {
-    case TYPE_IN:
+    case SDC_VIRTIO_BLK_T_IN:
         return prepare_data(disk, request, blk, false, sdc_get64(header + 8));
-    case TYPE_OUT:
+    case SDC_VIRTIO_BLK_T_OUT:
         return prepare_data(disk, request, blk, true, sdc_get64(header + 8));
-    case TYPE_FLUSH:
+    case SDC_VIRTIO_BLK_T_FLUSH:
         return prepare_flush(blk);
-    case TYPE_GET_ID:
+    case SDC_VIRTIO_BLK_T_GET_ID:
         return get_id(disk, request);
-    case TYPE_DISCARD:
+    case SDC_VIRTIO_BLK_T_DISCARD:
         return prepare_ranges(disk, request, blk, false);
-    case TYPE_WRITE_ZEROES:
+    case SDC_VIRTIO_BLK_T_WRITE_ZEROES:
         return prepare_ranges(disk, request, blk, true);
     default:
-        return STATUS_UNSUPP;
+        return SDC_VIRTIO_BLK_S_UNSUPP;
     }
 }
 

@@ -15,23 +15,6 @@ enum {
     DEVICE_ID = 2,
     CLASS_SCSI_STORAGE = 0x010000,
     SEG_MAX = 254,
-    // Offsets in the configuration space (virtio 1.2, 5.2.4).
-    CONFIG_CAPACITY = 0,
-    CONFIG_SIZE_MAX = 8,
-    CONFIG_SEG_MAX = 12,
-    CONFIG_BLK_SIZE = 20,
-    CONFIG_PHYSICAL_BLOCK_EXP = 24,
-    CONFIG_MIN_IO_SIZE = 26,
-    CONFIG_OPT_IO_SIZE = 28,
-    CONFIG_WRITEBACK = 32,
-    CONFIG_NUM_QUEUES = 34,
-    CONFIG_MAX_DISCARD_SECTORS = 36,
-    CONFIG_MAX_DISCARD_SEG = 40,
-    CONFIG_DISCARD_ALIGNMENT = 44,
-    CONFIG_MAX_WRITE_ZEROES_SECTORS = 48,
-    CONFIG_MAX_WRITE_ZEROES_SEG = 52,
-    CONFIG_WRITE_ZEROES_MAY_UNMAP = 56,
-    CONFIG_SIZE = 60,
 };
 
 static struct virtio_blk *disk_of(struct sdc_virtio_device *device)
@@ -42,16 +25,17 @@ static struct virtio_blk *disk_of(struct sdc_virtio_device *device)
 static uint64_t disk_features(struct sdc_virtio_device *device)
 {
     const struct virtio_blk *disk = disk_of(device);
-    uint64_t features = BLK_F_SEG_MAX | BLK_F_BLK_SIZE | BLK_F_FLUSH | BLK_F_TOPOLOGY | BLK_F_CONFIG_WCE;
+    uint64_t features = SDC_VIRTIO_BLK_F_SEG_MAX | SDC_VIRTIO_BLK_F_BLK_SIZE | SDC_VIRTIO_BLK_F_FLUSH | SDC_VIRTIO_BLK_F_TOPOLOGY |
+                        SDC_VIRTIO_BLK_F_CONFIG_WCE;
 
     if (disk->options.size_max)
-        features |= BLK_F_SIZE_MAX;
+        features |= SDC_VIRTIO_BLK_F_SIZE_MAX;
     if (device->queues_count > 1)
-        features |= BLK_F_MQ;
+        features |= SDC_VIRTIO_BLK_F_MQ;
     if (disk->info.read_only)
-        features |= BLK_F_RO;
+        features |= SDC_VIRTIO_BLK_F_RO;
     else
-        features |= BLK_F_DISCARD | BLK_F_WRITE_ZEROES;
+        features |= SDC_VIRTIO_BLK_F_DISCARD | SDC_VIRTIO_BLK_F_WRITE_ZEROES;
     return features;
 }
 
@@ -61,7 +45,7 @@ static bool disk_accept(struct sdc_virtio_device *device, uint64_t features)
     struct virtio_blk *disk = disk_of(device);
 
     disk->accepted = features;
-    if (!(features & BLK_F_FLUSH))
+    if (!(features & SDC_VIRTIO_BLK_F_FLUSH))
         disk->writeback = false;
     return true;
 }
@@ -75,36 +59,36 @@ static uint32_t exponent(uint32_t value)
     return log;
 }
 
-static void fill_config(struct virtio_blk *disk, uint8_t config[CONFIG_SIZE])
+static void fill_config(struct virtio_blk *disk, uint8_t config[SDC_VIRTIO_BLK_CONFIG_SIZE])
 {
     const struct sdc_block_info *info = &disk->info;
     struct sdc_block_info now;
 
     disk->block->ops->info(disk->block, &now);
-    memset(config, 0, CONFIG_SIZE);
-    sdc_put64(config + CONFIG_CAPACITY, now.size / info->block_size * (info->block_size / BLK_SECTOR));
-    sdc_put32(config + CONFIG_SIZE_MAX, disk->options.size_max);
-    sdc_put32(config + CONFIG_SEG_MAX, disk->options.seg_max);
-    sdc_put32(config + CONFIG_BLK_SIZE, info->block_size);
-    config[CONFIG_PHYSICAL_BLOCK_EXP] = (uint8_t)exponent(info->physical_block_size / info->block_size);
-    sdc_put16(config + CONFIG_MIN_IO_SIZE, (uint16_t)sdc_min(UINT16_MAX, info->physical_block_size / info->block_size));
-    sdc_put32(config + CONFIG_OPT_IO_SIZE, info->optimal_io_size / info->block_size);
-    config[CONFIG_WRITEBACK] = disk->writeback;
-    sdc_put16(config + CONFIG_NUM_QUEUES, disk->device.queues_count);
+    memset(config, 0, SDC_VIRTIO_BLK_CONFIG_SIZE);
+    sdc_put64(config + SDC_VIRTIO_BLK_CAPACITY, now.size / info->block_size * (info->block_size / SDC_VIRTIO_BLK_SECTOR));
+    sdc_put32(config + SDC_VIRTIO_BLK_SIZE_MAX, disk->options.size_max);
+    sdc_put32(config + SDC_VIRTIO_BLK_SEG_MAX, disk->options.seg_max);
+    sdc_put32(config + SDC_VIRTIO_BLK_BLK_SIZE, info->block_size);
+    config[SDC_VIRTIO_BLK_PHYSICAL_BLOCK_EXP] = (uint8_t)exponent(info->physical_block_size / info->block_size);
+    sdc_put16(config + SDC_VIRTIO_BLK_MIN_IO_SIZE, (uint16_t)sdc_min(UINT16_MAX, info->physical_block_size / info->block_size));
+    sdc_put32(config + SDC_VIRTIO_BLK_OPT_IO_SIZE, info->optimal_io_size / info->block_size);
+    config[SDC_VIRTIO_BLK_WRITEBACK] = disk->writeback;
+    sdc_put16(config + SDC_VIRTIO_BLK_NUM_QUEUES, disk->device.queues_count);
     if (info->read_only)
         return;
     uint32_t alignment = info->discard_granularity ? info->discard_granularity : info->block_size;
-    sdc_put32(config + CONFIG_MAX_DISCARD_SECTORS, BLK_RANGE_SECTORS);
-    sdc_put32(config + CONFIG_MAX_DISCARD_SEG, BLK_RANGES);
-    sdc_put32(config + CONFIG_DISCARD_ALIGNMENT, alignment / BLK_SECTOR);
-    sdc_put32(config + CONFIG_MAX_WRITE_ZEROES_SECTORS, BLK_RANGE_SECTORS);
-    sdc_put32(config + CONFIG_MAX_WRITE_ZEROES_SEG, BLK_RANGES);
-    config[CONFIG_WRITE_ZEROES_MAY_UNMAP] = 1;
+    sdc_put32(config + SDC_VIRTIO_BLK_MAX_DISCARD_SECTORS, BLK_RANGE_SECTORS);
+    sdc_put32(config + SDC_VIRTIO_BLK_MAX_DISCARD_SEG, BLK_RANGES);
+    sdc_put32(config + SDC_VIRTIO_BLK_DISCARD_ALIGNMENT, alignment / SDC_VIRTIO_BLK_SECTOR);
+    sdc_put32(config + SDC_VIRTIO_BLK_MAX_WRITE_ZEROES_SECTORS, BLK_RANGE_SECTORS);
+    sdc_put32(config + SDC_VIRTIO_BLK_MAX_WRITE_ZEROES_SEG, BLK_RANGES);
+    config[SDC_VIRTIO_BLK_WRITE_ZEROES_MAY_UNMAP] = 1;
 }
 
 static void disk_config_read(struct sdc_virtio_device *device, uint32_t offset, void *local, uint32_t size)
 {
-    uint8_t config[CONFIG_SIZE];
+    uint8_t config[SDC_VIRTIO_BLK_CONFIG_SIZE];
 
     fill_config(disk_of(device), config);
     memcpy(local, config + offset, size);
@@ -115,9 +99,9 @@ static void disk_config_write(struct sdc_virtio_device *device, uint32_t offset,
 {
     struct virtio_blk *disk = disk_of(device);
 
-    if (offset <= CONFIG_WRITEBACK && offset + size > CONFIG_WRITEBACK &&
-        (disk->accepted & (BLK_F_CONFIG_WCE | BLK_F_FLUSH)) == (BLK_F_CONFIG_WCE | BLK_F_FLUSH))
-        disk->writeback = ((const uint8_t *)local)[CONFIG_WRITEBACK - offset] & 1;
+    if (offset <= SDC_VIRTIO_BLK_WRITEBACK && offset + size > SDC_VIRTIO_BLK_WRITEBACK &&
+        (disk->accepted & (SDC_VIRTIO_BLK_F_CONFIG_WCE | SDC_VIRTIO_BLK_F_FLUSH)) == (SDC_VIRTIO_BLK_F_CONFIG_WCE | SDC_VIRTIO_BLK_F_FLUSH))
+        disk->writeback = ((const uint8_t *)local)[SDC_VIRTIO_BLK_WRITEBACK - offset] & 1;
 }
 
 static void disk_reset(struct sdc_virtio_device *device)
@@ -138,7 +122,7 @@ static void disk_state_load(struct sdc_virtio_device *device, const void *bytes)
     struct virtio_blk *disk = disk_of(device);
 
     // Without FLUSH it stays off, which accept has seen to.
-    if (disk->accepted & BLK_F_FLUSH)
+    if (disk->accepted & SDC_VIRTIO_BLK_F_FLUSH)
         disk->writeback = *(const uint8_t *)bytes & 1;
 }
 
@@ -206,7 +190,7 @@ int sdc_virtio_blk_new(struct sdc_block *block, const struct sdc_virtio_blk_opti
         disk->options.seg_max = options->queue_size > 2 ? (uint32_t)sdc_min(SEG_MAX, options->queue_size - 2U) : 1;
     disk->device = (struct sdc_virtio_device){
         .ops = &disk_ops,
-        .config_size = CONFIG_SIZE,
+        .config_size = SDC_VIRTIO_BLK_CONFIG_SIZE,
         .queues_count = options->queues,
         .queue_size_max = options->queue_size,
     };

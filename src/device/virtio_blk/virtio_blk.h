@@ -2,10 +2,10 @@
 // The virtio block device (virtio 1.2, 5.2): a disk on a block backend.
 #pragma once
 
+#include "wire/virtio_blk.h"
+
 #include <sidecard/block.h>
 #include <sidecard/virtio.h>
-
-enum { SDC_VIRTIO_BLK_ID_BYTES = 20 };
 
 struct sdc_virtio_blk_options {
     uint16_t queues;     // 1 to 1024
