@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What the file backend makes of I/O that fails, or does less than was asked for. The linker puts
 // __wrap_sdc_loop_io between the backend and the loop (-Wl,--wrap=sdc_loop_io).
-#include "block_fixture.h"
+#include "io_faults.h"
 
 #include <linux/falloc.h>
-
-void __real_sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io);
-void __wrap_sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io);
 
 static struct {
     bool noise; // short I/O, EINTR and EAGAIN at random
@@ -19,55 +16,21 @@ static struct {
     unsigned seen; // I/Os, those included
 } fault = {.op = -1};
 
-struct failing {
-    struct sdc_post post;
-    struct sdc_io *io;
-    int64_t result;
-};
-
-static void fail_now(struct sdc_post *post)
-{
-    struct failing *failing = sdc_container(post, struct failing, post);
-    struct sdc_io *io = failing->io;
-    io->result = failing->result;
-    free(failing);
-    io->done(io);
-}
+static unsigned short_step = 1; // bytes; for direct I/O what the kernel would do
 
 static void fail_io(struct sdc_loop *loop, struct sdc_io *io, int64_t result)
 {
-    struct failing *failing = malloc(sizeof *failing);
-    *failing = (struct failing){{NULL, fail_now}, io, result};
     fault.hits++;
-    sdc_loop_post(loop, &failing->post);
+    io_end(loop, io, result);
 }
 
-// Lets the first part of a transfer through. The array that it needs belongs to nobody until the test ends.
-static struct sdc_span *cut_arrays[100000];
-static unsigned cut_count;
-
-static void cut_short(struct sdc_io *io, unsigned step)
+// Lets the first part of a transfer through.
+static void cut_short(struct sdc_io *io)
 {
-    uint64_t size = 0;
-    for (uint32_t i = 0; i < io->spans_count; i++)
-        size += io->spans[i].size;
-    uint64_t left = (1 + (uint64_t)rand_r(&fault.seed) % (size / step + 1)) * step;
-    if (left >= size || cut_count == SDC_COUNT(cut_arrays))
-        return;
-    struct sdc_span *spans = calloc(io->spans_count, sizeof *spans);
-    uint32_t count = 0;
-    for (; left > 0; count++) {
-        spans[count] = io->spans[count];
-        spans[count].size = (size_t)sdc_min(left, spans[count].size);
-        left -= spans[count].size;
-    }
-    cut_arrays[cut_count++] = spans;
-    io->spans = spans;
-    io->spans_count = count;
-    fault.hits++;
+    uint64_t size = io_size(io);
+    uint64_t left = (1 + (uint64_t)rand_r(&fault.seed) % (size / short_step + 1)) * short_step;
+    fault.hits += left < size && io_cut(io, left);
 }
-
-static unsigned short_step = 1; // bytes; for direct I/O what the kernel would do
 
 void __wrap_sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io)
 {
@@ -84,7 +47,7 @@ void __wrap_sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io)
         return;
     }
     if (dice < 5 && (io->op == SDC_IO_READ || io->op == SDC_IO_WRITE))
-        cut_short(io, short_step);
+        cut_short(io);
     __real_sdc_loop_io(loop, io);
 }
 
@@ -93,8 +56,7 @@ static int reset(void **state)
     (void)state;
     memset(&fault, 0, sizeof fault);
     fault.op = -1;
-    while (cut_count > 0)
-        free(cut_arrays[--cut_count]);
+    io_forget_cuts();
     return 0;
 }
 

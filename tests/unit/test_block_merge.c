@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A batch for the file backend: one way into the kernel, and requests that follow one another on the disk as one I/O, which when it
 // fails or falls short takes nobody with it. The linker puts the functions __wrap_... before the loop and the kernel.
-#include "block_fixture.h"
+#include "io_faults.h"
+#include "uring_calls.h"
 
 #include "backend/block/file.h"
 #include "loop/uring.h"
@@ -27,120 +28,33 @@ static struct {
 
 // --- what stands in between ---
 
-struct failing {
-    struct sdc_post post;
-    struct sdc_io *io;
-    int64_t result;
-};
-
-static void fail_now(struct sdc_post *post)
-{
-    struct failing *failing = sdc_container(post, struct failing, post);
-    struct sdc_io *io = failing->io;
-    io->result = failing->result;
-    free(failing);
-    io->done(io);
-}
-
-static void fail_io(struct sdc_loop *loop, struct sdc_io *io, int64_t result)
-{
-    struct failing *failing = malloc(sizeof *failing);
-    *failing = (struct failing){.post.run = fail_now, .io = io, .result = result};
-    sdc_loop_post(loop, &failing->post);
-}
-
-static uint64_t size_of(const struct sdc_io *io)
-{
-    uint64_t size = 0;
-    for (uint32_t i = 0; i < io->spans_count; i++)
-        size += io->spans[i].size;
-    return size;
-}
-
-static struct sdc_span *cut_arrays[100000];
-static unsigned cut_count;
-
-static void cut_short(struct sdc_io *io, uint64_t left)
-{
-    struct sdc_span *spans = calloc(io->spans_count, sizeof *spans);
-    uint32_t count = 0;
-    assert_true(cut_count < SDC_COUNT(cut_arrays));
-    cut_arrays[cut_count++] = spans;
-    for (; left > 0; count++) {
-        spans[count] = io->spans[count];
-        spans[count].size = (size_t)sdc_min(left, spans[count].size);
-        left -= spans[count].size;
-    }
-    io->spans = spans;
-    io->spans_count = count;
-}
-
-void __real_sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io);
-void __wrap_sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io);
-
 void __wrap_sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io)
 {
-    uint64_t size = size_of(io);
+    uint64_t size = io_size(io);
     unsigned dice = fault.noise ? (unsigned)rand_r(&fault.seed) % 8 : 8;
     if (seen.ios < MOST)
         seen.sizes[seen.ios] = size;
     if (seen.ios++ == 0 && fault.cut < size)
-        cut_short(io, fault.cut);
+        assert_true(io_cut(io, fault.cut));
     if (fault.bad - io->offset < size) {
-        fail_io(loop, io, -EIO);
+        io_end(loop, io, -EIO);
         return;
     }
     if (dice < 2) {
-        fail_io(loop, io, dice == 0 ? -EINTR : -EAGAIN);
+        io_end(loop, io, dice == 0 ? -EINTR : -EAGAIN);
         return;
     }
     if (dice < 5 && size > 1)
-        cut_short(io, 1 + (uint64_t)rand_r(&fault.seed) % (size - 1));
+        assert_true(io_cut(io, 1 + (uint64_t)rand_r(&fault.seed) % (size - 1)));
     __real_sdc_loop_io(loop, io);
 }
 
-static void hand_over(const struct io_uring *ring)
+void uring_call(const struct io_uring *ring)
 {
     unsigned ios = 0;
     for (unsigned at = ring->sq.sqe_head; at != ring->sq.sqe_tail; at++)
         ios += (ring->sq.sqes[at & *ring->sq.kring_mask].user_data & SDC_URING_TAGS) == SDC_URING_IO;
     seen.hand_overs += ios > 0;
-}
-
-int __real_io_uring_submit(struct io_uring *ring);
-int __real_io_uring_submit_and_get_events(struct io_uring *ring);
-int __real_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);
-int __real_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned count,
-                                            struct __kernel_timespec *timeout, sigset_t *mask);
-int __wrap_io_uring_submit(struct io_uring *ring);
-int __wrap_io_uring_submit_and_get_events(struct io_uring *ring);
-int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);
-int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned count,
-                                            struct __kernel_timespec *timeout, sigset_t *mask);
-
-int __wrap_io_uring_submit(struct io_uring *ring)
-{
-    hand_over(ring);
-    return __real_io_uring_submit(ring);
-}
-
-int __wrap_io_uring_submit_and_get_events(struct io_uring *ring)
-{
-    hand_over(ring);
-    return __real_io_uring_submit_and_get_events(ring);
-}
-
-int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned count)
-{
-    hand_over(ring);
-    return __real_io_uring_submit_and_wait(ring, count);
-}
-
-int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned count,
-                                            struct __kernel_timespec *timeout, sigset_t *mask)
-{
-    hand_over(ring);
-    return __real_io_uring_submit_and_wait_timeout(ring, cqe, count, timeout, mask);
 }
 
 ssize_t __real_preadv64v2(int fd, const struct iovec *iov, int count, off_t offset, int flags);
@@ -256,8 +170,7 @@ static void close_disk(struct fixture *f)
     fixture_close(f);
     free(batch.memory);
     drop_image(image);
-    while (cut_count > 0)
-        free(cut_arrays[--cut_count]);
+    io_forget_cuts();
 }
 
 static void expect_ios(unsigned ios)
