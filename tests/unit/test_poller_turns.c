@@ -201,7 +201,7 @@ static void a_loop_sleeps_when_the_window_is_over(void **state)
     run(loop);
     assert_false(looked.poller.open);
     assert_true(looked.looks > 0);
-    assert_in_range(entered, 0, 12); // epoll's waits are counted, io_uring's with a timeout are not
+    assert_in_range(entered, 0, 12);
     sdc_poller_stop(&looked.poller);
     sdc_loop_free(loop);
 }
