@@ -12,7 +12,7 @@ import time
 import pytest
 
 from pylib import blk, faults, virtio, wire
-from pylib.events import wait_until
+from pylib.events import PATIENCE, wait_until
 from pylib.faults import ALLOCATE, FLUSH, READ, WRITE
 from pylib.memory import GuestMemory
 from pylib.ring import Segment
@@ -107,7 +107,7 @@ def test_b01_short_reads_are_continued_to_the_last_byte(start, disk, options, mo
         segments.append(Segment(at, part, True))
         at += part
     guest.submit(request, [*segments, Segment(request.status_addr, 1, True)])
-    result = guest.finish(request, 10)
+    result = guest.finish(request)
     assert result.status == blk.S_OK and result.used == length + 1
     assert result.data == b"".join(pattern(1000 + i) for i in range(length // 512)) + b"\xA5" * 64
     assert disk.hits(READ) >= length // most
@@ -118,7 +118,7 @@ def test_b01_short_writes_are_continued_to_the_last_byte(start, disk, image, opt
     guest = start(*options).guest()
     disk.shorten(WRITE, most, times=faults.FOREVER)
     data = os.urandom(4 * 512 if most == 1 else 40 * 512)
-    guest.write(1000, data, timeout=10)
+    guest.write(1000, data)
     assert disk.hits(WRITE) >= len(data) // most
     content = image.read_bytes()
     assert content[1000 * 512:1000 * 512 + len(data)] == data
@@ -203,7 +203,7 @@ def test_b01_one_of_several_requests_that_went_as_one_io_fails_alone(start, disk
     for request in requests:
         guest.submit(request, kick=False)
     guest.kick()
-    assert len(guest.queue.wait(8, 5)) == 8
+    assert len(guest.queue.wait(8)) == 8
     good = [i for i, request in enumerate(requests) if guest.result(request, 0).status == blk.S_OK]
     assert len(good) == 7
     assert disk.hits(op) == 2
@@ -350,7 +350,7 @@ def fill(guest, queue, count, length=512, apart=2):
     return requests
 
 
-def all_come_back_once(guest, requests, timeout=20):
+def all_come_back_once(guest, requests, timeout=PATIENCE):
     """requests: {queue: {head: request}}."""
     for queue, of_queue in requests.items():
         done = guest.queues[queue].wait(len(of_queue), timeout)
@@ -394,7 +394,7 @@ def test_b07_thousands_of_requests_that_end_at_the_same_moment_end_each_once(sta
     requests = {queue: fill(guest, queue, 1024) for queue in range(6)}
     for queue in range(6):
         guest.kick(queue, posted=True)
-    assert wait_until(lambda: disk.hits(READ) == 6144, 20), f"{disk.hits(READ)} I/Os are in the kernel"
+    assert wait_until(lambda: disk.hits(READ) == 6144), f"{disk.hits(READ)} I/Os are in the kernel"
     disk.open_gate()
     all_come_back_once(guest, requests)
     guest.assert_works()
@@ -459,9 +459,9 @@ def test_b08_unmap_with_io_in_the_kernel_is_busy_until_it_ends(start, disk, merg
     guest = start().guest()
     window = guest.add_memory(BASE + (1 << 30), M)
     hold_reads(guest, disk, data_addr=window.iova, merged=merged)
-    guest.client.refused(wire.Cmd.DMA_UNMAP, wire.dma_unmap(window.iova, window.size), errnos=[errno.EBUSY], timeout=7)
+    guest.client.refused(wire.Cmd.DMA_UNMAP, wire.dma_unmap(window.iova, window.size), errnos=[errno.EBUSY])
     disk.open_gate()
-    assert len(guest.queue.wait(4, 5)) == 4
+    assert len(guest.queue.wait(4)) == 4
     assert window.memory.read(0, 512) == pattern(0)
     guest.remove_memory(window)
     window.memory.write(0, bytes(M))
@@ -514,7 +514,7 @@ def test_b08_server_that_is_told_to_end_waits_for_io_in_the_kernel(start, disk, 
     time.sleep(0.3)
     assert server.alive, "it ended, and the kernel still writes into the guest's memory"
     disk.open_gate()
-    assert server.process.wait(10) == 0
+    assert server.process.wait(PATIENCE) == 0
     server.exit_status = 0
 
 
@@ -543,7 +543,7 @@ def test_b09_misaligned_buffers_are_bounced_for_direct_io(start, disk, image):
                                Segment(request.data + cut, len(data) - cut), Segment(request.status_addr, 1, True)], kick=False)
         requests.append(request)
     guest.kick()
-    assert len(guest.queue.wait(40, 10)) == 40
+    assert len(guest.queue.wait(40)) == 40
     assert all(guest.space.read(request.status_addr, 1) == b"\0" for request in requests)
     content = image.read_bytes()
     for i in range(40):
@@ -564,7 +564,7 @@ def test_b09_memory_that_goes_away_under_the_io_fails_the_request(start, options
                            Segment(request.status_addr, 1, True)])
     assert guest.finish(request).status == blk.S_IOERR
     guest.submit(guest.prepare(request_type, 64, length=4096, data_addr=window.iova))
-    assert len(guest.queue.wait(1, 2)) == 1, "what is still there works"
+    assert len(guest.queue.wait(1)) == 1, "what is still there works"
     guest.remove_memory(window)
     guest.assert_works()
 

@@ -24,7 +24,7 @@ def ask(remote, kind):
     guest.space.write(REMOTE, b"\x3C" * 4096)
     guest.submit(guest.prepare(kind, 40, length=4096, data_addr=REMOTE), kick=False)
     guest.kick(posted=True)
-    guest.client.serve_commands(lambda: owed, 2)
+    guest.client.serve_commands(lambda: owed)
     assert owed, "the server has asked for nothing"
     return owed
 
@@ -59,7 +59,7 @@ def test_b03_reply_to_a_dma_message_after_the_memory_was_unmapped_completes_the_
     guest.client.dma_unmap(REMOTE, SIZE)
     remote.dma.spoil = None
     guest.client.send_bytes(owed[0])
-    done = guest.client.serve_commands(lambda: guest.queue.take(), 2)
+    done = guest.client.serve_commands(lambda: guest.queue.take())
     assert len(done) == 1, "the request hangs"
     assert guest.read(40, 8) in (b"\x11" * 4096, b"\x3C" * 4096)
     guest.client.dma_map(REMOTE, SIZE)
@@ -86,6 +86,6 @@ def test_b03_reply_that_comes_late_is_the_right_requests(remote):
     assert guest.queue.used_idx() == (late + 50) & 0xFFFF
     remote.dma.spoil = None
     guest.client.send_bytes(owed[0])
-    done = guest.client.serve_commands(lambda: guest.queue.take(), 2)
+    done = guest.client.serve_commands(lambda: guest.queue.take())
     assert len(done) == 1 and done[0][1] == 4097
     assert guest.space.read(REMOTE, 4096) == b"\x44" * 4096

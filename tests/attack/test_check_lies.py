@@ -11,6 +11,7 @@ import pytest
 
 from pylib import wire
 from pylib.checks import assert_all_passed, assert_found
+from pylib.events import patiently
 from pylib.liar import Lie, Liar, Memory, answer
 from pylib.server import Server, Workdir
 from pylib.wire import Cmd
@@ -533,5 +534,8 @@ FEW = ["id", "payload-with-error", "quiet-answered", "not-proposed", "region-unk
 @pytest.mark.parametrize("lie", LIES if os.environ.get("SIDECARD_MORE") == "1" else FEW)
 def test_a_lie_is_found(behind, workdir, lie):
     make, test, word = LIES[lie]
-    with Liar(workdir.path / "p", behind.path, make()):
-        assert_found(workdir.path / "p", test, word, timeout=1 if lie in SLOW else 5)
+
+    def attempt(seconds):
+        with Liar(workdir.path / f"p{seconds}", behind.path, make()) as liar:
+            assert_found(liar.path, test, word, timeout=seconds)
+    patiently(attempt) if lie in SLOW else attempt(60)

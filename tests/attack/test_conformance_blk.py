@@ -3,7 +3,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -128,7 +127,7 @@ def test_queue_of_32768_entries_can_be_filled_whole(serve):
         queue.put_avail(index)
     queue.set_avail_idx()
     guest.kick(posted=True)
-    assert wait_until(lambda: queue.used_idx() == 16384, 10), f"{queue.used_idx()} of 16384 came back"
+    assert wait_until(lambda: queue.used_idx() == 16384), f"{queue.used_idx()} of 16384 came back"
     heads = {queue.used_elem(index)[0] for index in range(16384)}
     assert heads == set(range(0, 32768, 2))
 
@@ -154,7 +153,7 @@ def test_many_requests_in_flight_complete_each_once(disk):
             request = guest.submit(guest.prepare(blk.T_OUT, 8 * i, data=bytes([i + 1]) * 4096), kick=False)
             requests[request.head] = request
         guest.kick(posted=True)
-        done = guest.queue.wait(80, 5)
+        done = guest.queue.wait(80)
         assert sorted(head for head, _ in done) == sorted(requests)
         assert all(length == 1 for _, length in done)
         assert all(guest.space.read(request.status_addr, 1) == b"\0" for request in requests.values())
@@ -340,6 +339,10 @@ def test_write_cache_takes_zero_and_one_only_or_normalises(guest, value):
 
 # --- resize -------------------------------------------------------------------------------------------------------
 
+def capacity_of(guest):
+    return blk.parse_config(guest.virtio.config_read(0, blk.CONFIG_SIZE)).capacity
+
+
 def test_capacity_grows_by_sighup_with_a_configuration_interrupt(serve, workdir):
     image = workdir.file("disk", 4 * M)
     server = serve(image)
@@ -349,7 +352,7 @@ def test_capacity_grows_by_sighup_with_a_configuration_interrupt(serve, workdir)
     os.truncate(image, 8 * M)
     server.signal(signal.SIGHUP)
     assert guest.config_event.wait(), "no configuration interrupt"
-    assert blk.parse_config(guest.virtio.config_read(0, blk.CONFIG_SIZE)).capacity == 16384
+    assert capacity_of(guest) == 16384
     assert guest.virtio.get("config_generation") != generation
     guest.write(16383, b"\x88" * 512)
     assert guest.read(16383, 1) == b"\x88" * 512
@@ -362,7 +365,7 @@ def test_capacity_shrinks_by_sighup_and_what_is_gone_fails(serve, workdir):
     os.truncate(image, 4 * M)
     server.signal(signal.SIGHUP)
     assert guest.config_event.wait()
-    assert blk.parse_config(guest.virtio.config_read(0, blk.CONFIG_SIZE)).capacity == 8192
+    assert capacity_of(guest) == 8192
     assert guest.do(blk.T_IN, 8192, length=512).status == blk.S_IOERR
     assert guest.do(blk.T_OUT, 8191, data=b"\1" * 1024).status == blk.S_IOERR
     assert image.stat().st_size == 4 * M, "a write past the end has grown the image"
@@ -383,8 +386,8 @@ def test_sighup_without_a_client_is_remembered_by_the_size(serve, workdir):
     server = serve(image)
     os.truncate(image, 6 * M)
     server.signal(signal.SIGHUP)
-    time.sleep(0.05)
-    assert server.guest().config.capacity == 12288
+    guest = server.guest()
+    assert wait_until(lambda: capacity_of(guest) == 12288)
 
 
 def test_resize_to_a_size_that_is_no_multiple_of_the_block_uses_whole_blocks_or_keeps_the_old(serve, workdir):
@@ -393,10 +396,11 @@ def test_resize_to_a_size_that_is_no_multiple_of_the_block_uses_whole_blocks_or_
     guest = server.guest()
     os.truncate(image, 4 * M + 700)
     server.signal(signal.SIGHUP)
-    time.sleep(0.05)
-    capacity = blk.parse_config(guest.virtio.config_read(0, blk.CONFIG_SIZE)).capacity
-    assert capacity in (8192, 8193)
-    assert guest.do(blk.T_IN, capacity, length=512).status == blk.S_IOERR
+    for _ in range(20):  # before and after the server has looked
+        capacity = capacity_of(guest)
+        assert capacity in (8192, 8193)
+        assert guest.do(blk.T_IN, 8193, length=512).status == blk.S_IOERR
+    assert wait_until(lambda: guest.do(blk.T_IN, capacity_of(guest), length=512).status == blk.S_IOERR)
 
 
 def test_sighup_on_backends_without_a_file_is_harmless(serve):

@@ -16,6 +16,7 @@ import pytest
 
 from pylib import blk, virtio, wire
 from pylib.client import Client, NoReply
+from pylib.events import PATIENCE, timed, within
 from pylib.server import Server
 from pylib.vm import Guest
 
@@ -31,6 +32,7 @@ def test_ready_fd_is_written_once_and_closed_when_the_server_listens(server):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("state", ["no client", "a client", "a running guest", "io in flight"])
+@timed
 def test_signal_ends_the_server_in_good_order(serve, image, number, state):
     server = serve(image)
     guest = None
@@ -42,11 +44,10 @@ def test_signal_ends_the_server_in_good_order(serve, image, number, state):
         for i in range(32):
             guest.submit(guest.prepare(blk.T_IN, 128 * i, length=1 << 16), kick=False)
         guest.kick(posted=True)
-    began = time.monotonic()
-    server.signal(number)
-    server.exit_status = server.process.wait(10)
+    with within(3):
+        server.signal(number)
+        server.exit_status = server.process.wait(PATIENCE)
     assert server.exit_status == 0
-    assert time.monotonic() - began < 3
     assert not server.path.exists()
 
 
@@ -54,7 +55,7 @@ def test_second_signal_while_ending_is_harmless(server):
     server.signal(signal.SIGTERM)
     server.signal(signal.SIGINT)
     server.signal(signal.SIGTERM)
-    server.exit_status = server.process.wait(10)
+    server.exit_status = server.process.wait(PATIENCE)
     assert server.exit_status == 0, "a second signal cut the orderly end short"
 
 
@@ -69,10 +70,7 @@ def test_running_server_says_nothing_on_stderr_at_level_error(serve):
 def test_idle_server_uses_no_processor_time(server):
     guest = server.guest()
     guest.assert_works()
-    time.sleep(0.05)
-    before = server.cpu_seconds()
-    time.sleep(0.5)
-    assert server.cpu_seconds() - before <= 0.02
+    server.assert_comes_to_rest(0.5)
 
 
 # --- guests that come again -----------------------------------------------------------------------------------
@@ -189,7 +187,7 @@ def test_two_servers_that_start_at_the_same_moment_do_not_share_a_path(workdir):
     try:
         assert len(failures) == 1, f"{len(failures)} of two servers were refused"
         loser = failures[0][0]
-        assert loser.process.wait(5) == 1
+        assert loser.process.wait(PATIENCE) == 1
         winner = next(server for server in servers if server is not loser)
         winner.finish()
     finally:
@@ -329,7 +327,7 @@ def test_image_locked_by_another_server_is_waited_for_and_used_when_it_is_free(s
     assert not waiter.broken
     holder.write(0, b"\x02" * 512)
     holder.close()
-    result = waiter.finish(request, timeout=5)
+    result = waiter.finish(request)
     assert (result.status, result.data) == (blk.S_OK, b"\x02" * 512)
     assert re.search(r"locked|in use", second.stderr()) and str(image) in second.stderr(), \
         f"nobody says why the disk waits:\n{second.stderr()}"
@@ -348,32 +346,38 @@ def test_image_is_unlocked_by_a_device_reset_and_by_the_end_of_the_session(serve
 
 
 @pytest.mark.parametrize("how", ["unmap", "status", "reset", "close", "sigterm"])
+@timed
 def test_waiting_for_a_lock_does_not_hold_up(serve, image, how):
     """An unmap may say EBUSY after 4 s; QEMU gives a request up after 5 s, and a later reply ends its session."""
     first, second = serve(image), serve(image)
     first.guest().assert_works()
     waiter = second.guest()
     window = waiter.space.windows[0]
-    waiter.submit(waiter.prepare(blk.T_OUT, 0, data=b"\x0E" * 512))
+    data = os.urandom(512)
+    waiter.submit(waiter.prepare(blk.T_OUT, 0, data=data))
     time.sleep(0.02)
-    began = time.monotonic()
-    if how == "unmap":
-        reply = waiter.client.exchange(wire.Cmd.DMA_UNMAP, wire.dma_unmap(window.iova, window.size), timeout=10)
-        assert not reply.is_error or reply.errno == errno.EBUSY, str(reply)
-    elif how == "status":
-        waiter.virtio.reset()
-    elif how == "reset":
-        waiter.client.reset()
-    elif how == "close":
-        waiter.client.close()
-        second.client().fence()
-    else:
-        assert second.stop() == 0
-    assert time.monotonic() - began < 4.5
-    first.close_clients()
-    assert image.read_bytes()[:512] != b"\x0E" * 512
+    try:
+        with within(4.5):
+            if how == "unmap":
+                reply = waiter.client.exchange(wire.Cmd.DMA_UNMAP, wire.dma_unmap(window.iova, window.size))
+                assert not reply.is_error or reply.errno == errno.EBUSY, str(reply)
+            elif how == "status":
+                waiter.virtio.reset()
+            elif how == "reset":
+                waiter.client.reset()
+            elif how == "close":
+                waiter.client.close()
+                second.client().fence()
+            else:
+                assert second.stop() == 0
+        assert image.read_bytes()[:512] != data
+    finally:
+        first.close_clients()
+    # One that was refused the unmap may write now.
+    assert how == "unmap" or image.read_bytes()[:512] != data
 
 
+@timed
 def test_waiting_for_a_lock_does_not_stop_messages_resets_or_the_end(serve, image):
     first, second = serve(image), serve(image)
     first.guest().assert_works()
@@ -383,9 +387,11 @@ def test_waiting_for_a_lock_does_not_stop_messages_resets_or_the_end(serve, imag
     waiter.virtio.reset()
     waiter.client.fence()
     waiter.close()
-    began = time.monotonic()
-    assert second.stop() == 0
-    assert time.monotonic() - began < 5
+    try:
+        with within(5):
+            assert second.stop() == 0
+    finally:
+        first.close_clients()
     assert image.read_bytes()[:512] != b"\x0E" * 512
 
 

@@ -305,7 +305,7 @@ def test_d06_unmap_while_io_is_in_flight_is_drained_first(serve, image, options)
         guest.kick(posted=True)
         guest.client.dma_unmap(ADDR, 4 << 20)
         window.memory.write(0, b"\xEE" * (4 << 20))
-        guest.queue.wait(32, 2)
+        guest.queue.wait(32)
         time.sleep(0.01)
         assert window.memory.read(0, 4 << 20).count(0xEE) == 4 << 20, f"turn {turn}: written after the reply"
         guest.space.remove(window)
@@ -349,7 +349,7 @@ def test_d06_kick_while_the_rings_are_unmapped_does_not_crash(guest):
     guest.client.fence()
     guest.client.dma_map(window.iova, window.size, fd=window.memory.fd)
     guest.kick()
-    if not guest.queue.wait(1, 0.5):
+    if not wait_until(lambda: guest.broken or guest.queue.take(), 0.5) or guest.broken:
         guest.recover()
 
 
@@ -380,9 +380,9 @@ def test_d07_maps_beyond_the_limit_are_refused_and_memory_stays_bounded(server):
     """65535 regions are the limit; the ones before it still work, and each that goes makes room for one."""
     guest = server.guest()
     before = server.resident_bytes()
-    began = time.monotonic()
+    used = server.cpu_seconds()
     refused, at = map_many(guest.client, wire.MAX_REGIONS + 100)
-    assert time.monotonic() - began < 30, "mapping is slower than linear"
+    assert server.cpu_seconds() - used < 30, "mapping is slower than linear"
     assert (refused, at) == (101, wire.MAX_REGIONS - 1), "one region was there before"
     server.assert_grew_less(before, 64 << 20)
     guest.assert_works()

@@ -57,10 +57,10 @@ def settle(remote):
     """Whatever the device made of it, its session answers and a reset heals it."""
     client = remote.guest.client
     client.serve_commands(lambda: False, 0.05)
-    client.inbox.clear()
-    client.fence()
+    client.call(Cmd.GET_INFO, wire.device_info())
     client.on_command = remote.dma
     remote.guest.virtio.reset()
+    client.inbox.clear()
     remote.guest.restart()
     remote.guest.assert_works()
 
@@ -82,7 +82,7 @@ def test_d12_disk_read_into_the_devices_own_registers_is_safe(mirror, block, con
     guest.submit(request, [Segment(request.header, 16), Segment(where(mirror, block), 512, True),
                            Segment(request.status_addr, 1, True)], kick=False)
     guest.kick(posted=True)
-    guest.client.serve_commands(lambda: mirror.mirror.accesses and guest.queue.take(), 0.3)
+    guest.client.serve_commands(lambda: mirror.mirror.accesses)
     assert mirror.mirror.accesses, "the device has not written to its own registers: this test has tested nothing"
     settle(mirror)
 
@@ -94,7 +94,7 @@ def test_d12_disk_write_from_the_devices_own_registers_is_safe(mirror, block):
     guest.submit(request, [Segment(request.header, 16), Segment(where(mirror, block), 512),
                            Segment(request.status_addr, 1, True)], kick=False)
     guest.kick(posted=True)
-    done = guest.client.serve_commands(lambda: guest.queue.take(), 2)
+    done = guest.client.serve_commands(lambda: guest.queue.take())
     assert done and mirror.mirror.accesses
     settle(mirror)
 
@@ -107,7 +107,7 @@ def test_d12_status_byte_that_is_a_register_of_the_device_is_safe(mirror, field)
     guest.submit(request, [Segment(request.header, 16), Segment(request.data, 512, True),
                            Segment(where(mirror, "common") + offset, 1, True)], kick=False)
     guest.kick(posted=True)
-    guest.client.serve_commands(lambda: mirror.mirror.accesses, 1)
+    guest.client.serve_commands(lambda: mirror.mirror.accesses)
     assert mirror.mirror.accesses
     settle(mirror)
 

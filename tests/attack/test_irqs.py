@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from pylib import pci, wire
-from pylib.events import EventFd, wait_until
+from pylib.events import PATIENCE, EventFd, wait_until
 from pylib.wire import Cmd
 
 MASK = wire.DATA_EVENTFD | wire.ACTION_MASK
@@ -39,7 +39,7 @@ class Vector:
     def set(self, flags, count=1, data=b"", fds=()):
         self.guest.client.call(Cmd.SET_IRQS, wire.set_irqs(self.index, flags, self.vector, count, data), fds=fds)
 
-    def fires(self, timeout=2.0):
+    def fires(self, timeout=PATIENCE):
         """Whether an interrupt comes of what was asked for; the driver then quits it."""
         came = bool(self.event.wait(timeout))
         if came and self.index == wire.IRQ_INTX:
@@ -208,7 +208,7 @@ def test_each_vector_has_its_own(serve):
         assert taken(switches[number])
     for number in range(8):
         guest.read(0, 1, queue=number)
-        assert bool(guest.queue_events[number].wait(SILENCE if number in (1, 4, 6) else 2)) is (number not in (1, 4, 6))
+        assert bool(guest.queue_events[number].wait(SILENCE if number in (1, 4, 6) else PATIENCE)) is (number not in (1, 4, 6))
 
 
 def test_masks_go_round_while_queues_of_two_threads_interrupt(serve):
@@ -368,7 +368,7 @@ def test_bool_data_masks_those_that_it_names(serve):
     for number in range(4):
         guest.read(0, 1, queue=number)
         masked = number in (0, 2)
-        assert bool(guest.queue_events[number].wait(SILENCE if masked else 2)) is not masked
+        assert bool(guest.queue_events[number].wait(SILENCE if masked else PATIENCE)) is not masked
     guest.client.call(Cmd.SET_IRQS, wire.set_irqs(wire.IRQ_MSIX, wire.DATA_BOOL | wire.ACTION_UNMASK, 1, 4, b"\0\0\1\1"))
     assert guest.queue_events[2].wait()
     assert not guest.queue_events[0].wait(SILENCE)
@@ -410,7 +410,7 @@ def test_client_that_was_told_and_stays_is_sent_away(serve):
     guest.client.set_irq_eventfds(wire.IRQ_REQ, [event])
     server.signal(signal.SIGTERM)
     assert event.wait()
-    guest.client.dropped(timeout=10)
+    guest.client.dropped()
     assert server.stop() == 0
 
 
@@ -418,5 +418,5 @@ def test_client_that_did_not_ask_is_sent_away_at_once(serve):
     server = serve()
     client = server.client()
     server.signal(signal.SIGTERM)
-    client.dropped(timeout=2)
+    client.dropped()
     assert server.stop() == 0

@@ -158,8 +158,8 @@ def begin_and_hold(machine):
         order(machine.client, what, FAR, 4096, 4096)
     order(machine.client, library.MAP_WRITE, FAR, 4096)
     order(machine.client, library.MAP_WRITE, SHARED, 4096)
-    wait_until(lambda: get(machine.client, library.HELD) == 2, 10.0)
-    machine.client.serve_commands(lambda: len(machine.dma.held) >= 3, 10.0)
+    wait_until(lambda: get(machine.client, library.HELD) == 2)
+    machine.client.serve_commands(lambda: len(machine.dma.held) >= 3)
     assert get(machine.client, library.DONE) == 3  # and three wait for the client
     return 3
 
@@ -193,7 +193,7 @@ def test_an_unmap_does_not_wait_for_answers(card):
     ended(machine.client, 1)
     machine.dma.hold = lambda *_: True
     order(machine.client, library.READ, FAR, 4096)
-    machine.client.serve_commands(lambda: machine.dma.held, 10.0)
+    machine.client.serve_commands(lambda: machine.dma.held)
     machine.client.dma_unmap(FAR, BYTES)
     machine.dma.release()
     assert ended(machine.client, 2)[1] in (0, errno.EFAULT)
@@ -222,7 +222,7 @@ def test_a_wrong_answer_ends_the_session_alone(card):
     machine = Machine(card, spoil=lambda message, reply: reply[:17] + b"!" + reply[18:])
     order(machine.client, library.MAP_WRITE, SHARED, 64)
     order(machine.client, library.READ, FAR, 64)
-    machine.client.serve_commands(lambda: machine.dma.reads, 10.0)
+    machine.client.serve_commands(lambda: machine.dma.reads)
     machine.client.dropped()
     machine.close()
     again = Machine(card)
@@ -252,7 +252,7 @@ def test_doorbells_ring_by_both_ways(card):
     bells[0].signal()
     assert readable(told, 10.0)
     machine.client.write_uint(REGISTERS, 0x800, 4, 1)
-    wait_until(lambda: get(machine.client, library.BELLS) == 2, 10.0)
+    wait_until(lambda: get(machine.client, library.BELLS) == 2)
     machine.client.write_uint(REGISTERS, 0x800, 2, 1)  # of another size it is another register
     assert get(machine.client, library.BELLS) == 2
     for event in (told, *bells):

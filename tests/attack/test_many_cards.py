@@ -4,7 +4,6 @@
 import os
 import resource
 import shlex
-import time
 
 import pytest
 
@@ -50,28 +49,13 @@ def cards(workdir):
     return make
 
 
-def at_rest(server):
-    """What the server's threads have done so far, when they have done nothing for a while."""
-    found = []
-
-    def did_nothing():
-        found.append((server.threads(), server.cpu_seconds()))
-        time.sleep(0.3)
-        return found[-1] == (server.threads(), server.cpu_seconds())
-
-    assert wait_until(did_nothing, 60, 0), f"the server never rests: {found[-3:]}"
-    return found[-1]
-
-
 def test_a_thousand_idle_cards_cost_memory_only(serve, serve_cards, cards, loop_kind):
     little = serve("null:16M", f"--loop={loop_kind}").private_bytes()
     server = serve_cards(cards(CARDS), f"--loop={loop_kind}")
     if not server.sanitized():
         each = (server.private_bytes() - little) / (CARDS - 1)
         assert each < MOST_PRIVATE, f"an idle card costs {each / 1024:.1f} KiB"
-        before = at_rest(server)
-        time.sleep(2)
-        assert (server.threads(), server.cpu_seconds()) == before, "idle cards run"
+        server.assert_comes_to_rest(2)
     for number in range(CARDS):
         assert server.listens(number), f"nobody listens at card {number}"
     for number in range(0, CARDS, 111):
@@ -120,9 +104,7 @@ def test_guests_that_are_idle_cost_memory_only(serve_cards, cards, loop_kind):
     if not server.sanitized():
         each = (server.private_bytes() - little) / count
         assert each < MOST_PRIVATE, f"an idle guest costs {each / 1024:.1f} KiB"
-        before = at_rest(server)
-        time.sleep(1)
-        assert (server.threads(), server.cpu_seconds()) == before, "idle guests make the server run"
+        server.assert_comes_to_rest(1)
 
 
 # --- open files ---------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ class Chaos:
     def enable(self):
         """A good one, or nothing would ever run."""
         self.nvme.set(spec.CC, 0)
-        self.nvme.until(lambda: self.nvme.csts & spec.RDY == 0, 1.0)
+        self.nvme.until(lambda: self.nvme.csts & spec.RDY == 0)
         self.nvme.set(spec.AQA, 31 | 31 << 16)
         self.nvme.set8(spec.ASQ, self.pages[0])
         self.nvme.set8(spec.ACQ, self.pages[1])
@@ -100,7 +100,7 @@ class Chaos:
         """The spare window comes and goes; an unmap that waits for messages of the server's is served meanwhile."""
         window = wire.dma_unmap(SPARE, SPARE_SIZE) if self.spare_mapped else wire.dma_map(SPARE, SPARE_SIZE)
         fds = [] if self.spare_mapped or self.nvme.dma else [self.spare.fd]
-        reply = self.nvme.client.exchange(Cmd.DMA_UNMAP if self.spare_mapped else Cmd.DMA_MAP, window, fds=fds, timeout=30.0)
+        reply = self.nvme.client.exchange(Cmd.DMA_UNMAP if self.spare_mapped else Cmd.DMA_MAP, window, fds=fds)
         if not reply.is_error:
             self.spare_mapped = not self.spare_mapped
 
@@ -108,7 +108,7 @@ class Chaos:
         self.dice.choice([self.fill_queue] * 4 + [self.ring] * 8 + [self.fill_list, self.control, self.enable, self.remap])()
 
     def heal(self):
-        self.nvme.client.call(Cmd.RESET, timeout=30.0)
+        self.nvme.client.call(Cmd.RESET)
         self.nvme.pci.set_command(6)
         self.nvme.pci.enable_msix()
         self.nvme.bring_up()

@@ -10,7 +10,7 @@ from pylib import nvme_spec as spec
 from pylib import wire
 from pylib.nvme import expect
 
-from .test_polling import assert_idle, assert_spins
+from .test_polling import assert_spins
 
 MODES = ["never", "adaptive", "always"]
 
@@ -65,7 +65,7 @@ def test_idle_controller_sleeps_and_is_woken(serve, mode, shadow):
     for _ in range(5):
         load(nvme, 2, rounds=1)
         nvme.until(lambda: False, 0.05)
-        assert_idle(server)
+        server.assert_comes_to_rest()
     nvme.assert_works(sqid=2)
 
 
@@ -74,7 +74,7 @@ def test_controller_that_always_looks_does_so_only_while_it_has_queues(serve):
     nvme = server.guest()
     assert_spins(server)
     nvme.disable()
-    assert_idle(server)
+    server.assert_comes_to_rest()
     nvme.bring_up()
     nvme.assert_works()
 

@@ -9,6 +9,7 @@ import pytest
 
 from pylib import nvme_spec as spec
 from pylib import wire
+from pylib.events import PATIENCE
 from pylib.nvme import expect
 from pylib.wire import Cmd
 
@@ -236,7 +237,7 @@ def test_n03_entry_that_changes_all_the_time_is_one_command_or_the_other(nvme, s
 
 # --- N4: doorbells ------------------------------------------------------------------------------------------------
 
-def event_of(nvme, request, timeout=30.0):
+def event_of(nvme, request, timeout=PATIENCE):
     """Type, information and log page of an asynchronous event (figure 145)."""
     done = expect(nvme.finish(0, request, timeout), spec.OK)
     return done.result & 7, done.result >> 8 & 0xFF, done.result >> 16 & 0xFF

@@ -29,7 +29,7 @@ def begin(nvme, **fields):
 
 def comes_to_nothing(nvme):
     """Waits until an enable has ended, one way or the other. True: fatal, or not ready. False: ready."""
-    nvme.until(lambda: nvme.csts & (spec.CFS | spec.RDY), 1.0)
+    nvme.until(lambda: nvme.csts & (spec.CFS | spec.RDY))
     return nvme.csts & (spec.CFS | spec.RDY) != spec.RDY
 
 

@@ -37,7 +37,7 @@ def test_p06_requests_of_very_many_buffers_wait_for_one_another(serve, image):
     grown = resident(server) - before
     assert grown < 24 << 20, f"{grown >> 20} MiB for {REQUESTS} requests"
     assert owner.stop() == 0
-    done = queue.wait(REQUESTS, 30)
+    done = queue.wait(REQUESTS)
     assert len(done) == REQUESTS
     assert space.read(request.status_addr, 1)[0] == blk.S_OK
     guest.assert_works()

@@ -2,8 +2,6 @@
 """The three ways in which a queue waits (serve --poll), as its driver sees them: who has to be notified, who says so, who sleeps."""
 
 import os
-import time
-from pathlib import Path
 
 import pytest
 
@@ -46,27 +44,9 @@ def unkicked(guest, queue=0):
     return guest.submit(request, kick=False)
 
 
-def sleeps(server):
-    """How often its threads went to sleep, and how long they ran."""
-    naps = sum(int(line.split()[1]) for task in Path(f"/proc/{server.pid}/task").iterdir()
-               for line in (task / "status").read_text().splitlines() if line.startswith("voluntary_ctxt"))
-    return naps, server.cpu_seconds()
-
-
-def assert_idle(server):
-    """Nothing wakes it, and it does not run."""
-    time.sleep(0.05)
-    naps, used = sleeps(server)
-    time.sleep(0.2)
-    naps_after, used_after = sleeps(server)
-    assert used_after - used <= 0.02, "it spins"
-    if not server.sanitized():
-        assert naps_after == naps, "it was woken"
-
-
 def assert_spins(server):
     used = server.cpu_seconds()
-    assert wait_until(lambda: server.cpu_seconds() - used >= 0.05, 10), "it sleeps"
+    assert wait_until(lambda: server.cpu_seconds() - used >= 0.05), "it sleeps"
 
 
 # --- always -------------------------------------------------------------------------------------------------------
@@ -74,7 +54,7 @@ def assert_spins(server):
 @pytest.mark.parametrize("features", [USUAL_FEATURES, EVENT_IDX], ids=["flags", "event index"])
 def test_who_always_polls_needs_no_notification(boot, packed, features):
     server, guest = boot("--poll=always", features=features, packed=packed)
-    assert wait_until(lambda: not wants_kicks(guest), 5)
+    assert wait_until(lambda: not wants_kicks(guest))
     for _ in range(20):
         mark = guest.space.mark()
         assert guest.finish(unkicked(guest)).status == blk.S_OK
@@ -100,7 +80,7 @@ def test_messages_interrupts_and_the_end_find_a_loop_that_spins(boot, loop):
         guest.client.fence()
         guest.write(sector, bytes([sector]) * 512)
         assert guest.read(sector, 1) == bytes([sector]) * 512
-    assert wait_until(lambda: guest.queue_events[0].pending(), 5)
+    assert wait_until(lambda: guest.queue_events[0].pending())
     server.close_clients()
     assert server.stop() == 0
 
@@ -109,7 +89,7 @@ def test_who_always_polls_sleeps_without_a_driver(boot, packed):
     server, guest = boot("--poll=always", packed=packed)
     guest.assert_works()
     guest.close()
-    assert_idle(server)
+    server.assert_comes_to_rest()
     server.guest(packed=packed).assert_works()
 
 
@@ -121,11 +101,11 @@ def test_reset_ends_the_polling_and_leaves_the_driver_told(serve, packed):
     assert not wants_kicks(guest)
     guest.reset_queue()
     assert wants_kicks(guest)
-    assert_idle(server)
+    server.assert_comes_to_rest()
     guest.enable_queue()
     assert guest.finish(unkicked(guest)).status == blk.S_OK
     guest.virtio.reset()
-    assert_idle(server)
+    server.assert_comes_to_rest()
 
 
 def test_vring_that_stops_leaves_the_driver_told(serve, packed):
@@ -134,7 +114,7 @@ def test_vring_that_stops_leaves_the_driver_told(serve, packed):
     guest.assert_works()
     guest.stop_vring(0)
     assert wants_kicks(guest)
-    assert_idle(server)
+    server.assert_comes_to_rest()
 
 
 def test_ring_that_breaks_while_it_is_looked_at_is_not_looked_at_again(boot, packed):
@@ -145,7 +125,7 @@ def test_ring_that_breaks_while_it_is_looked_at_is_not_looked_at_again(boot, pac
     else:
         guest.queue.set_avail_idx(guest.queue.avail_idx + 1000)
     guest.assert_broken()
-    assert_idle(server)
+    server.assert_comes_to_rest()
     guest.recover()
     guest.assert_works()
 
@@ -161,19 +141,19 @@ def test_ring_in_remote_memory_is_never_polled(serve, packed, mode):
 
     def finish(request):
         done = []
-        assert guest.client.serve_commands(lambda: done.extend(guest.queue.take()) or done, 5.0)
+        assert guest.client.serve_commands(lambda: done.extend(guest.queue.take()) or done)
         assert guest.result(request, done[0][1]).status == blk.S_OK
         assert not guest.client.serve_commands(lambda: False, 0.2)  # what it does before it sleeps
     finish(guest.submit(guest.prepare(blk.T_IN, 3, length=512)))
     request = unkicked(guest)
     if mode == "adaptive":
-        assert_idle(server)
+        server.assert_comes_to_rest()
     assert not guest.client.serve_commands(lambda: False, 0.1)
     assert guest.space.read(request.status_addr, 1)[0] == blk.NOT_SET
     guest.kick(posted=True)
     finish(request)
     if mode == "adaptive":
-        assert_idle(server)
+        server.assert_comes_to_rest()
 
 
 # --- notification registers as memory ------------------------------------------------------------------------------
@@ -236,7 +216,7 @@ def test_write_to_the_page_wakes_a_ring_that_is_not_polled(serve, packed):
         assert not guest.client.serve_commands(lambda: False, 0.1)
         page[:size] = bytes(size)
         done = []
-        assert guest.client.serve_commands(lambda: done.extend(guest.queue.take()) or done, 5.0)
+        assert guest.client.serve_commands(lambda: done.extend(guest.queue.take()) or done)
         assert guest.result(request, done[0][1]).status == blk.S_OK
     page.close()
 
@@ -250,8 +230,8 @@ def test_idle_queue_wants_to_be_told_and_sleeps(boot, packed, mode, features):
                          packed=packed)
     for _ in range(50):
         guest.assert_works()
-    assert wait_until(lambda: wants_kicks(guest), 5), "it sleeps, and nobody will wake it"
-    assert_idle(server)
+    assert wait_until(lambda: wants_kicks(guest)), "it sleeps, and nobody will wake it"
+    server.assert_comes_to_rest()
     assert guest.finish(guest.submit(guest.prepare(blk.T_IN, 3, length=512))).status == blk.S_OK
 
 
@@ -264,7 +244,7 @@ def test_queue_sleeps_while_requests_wait_in_a_filter(serve, packed, mode, stack
     for sector in range(4):
         guest.submit(guest.prepare(blk.T_IN, sector, length=512))
     guest.client.fence()
-    assert_idle(server)
+    server.assert_comes_to_rest()
     assert wants_kicks(guest)
     guest.restart()
 
@@ -296,7 +276,7 @@ def wants_kicks_of(guest, request):
 def test_who_never_polls_has_to_be_told(boot, packed):
     _, guest = boot("--poll=never", packed=packed)
     guest.assert_works()
-    assert wait_until(lambda: wants_kicks(guest), 5)
+    assert wait_until(lambda: wants_kicks(guest))
     for _ in range(5):
         guest.client.fence()  # the last kick may have come after its request was found
     request = unkicked(guest)

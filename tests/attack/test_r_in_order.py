@@ -238,7 +238,7 @@ def serve_until(guest, count):
     def finished():
         done.extend(guest.queue.take())
         return len(done) >= count
-    guest.client.serve_commands(finished, 5.0)
+    guest.client.serve_commands(finished)
     return done
 
 

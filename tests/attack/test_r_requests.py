@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pylib import blk, virtio
-from pylib.events import wait_until
+from pylib.events import PATIENCE, wait_until
 from pylib.ring import INDIRECT, NEXT, WRITE, Segment
 from pylib.vm import USUAL_FEATURES
 
@@ -19,7 +19,7 @@ def guest(either):
     return either
 
 
-def given_back(guest, head, timeout=2.0):
+def given_back(guest, head, timeout=PATIENCE):
     """The head comes back, whatever its status; the used length."""
     done = guest.queue.wait(1, timeout)
     assert done and done[0][0] == head, f"head {head} is leaked: {done}, device status {guest.virtio.status:#x}"
@@ -339,8 +339,8 @@ def test_r24_request_that_is_not_aligned_to_a_block_of_4096_fails(serve, workdir
 def test_r24_one_mebibyte_and_more_in_one_request_moves_exactly(serve):
     guest = serve("ram:64M").guest(memory=40 << 20)
     data = os.urandom(16 << 20)
-    guest.write(3, data, timeout=10)
-    assert guest.read(3, len(data) // 512, timeout=10) == data
+    guest.write(3, data)
+    assert guest.read(3, len(data) // 512) == data
 
 
 def test_r24_length_beyond_size_max_works_or_fails(serve):

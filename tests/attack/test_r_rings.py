@@ -119,7 +119,7 @@ def test_r04_chain_changed_into_a_cycle_after_submission_is_not_walked_again(ser
     guest.kick(posted=True)
     for i in range(64):
         guest.queue.set_desc(i, BASE, 16, NEXT, i)
-    wait_until(lambda: guest.queue.used_idx() == 16 or guest.broken, 3)
+    wait_until(lambda: guest.queue.used_idx() == 16 or guest.broken)
     done = dict(guest.queue.take())
     if guest.broken:  # the descriptors were read after they had changed
         guest.recover()
@@ -335,7 +335,7 @@ def test_r10_same_head_many_times_in_flight_breaks_or_completes_but_no_more_than
         if guest.broken:
             break
         guest.client.fence()
-    wait_until(lambda: guest.broken or guest.queue.used_idx() == offered & 0xFFFF, 2)
+    wait_until(lambda: guest.broken or guest.queue.used_idx() == offered & 0xFFFF)
     assert guest.broken or guest.queue.used_idx() == offered & 0xFFFF
     assert guest.queue.used_idx() <= offered
     guest.recover()

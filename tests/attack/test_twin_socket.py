@@ -7,14 +7,13 @@ import json
 import os
 import socket
 import stat
-import time
 
 import pytest
 
 from pylib import blk, wire
 from pylib.client import Client, Closed, NoReply
 from pylib.dma import DmaResponder
-from pylib.events import Canary, wait_until
+from pylib.events import PATIENCE, Canary, wait_until
 from pylib.memory import GuestMemory
 from pylib.vm import Guest
 from pylib.wire import Cmd
@@ -44,7 +43,7 @@ class TwinGuest:
         self.guest.submit(request)
         return request
 
-    def do(self, kind, addr=REMOTE, *, data=b"", length=0, timeout=5.0):
+    def do(self, kind, addr=REMOTE, *, data=b"", length=0, timeout=PATIENCE):
         """The status, or None if it didn't come back."""
         request = self.offer(kind, addr, data=data, length=length)
         done = []
@@ -158,7 +157,7 @@ def test_rings_and_data_in_remote_memory_work_over_the_twin_socket(server, packe
         request = guest.prepare(blk.T_IN, 0, length=8192)
         guest.submit(request)
         done = []
-        assert guest.client.twin.serve_commands(lambda: done.extend(guest.queue.take()) or done, 5.0)
+        assert guest.client.twin.serve_commands(lambda: done.extend(guest.queue.take()) or done)
         assert guest.result(request, done[0][1]).status == blk.S_OK
 
 
@@ -167,10 +166,8 @@ def test_client_that_answers_on_the_twin_is_not_waited_for_on_the_main_socket(tw
     command = twin.wait_for_command()
     for _ in range(10):
         twin.client.fence()
-    began = time.monotonic()
-    twin.client.reset()
+    twin.client.reset()  # one that waits is refused in the end (EBUSY)
     twin.client.dma_unmap(REMOTE, SIZE)
-    assert time.monotonic() - began < 2
     # the late answer is good for nothing, and no offence
     addr, count = wire.parse_dma_rw(command.payload)
     twin.twin.send_bytes(wire.pack(command.cmd, wire.dma_rw_reply(addr, count, bytes(
@@ -250,7 +247,7 @@ def test_w02_half_a_reply_drops_the_session_in_time(twin):
     command = twin.wait_for_command()
     twin.twin.send_bytes(wire.pack(command.cmd, bytes(8), msg_id=command.msg_id, flags=wire.TYPE_REPLY, size=32))
     twin.client.fence()
-    twin.client.dropped(timeout=wire.PARTIAL_DEADLINE_S + 5)
+    twin.client.dropped()
 
 
 def test_f01_fds_with_a_reply_are_closed(twin):
@@ -344,7 +341,7 @@ def test_w08_reset_takes_back_what_the_twin_socket_has_not_begun_to_send(server,
     assert twin.do(blk.T_IN, length=512) == blk.S_OK
     for number in range(2):
         twin.offer(blk.T_IN, REMOTE + number * (3 << 20), length=3 << 20)
-    assert wait_until(lambda: not twin.twin.silent(0.01), 10), "it never wrote"
+    assert wait_until(lambda: not twin.twin.silent(0.01)), "it never wrote"
     for _ in range(50):
         twin.client.fence()  # turns, in which it prepares as much as it may
     twin.guest.virtio.reset()

@@ -10,6 +10,7 @@ import pytest
 
 from pylib import blk
 from pylib.client import Closed
+from pylib.events import PATIENCE
 from pylib.ring import INDIRECT
 from pylib.vhost import NEED_REPLY, REPLY, U64, VERSION, FrontEnd, P, Req, VhostGuest, addresses, pack, state
 from pylib.vm import BASE
@@ -51,7 +52,7 @@ def quiet(channel, seconds=0.2):
 
 def closed(channel):
     """The back end has closed it."""
-    assert select.select([channel.sock], [], [], 2)[0]
+    assert select.select([channel.sock], [], [], PATIENCE)[0]
     try:
         return channel.sock.recv(1) == b""
     except ConnectionResetError:

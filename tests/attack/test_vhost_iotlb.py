@@ -316,8 +316,8 @@ def test_d06_an_invalidation_waits_for_no_answer_of_the_front_ends(iommu):
     iommu.acknowledge(iommu.answer(miss))
     miss = iommu.next_miss(5)
     assert miss.iova == window.iova + PAGE
-    assert iommu.invalidate(window.iova, PAGE, timeout=2) == 0
-    assert iommu.invalidate(0, TOP, timeout=2) == 0
+    assert iommu.invalidate(window.iova, PAGE) == 0
+    assert iommu.invalidate(0, TOP) == 0
     iommu.acknowledge(iommu.answer(miss))
     assert iommu.finish(request).status == blk.S_OK
 
@@ -407,17 +407,17 @@ def test_w08_a_front_end_that_never_answers_keeps_nothing_waiting(vhost_server, 
     assert guest.next_miss(5)
     client = guest.client
     if way == "reset":
-        client.tell(Req.RESET_DEVICE, timeout=2)
+        client.tell(Req.RESET_DEVICE)
     elif way == "base":
-        guest.stop_vring(0, timeout=2)
+        guest.stop_vring(0)
     elif way == "disable":
-        client.tell(Req.SET_VRING_ENABLE, state(0, 0), timeout=2)
+        client.tell(Req.SET_VRING_ENABLE, state(0, 0))
     elif way == "memory":
-        guest.remove_memory(guest.add_memory(IOVA + (1 << 30), SIZE), timeout=2)
+        guest.remove_memory(guest.add_memory(IOVA + (1 << 30), SIZE))
     elif way == "table":
         guest.set_table()
     elif way == "invalidate":
-        assert guest.invalidate(0, TOP, timeout=2) == 0
+        assert guest.invalidate(0, TOP) == 0
     if way == "close":
         guest.close()
         boot(vhost_server, packed=packed).assert_works()
@@ -449,7 +449,7 @@ def test_w08_without_a_channel_it_waits_for_what_comes_on_its_own(vhost_server, 
     assert not guest.queue.given_back()
     window = guest.space.windows[0]
     assert guest.update(window.iova, window.size) == 0
-    assert wait_until(guest.queue.given_back, 5)
+    assert wait_until(guest.queue.given_back)
     assert guest.queue.wait(1)[0][0] == request.head
 
 

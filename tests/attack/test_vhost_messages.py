@@ -15,7 +15,7 @@ import pytest
 
 from pylib import blk, vhost, virtio
 from pylib.client import Closed, NoReply
-from pylib.events import Canary, EventFd, wait_until
+from pylib.events import PATIENCE, Canary, EventFd, wait_until
 from pylib.memory import GuestMemory
 from pylib.vhost import NEED_REPLY, REPLY, U64, VERSION, P, Req, config, region, slot, state, table
 from pylib.vm import BASE, USUAL_FEATURES
@@ -137,7 +137,7 @@ def test_w02_requests_without_end_leave_others_their_turns(vhost_server):
             guest.client.send(Req.SET_VRING_CALL, U64.pack(0), fds=[late.fd])
         finally:
             vhost_server.signal(signal.SIGCONT)
-        assert len(guest.queue.wait(300, 5.0)) == 300
+        assert len(guest.queue.wait(300)) == 300
         guest.client.fence()
         assert not late.pending()
 
@@ -499,7 +499,7 @@ def test_w02_a_channel_that_is_not_read_is_not_waited_for(serve, workdir):
         server.signal(1)
         guest.client.fence()
     guest.assert_works()
-    assert select.select([channel.sock], [], [], 1)[0]
+    assert select.select([channel.sock], [], [], PATIENCE)[0]
     channel.close()
 
 

@@ -148,7 +148,7 @@ def test_f09_a_kick_that_counts_down_without_end_breaks_its_vring_and_keeps_nobo
         assert vhost_server.cpu_seconds() - before < 0.2, "the server spins on an eventfd that never empties"
         guest.kick_events[0], kick = ends, guest.kick_events[0]  # a reasonable count is taken
         guest.restart()
-        assert wait_until(lambda: not ends.pending(), 5.0)
+        assert wait_until(lambda: not ends.pending())
         guest.assert_works()
         guest.kick_events[0] = kick
 
@@ -259,7 +259,7 @@ def test_r25_a_hostile_log_breaks_the_vring_or_is_taken_for_new(vhost_server, pa
         guest.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[fd])
         guest.run()
         request = guest.submit(guest.prepare(blk.T_OUT, 1, data=bytes(512)))
-        assert wait_until(lambda: guest.broken or guest.queue.given_back(), 2.0), request
+        assert wait_until(lambda: guest.broken or guest.queue.given_back()), request
         os.close(fd)
         guest.close()
         vhost_server.handed_out.remove(guest)
@@ -307,7 +307,7 @@ def test_p01_what_was_in_flight_is_done_by_the_next_back_end(serve, image, packe
     client = second.connect()
     client.handshake()
     go_on(guest, client, payload, fd)
-    done = guest.queue.wait(16, 5.0)
+    done = guest.queue.wait(16)
     assert sorted(head for head, _ in done) == sorted(request.head for request in requests), "each once"
     for i, request in enumerate(requests):
         assert guest.result(request, 1).status == blk.S_OK
@@ -362,7 +362,7 @@ def test_p01_a_vring_that_is_stopped_fails_nothing_that_was_not_begun(serve, ima
             guest.start_vring(0, base)
         assert not guest.queue.given_back()
     assert owner.stop() == 0
-    done = guest.queue.wait(16, 5.0)
+    done = guest.queue.wait(16)
     assert sorted(head for head, _ in done) == sorted(request.head for request in requests), "each once"
     for i, request in enumerate(requests):
         assert guest.result(request, 1).status == blk.S_OK

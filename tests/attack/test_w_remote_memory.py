@@ -9,6 +9,7 @@ import pytest
 
 from pylib import blk, dma, pci, virtio, wire
 from pylib.dma import DmaResponder
+from pylib.events import PATIENCE
 from pylib.memory import GuestMemory
 from pylib.ring import Segment
 from pylib.vm import BASE, Guest
@@ -17,7 +18,6 @@ from pylib.wire import Cmd
 M = 1 << 20
 MEMORY = 4 << 20
 DATA = 0x4000_0000  # a second window
-PATIENCE = 20.0      # seconds for what has to come
 
 
 class FarGuest:
@@ -74,7 +74,7 @@ class FarGuest:
         """A server that waits for messages of its own refuses it in the end (EBUSY); one that asks for anything in there
         from now on fails the test."""
         for window in windows:
-            self.guest.remove_memory(window, timeout=PATIENCE)
+            self.guest.remove_memory(window)
 
     def map(self, window):
         self.client.dma_map(window.iova, window.size)
@@ -121,7 +121,7 @@ def test_w11_the_server_asks_again_after_a_refusal(far):
     far.assert_works()
     far.dma.refuse = errno.ENODEV
     far.guest.kick(posted=True)
-    assert far.client.serve_commands(lambda: far.guest.broken, PATIENCE), "the ring can't be read"
+    assert far.client.serve_commands(lambda: far.guest.broken), "the ring can't be read"
     far.dma.refuse = None
     far.guest.restart()
     far.assert_works()
@@ -134,13 +134,13 @@ def test_w08_no_byte_is_written_before_the_first_is_asked_for_politely(server, p
     responder = DmaResponder(guest.client, guest.space)
     responder.refuse = errno.ENODEV
     guest.start(memory=MEMORY, remote=True, packed=packed)
-    assert guest.client.serve_commands(lambda: guest.broken, PATIENCE), "the ring can't be read"
+    assert guest.client.serve_commands(lambda: guest.broken), "the ring can't be read"
     responder.refuse = None
     guest.restart()
     request = guest.prepare(blk.T_IN, 0, length=512)
     guest.submit(request, kick=False)
     guest.kick(posted=True)
-    done = guest.client.serve_commands(guest.queue.take, PATIENCE)
+    done = guest.client.serve_commands(guest.queue.take)
     assert done and guest.result(request, done[0][1]).status == blk.S_OK
 
 
@@ -277,7 +277,7 @@ def test_w08_queue_reset_waits_for_no_message(server, packed):
     for wanted in (lambda c, a, n: n == 2, lambda c, a, n: a >= DATA):
         far.offer(blk.T_IN, 4, length=4096, data_addr=DATA)
         far.hold(wanted)
-        far.guest.reset_queue(timeout=PATIENCE)
+        far.guest.reset_queue()
         far.dma.release()
         far.guest.enable_queue()
         far.assert_works()
@@ -377,7 +377,7 @@ def test_p06_many_small_commands_behind_one_that_waits_cost_no_more_than_their_n
     far.client.send(Cmd.DMA_UNMAP, wire.dma_unmap(0x9000_0000, M))
     far.client.send_bytes(wire.pack(99, flags=wire.NO_REPLY, msg_id=0) * 125000)
     before = waiter.cpu_seconds()
-    assert far.client.recv_any(PATIENCE).errno == errno.EBUSY
+    assert far.client.recv_any().errno == errno.EBUSY
     far.client.fence()
     assert waiter.cpu_seconds() - before < 0.6
     assert owner.stop() == 0
@@ -418,12 +418,12 @@ def test_p06_queue_takes_no_more_than_it_may_bounce_until_some_is_given_back(wid
 
     def begun():
         return sum(any(addr == r.header for addr, _ in wide.dma.reads) for r in requests)
-    wide.client.serve_commands(lambda: begun() == QUEUE_BOUNCE // size + 1, PATIENCE)
+    wide.client.serve_commands(lambda: begun() == QUEUE_BOUNCE // size + 1)
     wide.client.serve_commands(lambda: False, 0.2)
     assert begun() == QUEUE_BOUNCE // size + 1, f"{begun()} requests of 6 MiB were begun at once"
     wide.dma.release()
     done = []
-    wide.client.serve_commands(lambda: done.extend(wide.queue.take()) or len(done) == 5, PATIENCE)
+    wide.client.serve_commands(lambda: done.extend(wide.queue.take()) or len(done) == 5)
     assert sorted(head for head, _ in done) == sorted(r.head for r in requests)
     for request in requests:
         assert wide.space.read(request.status_addr, 1)[0] == blk.S_OK
@@ -490,7 +490,7 @@ def test_r03_cycle_in_a_table_in_remote_memory_breaks_the_device(far, packed):
     addr, _, _, _ = far.queue.get_desc(request.head)
     far.space.put_u16(addr + 16 + 14, 0)
     far.guest.kick(posted=True)
-    assert far.client.serve_commands(lambda: far.guest.broken, PATIENCE)
+    assert far.client.serve_commands(lambda: far.guest.broken)
     far.guest.restart()
     far.assert_works()
 
@@ -511,7 +511,7 @@ def test_d03_buffer_in_many_pieces_of_memory_is_one_buffer(server, packed):
         for kind in (blk.T_OUT, blk.T_IN):
             request = guest.prepare(kind, 0, length=count * 4096, data_addr=DATA)
             guest.submit(request)
-            done = guest.queue.wait(1, PATIENCE)
+            done = guest.queue.wait(1)
             assert done and guest.space.read(request.status_addr, 1)[0] == blk.S_OK, f"{count} pieces"
             if kind == blk.T_OUT:
                 memory.write(0, bytes(memory.size))

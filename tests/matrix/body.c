@@ -22,7 +22,7 @@
 #define DATA_IOVA (UINT64_C(1) << 32)
 #define DATA_SIZE (UINT64_C(8) << 20)
 
-enum { DEVICE_BLK = 2, TIMEOUT_MS = 20000, DEPTH = 32, BLOCK = 4096 };
+enum { DEVICE_BLK = 2, TIMEOUT_MS = 60000, DEPTH = 32, BLOCK = 4096 };
 
 // Features that end at the transport, which are not the disk's to have or not.
 #define OF_THE_TRANSPORT (SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_NOTIFICATION_DATA | SDC_VIRTIO_F_RING_RESET)

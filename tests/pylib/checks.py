@@ -6,7 +6,7 @@ import json
 from .server import run_command
 
 
-def check(path, only="*", *options, timeout=5):
+def check(path, only="*", *options, timeout=60):
     """(exit status, {test: what is told of it}, the sums)."""
     status, out, err = run_command("check", path, f"--only={only}", f"--timeout={timeout}", "--json", *options, log_dir=path.parent,
                                    timeout=300)

@@ -15,10 +15,8 @@ import time
 from collections import deque
 
 from . import wire
-from .events import EventFd, readable
+from .events import PATIENCE, EventFd, readable
 from .wire import Cmd
-
-DEFAULT_TIMEOUT = 5.0
 
 
 class Closed(Exception):
@@ -44,7 +42,7 @@ class NoReply(Exception):
 
 
 class Client:
-    def __init__(self, sock, *, timeout=DEFAULT_TIMEOUT):
+    def __init__(self, sock, *, timeout=PATIENCE):
         self.sock = sock
         self.timeout = timeout
         self.next_id = 1
@@ -56,7 +54,7 @@ class Client:
         self._buffer = bytearray()
 
     @classmethod
-    def connect(cls, path, *, timeout=DEFAULT_TIMEOUT):
+    def connect(cls, path, *, timeout=PATIENCE):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         # A blocking connect with a limit: Python's own timeouts make it non-blocking, and a full backlog then EAGAIN.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(timeout), 0))
@@ -176,7 +174,7 @@ class Client:
             else:
                 self.inbox.append(message)
 
-    def serve_commands(self, until, timeout=10.0):
+    def serve_commands(self, until, timeout=PATIENCE):
         """Handles the server's commands (DMA_READ, DMA_WRITE) until until() is true; its last value."""
         end = time.monotonic() + timeout
         while True:

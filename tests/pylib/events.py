@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Eventfds and small waiting helpers."""
 
+import functools
 import os
 import select
 import time
+from contextlib import contextmanager
+
+PATIENCE = 60.0  # seconds for what has to come: only what hangs takes them, on however slow a machine
 
 
 def readable(fd, timeout):
@@ -34,7 +38,7 @@ class EventFd:
     def fileno(self):
         return self.fd
 
-    def wait(self, timeout=10.0):
+    def wait(self, timeout=PATIENCE):
         """The counter (1 or more), or 0 if nothing came within `timeout` seconds."""
         return os.eventfd_read(self.fd) if readable(self.fd, timeout) else 0
 
@@ -59,7 +63,7 @@ class EventFd:
         self.close()
 
 
-def wait_until(condition, timeout=10.0, step=0.002):
+def wait_until(condition, timeout=PATIENCE, step=0.002):
     """Calls condition() until it is true; returns its last value."""
     end = time.monotonic() + timeout
     while True:
@@ -67,6 +71,44 @@ def wait_until(condition, timeout=10.0, step=0.002):
         if value or time.monotonic() >= end:
             return value
         time.sleep(step)
+
+
+class TooSlow(AssertionError):
+    """Of `within`."""
+
+
+@contextmanager
+def within(seconds):
+    """What is done in here takes less than that; for tests that are `timed`."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    if took >= seconds:
+        raise TooSlow(f"it took {took:.2f} s, and has {seconds} s")
+
+
+def timed(test):
+    """Decorates a test that uses `within`: a machine that has other things to do is late now and then, what is wrong is late each time."""
+    @functools.wraps(test)
+    def several(*args, **kwargs):
+        for _ in range(4):
+            try:
+                return test(*args, **kwargs)
+            except TooSlow:
+                pass
+        return test(*args, **kwargs)
+    return several
+
+
+def patiently(attempt):
+    """attempt(seconds), for somebody who has to wait until the seconds that he is given are over: few of them first. With more of
+    them he is not misled by others who are late; whoever is wrong is wrong with each."""
+    for seconds in (1, 5):
+        try:
+            return attempt(seconds)
+        except AssertionError:
+            pass
+    return attempt(30)
 
 
 class Canary:
@@ -81,7 +123,7 @@ class Canary:
             os.close(self.lent)
             self.lent = -1
 
-    def returned(self, timeout=10.0):
+    def returned(self, timeout=PATIENCE):
         self.hand_over()
         poller = select.poll()
         poller.register(self.read_fd, select.POLLIN)

@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 
 from . import vhost, wire
+from .events import PATIENCE
 from .wire import Cmd
 
 CLOSE = object()
@@ -53,7 +54,7 @@ class Fake:
             if sock is not None:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
         assert not self.thread.is_alive(), "the fake server's thread does not end"
         self.listener.close()
 

@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 
 from . import virtio
+from .events import PATIENCE
 from .memory import PAGE, GuestMemory
 from .vhost import NEED_REPLY, REPLY, U64, VERSION, P, Req, VhostGuest, pack, region, slot, state, table
 from .vhost import addresses as vring_addresses
@@ -145,7 +146,7 @@ class IommuGuest(VhostGuest):
             served += 1
         return served
 
-    def finish(self, request, timeout=10.0):
+    def finish(self, request, timeout=PATIENCE):
         queue = self.queues[request.queue]
         for _ in range(int(timeout / 0.005)):
             if queue.given_back():

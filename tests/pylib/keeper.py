@@ -14,10 +14,10 @@ import subprocess
 import threading
 from pathlib import Path
 
+from .events import PATIENCE
 from .server import binary, environment, sanitizer_reports
 
 PUT, DROP, START, READY, STOP, STOPPED = range(1, 7)
-TIMEOUT = 60.0
 
 
 class Keeper:
@@ -106,14 +106,14 @@ class Keeper:
 
     def start(self, options=None):
         self.spawn(options)
-        if not self.ready.wait(TIMEOUT) or not self.serves:
+        if not self.ready.wait(PATIENCE) or not self.serves:
             raise AssertionError(f"the device process is not ready, status {self.process.poll()}\n{self.stderr()}")
         return self
 
     def wait(self):
         """The exit status, when everything that the process said has been heard."""
-        status = self.process.wait(TIMEOUT)
-        self.reader.join(TIMEOUT)
+        status = self.process.wait(PATIENCE)
+        self.reader.join(PATIENCE)
         assert not self.reader.is_alive(), "the channel stays open"
         self.channel.close()
         assert not self.complaints, self.complaints
@@ -152,7 +152,7 @@ class Keeper:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-            self.reader.join(TIMEOUT)
+            self.reader.join(PATIENCE)
         for fd in self.slots.values():
             os.close(fd)
         self.slots = {}

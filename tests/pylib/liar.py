@@ -15,6 +15,7 @@ import threading
 from contextlib import suppress
 
 from . import wire
+from .events import PATIENCE
 from .wire import Cmd
 
 MAX = 1 << 22
@@ -91,7 +92,7 @@ class Liar:
     """Listens at `path` for clients of the server at `behind`."""
 
     def __init__(self, path, behind, lie):
-        self.behind, self.lie = str(behind), lie
+        self.path, self.behind, self.lie = path, str(behind), lie
         lie.proxy = self
         self.commands = []
         self.stopped = False
@@ -108,7 +109,7 @@ class Liar:
     def __exit__(self, *exc):
         self.stopped = True
         self.wake[0].close()
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
         assert not self.thread.is_alive(), "the proxy's thread does not end"
         self.listener.close()
         self.wake[1].close()

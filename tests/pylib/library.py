@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 from .client import Client
-from .events import wait_until
-from .server import STOP_TIMEOUT, binary, environment, sanitizer_reports
+from .events import PATIENCE, wait_until
+from .server import binary, environment, sanitizer_reports
 
 REGISTERS, MEMORY, MSIX = 0, 2, 4  # BARs
 MEMORY_SIZE = 0x10000
@@ -52,7 +52,7 @@ class ServedCard:
             client.close()
         self.process.send_signal(signal.SIGTERM)
         try:
-            _, said = self.process.communicate(timeout=STOP_TIMEOUT)
+            _, said = self.process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.communicate()
@@ -77,7 +77,7 @@ def order(client, what, iova=0, size=0, at=0):
         put(client, register, value)
 
 
-def ended(client, count, timeout=10.0):
+def ended(client, count, timeout=PATIENCE):
     """Waits until so many have ended; how many were cancelled, and the errno of the last."""
     wait_until(lambda: get(client, DONE) >= count, timeout)
     assert get(client, DONE) == count

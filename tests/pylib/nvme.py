@@ -14,12 +14,11 @@ from types import SimpleNamespace
 from . import nvme_spec as spec
 from . import pci, wire
 from .dma import DmaResponder
-from .events import wait_until
+from .events import PATIENCE, wait_until
 from .memory import PAGE
 from .nvme_spec import Completion
 from .pci_guest import BASE, PciGuest
 
-PATIENCE = 30.0
 # What a guest of virtio-blk has: where SIDECARD_DEVICE gives tests for any device this one, those that ask for it are skipped.
 OF_VIRTIO = {"virtio", "queue", "queues", "queue_events", "config_event", "prepare", "segments", "submit", "do", "kick_events", "discard",
              "broken", "assert_broken"}

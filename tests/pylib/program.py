@@ -11,7 +11,7 @@ import subprocess
 
 from pathlib import Path
 
-from .events import wait_until
+from .events import PATIENCE, wait_until
 from .server import ROOT, environment, sanitizer_reports
 
 PACKAGE = "sidecard"
@@ -66,7 +66,7 @@ class Program:
         with open(self.stderr_path, "wb") as stderr:
             env = dict(environment(self.logs), **(libraries or {}))
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, env=env)
-        assert wait_until(lambda: listens(self.socket) or self.process.poll() is not None, 60), "nobody listens"
+        assert wait_until(lambda: listens(self.socket) or self.process.poll() is not None), "nobody listens"
         assert self.process.poll() is None, f"{self.command} ended with status {self.process.poll()}\n{self.stderr()}"
 
     def stderr(self):
@@ -88,9 +88,9 @@ class Program:
         """SIGTERM ends it in order, and it leaves nothing behind."""
         try:
             assert self.process.poll() is None, f"it ended with status {self.process.poll()}\n{self.stderr()}"
-            assert wait_until(lambda: not self.held(), 5), f"clients have gone, and it still has {self.held()}"
+            assert wait_until(lambda: not self.held()), f"clients have gone, and it still has {self.held()}"
             self.process.send_signal(signal.SIGTERM)
-            status = self.process.wait(30)
+            status = self.process.wait(PATIENCE)
             reports = sanitizer_reports(self.logs, self.stderr())
             assert not reports, f"a sanitizer has found something:\n{reports}"
             assert status == 0, f"exit status {status} after SIGTERM\n{self.stderr()}"

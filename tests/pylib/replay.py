@@ -7,6 +7,8 @@ import select
 import socket
 import struct
 
+from .events import PATIENCE
+
 HEADER = struct.Struct("<HHIII")  # message id, command, size, flags, errno
 COMMAND, REPLY, NO_REPLY, ERROR = 0, 1, 0x10, 0x20
 
@@ -27,7 +29,7 @@ class Peer:
     def __init__(self, path, number):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.sock.connect(str(path))
-        self.sock.settimeout(5)
+        self.sock.settimeout(PATIENCE)
         self.number = number
 
     def say(self, data, fds=()):
@@ -37,7 +39,7 @@ class Peer:
 
     def read_once(self, most):
         """What one read() gives: a client that doesn't loop has no more than that."""
-        assert select.select([self.sock], [], [], 5)[0], f"nothing came; up to {most} bytes are due"
+        assert select.select([self.sock], [], [], PATIENCE)[0], f"nothing came; up to {most} bytes are due"
         data, control, _, _ = self.sock.recvmsg(most, socket.CMSG_SPACE(64))
         assert not control, "a reply carries fds that nobody has asked for"
         return data

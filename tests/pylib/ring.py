@@ -9,6 +9,8 @@ import struct
 import time
 from dataclasses import dataclass
 
+from .events import PATIENCE
+
 DESC = struct.Struct("<QIHH")
 DESC_SIZE = DESC.size
 NEXT = 1
@@ -64,7 +66,7 @@ class Queue:
         self.offer(head)
         return head
 
-    def wait(self, count=1, timeout=10.0):
+    def wait(self, count=1, timeout=PATIENCE):
         """Takes until `count` heads came back or time is up; gives what came."""
         done = []
         end = time.monotonic() + timeout

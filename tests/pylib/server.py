@@ -22,7 +22,7 @@ from pathlib import Path
 
 from . import blk
 from .client import Client
-from .events import wait_until
+from .events import PATIENCE, wait_until
 from .nvme import NvmeGuest
 from .vhost import FrontEnd, VhostGuest
 from .vm import Guest
@@ -30,8 +30,6 @@ from .vm import Guest
 ROOT = Path(__file__).resolve().parents[2]
 SANITIZER_WORDS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|MemorySanitizer|runtime error:"
                              r"|UndefinedBehavior|DEADLYSIGNAL")
-START_TIMEOUT = 60.0  # which it never takes, but on a machine that does ten times too much
-STOP_TIMEOUT = 15.0
 
 
 def binary():
@@ -142,7 +140,7 @@ class Server:
     @staticmethod
     def _read_ready(fd):
         """Up to the end of file: the line is written and the fd closed when the server listens."""
-        text, end = b"", time.monotonic() + START_TIMEOUT
+        text, end = b"", time.monotonic() + PATIENCE
         try:
             while select.select([fd], [], [], max(end - time.monotonic(), 0))[0]:
                 piece = os.read(fd, 64)
@@ -161,7 +159,7 @@ class Server:
     def alive(self):
         """A process without any fd has begun to exit, though its listening socket may take a connection for a moment yet."""
         if self.process.poll() is None and not os.listdir(f"/proc/{self.pid}/fd"):
-            self.process.wait(STOP_TIMEOUT)
+            self.process.wait(PATIENCE)
         return self.process.poll() is None
 
     def signal(self, number):
@@ -172,12 +170,12 @@ class Server:
         if self.alive:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.exit_status = self.process.wait(STOP_TIMEOUT)
+            self.exit_status = self.process.wait(PATIENCE)
             return self.exit_status
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"SIGTERM doesn't end the server within {STOP_TIMEOUT} s\n{self.stderr()}") from None
+            raise AssertionError(f"SIGTERM doesn't end the server within {PATIENCE} s\n{self.stderr()}") from None
 
     def kill(self):
         if self.process is not None and self.alive:
@@ -221,18 +219,35 @@ class Server:
         lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
         return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
 
-    def threads(self):
-        """{number: how often it went to sleep} of the process's threads, without io_uring's workers."""
+    def _threads(self):
+        """{number: what its status says} of the process's threads, without io_uring's workers."""
         found = {}
         for path in Path(f"/proc/{self.pid}/task").iterdir():
             try:
                 lines = (path / "status").read_text().splitlines()
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended
-            status = dict(line.split(":", 1) for line in lines)
-            if not status["Name"].strip().startswith("iou-"):
-                found[path.name] = int(status["voluntary_ctxt_switches"])
+            status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            if not status["Name"].startswith("iou-"):
+                found[path.name] = status
         return found
+
+    def threads(self):
+        """{number: how often it went to sleep} of the process's threads."""
+        return {number: int(status["voluntary_ctxt_switches"]) for number, status in self._threads().items()}
+
+    def is_at_rest(self, seconds=0.2):
+        """Whether no thread does anything for so long, nor waits for a processor to do it."""
+        before, used = self.threads(), self.cpu_seconds()
+        time.sleep(seconds)
+        after = self._threads()
+        if any(status["State"].startswith("R") for status in after.values()) or self.cpu_seconds() - used > 0.02:
+            return False
+        # A sanitizer's thread has a clock of its own.
+        return self.sanitized() or {number: int(status["voluntary_ctxt_switches"]) for number, status in after.items()} == before
+
+    def assert_comes_to_rest(self, seconds=0.2):
+        assert wait_until(lambda: self.is_at_rest(seconds), step=0), f"it spins, or is woken again and again: {self._threads()}"
 
     def sanitized(self):
         """AddressSanitizer and its kin reserve terabytes of addresses, and keep freed memory for a while."""
@@ -287,7 +302,7 @@ class Server:
         assert self.alive, f"the server died with status {self.process.poll()}\n{self.stderr()}" \
                            f"\n{sanitizer_reports(self.logs)}"
 
-    def assert_fds_back(self, timeout=3.0):
+    def assert_fds_back(self, timeout=PATIENCE):
         if not wait_until(lambda: self.fd_count() <= self.baseline, timeout):
             shown = "\n".join(f"  {fd} -> {what}" for fd, what in sorted(self.fds().items()))
             raise AssertionError(f"{self.fd_count()} fds are open with no client, {self.baseline} were at the start"
@@ -343,7 +358,7 @@ class Server:
             self.kill()
 
 
-def run_command(*arguments, log_dir, user=None, timeout=10.0, pass_fds=()):
+def run_command(*arguments, log_dir, user=None, timeout=PATIENCE, pass_fds=()):
     """Runs a command to its end: (status, stdout, stderr)."""
     command = binary() + [str(argument) for argument in arguments]
     if user is not None:

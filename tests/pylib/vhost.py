@@ -15,7 +15,7 @@ from enum import IntEnum
 
 from . import virtio
 from .client import Client
-from .events import wait_until
+from .events import PATIENCE, wait_until
 from .memory import AddressSpace, GuestMemory
 from .packed import PackedQueue
 from .ring import SplitQueue
@@ -144,7 +144,7 @@ class FrontEnd(Client):
             not_here(f"client.{name}")
         return super().__getattribute__(name)
 
-    def __init__(self, sock, *, timeout=5.0):
+    def __init__(self, sock, *, timeout=PATIENCE):
         super().__init__(sock, timeout=timeout)
         self.protocol = 0
 
@@ -380,7 +380,7 @@ class VhostGuest(Guest):
     def broken(self):
         return any(event.pending() for event in self.error_events)
 
-    def assert_broken(self, timeout=10.0):
+    def assert_broken(self, timeout=PATIENCE):
         assert wait_until(lambda: self.broken, timeout), "no error fd tells that a vring is broken"
         if self.client.protocol & P.STATUS:
             assert self.virtio.status & virtio.NEEDS_RESET

@@ -5,7 +5,7 @@ import struct
 from dataclasses import dataclass
 
 from . import pci
-from .events import wait_until
+from .events import PATIENCE, wait_until
 
 CFG_COMMON, CFG_NOTIFY, CFG_ISR, CFG_DEVICE, CFG_PCI = 1, 2, 3, 4, 5
 
@@ -134,7 +134,7 @@ class VirtioPci:
     def status(self, value):
         self.set("device_status", value)
 
-    def reset(self, timeout=5.0):
+    def reset(self, timeout=PATIENCE):
         self.status = 0
         assert wait_until(lambda: self.status == 0, timeout), "the device doesn't finish its reset"
         self.features = 0

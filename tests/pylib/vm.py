@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 from . import blk, pci, virtio
-from .events import wait_until
+from .events import PATIENCE, wait_until
 from .packed import PackedQueue
 from .pci_guest import BASE, PciGuest
 from .ring import Segment, SplitQueue
@@ -102,7 +102,7 @@ class Guest(PciGuest):
         """What the device's configuration says. Of another device than a disk: a subclass's."""
         return blk.parse_config(self.virtio.config_read(0, blk.CONFIG_SIZE))
 
-    def reset_queue(self, index=0, timeout=10.0):
+    def reset_queue(self, index=0, timeout=PATIENCE):
         """VIRTIO_F_RING_RESET (virtio 1.2, 4.1.4.3.1), up to its end."""
         self.virtio.set("queue_select", index)
         self.virtio.set("queue_reset", 1)
@@ -165,7 +165,7 @@ class Guest(PciGuest):
         data = self.space.read(request.data, request.length) if request.length else b""
         return Result(status, data, used)
 
-    def finish(self, request, timeout=10.0):
+    def finish(self, request, timeout=PATIENCE):
         """Waits for this one request; anything else that comes back is an error."""
         done = self.queues[request.queue].wait(1, timeout)
         assert done, "the request was not completed in time" + self._why()
@@ -176,7 +176,7 @@ class Guest(PciGuest):
         status = self.virtio.status
         return f" (device status {status:#x}{', NEEDS_RESET' if status & virtio.NEEDS_RESET else ''})"
 
-    def do(self, kind, sector=0, *, data=b"", length=0, queue=0, segments=None, indirect=None, timeout=10.0):
+    def do(self, kind, sector=0, *, data=b"", length=0, queue=0, segments=None, indirect=None, timeout=PATIENCE):
         mark = self.space.mark()
         request = self.prepare(kind, sector, data=data, length=length, queue=queue)
         self.submit(request, segments(request) if segments else None, indirect=indirect)
@@ -210,7 +210,7 @@ class Guest(PciGuest):
     def broken(self):
         return bool(self.virtio.status & virtio.NEEDS_RESET)
 
-    def assert_broken(self, timeout=10.0):
+    def assert_broken(self, timeout=PATIENCE):
         """BREAK: NEEDS_RESET in the status and, where the driver is up, a configuration interrupt."""
         assert wait_until(lambda: self.broken, timeout), \
             f"the device has to say NEEDS_RESET; its status is {self.virtio.status:#x}"

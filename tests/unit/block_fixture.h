@@ -101,7 +101,7 @@ static inline void fixture_run(struct fixture *f, struct sdc_block_request **req
     f->sending = requests;
     f->sending_count = count;
     sdc_loop_post(f->loop, &f->send);
-    sdc_loop_timer_set(f->loop, &f->watchdog, 30000 * MS);
+    sdc_loop_timer_set(f->loop, &f->watchdog, 240000 * MS);
     sdc_loop_run(f->loop);
     sdc_loop_timer_clear(f->loop, &f->watchdog);
     assert_false(f->timed_out);

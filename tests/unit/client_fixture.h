@@ -12,7 +12,7 @@
     struct sdc_error err = {0};     \
     assert_int_equal(fake_open(&server, &patient, &client, &err), 0)
 
-static const struct sdc_vfio_client_options patient = {.timeout_ms = 30000};
+static const struct sdc_vfio_client_options patient = {.timeout_ms = 60000};
 
 static inline unsigned open_fds(void)
 {

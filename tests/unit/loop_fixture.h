@@ -36,7 +36,7 @@ static inline void bite(struct sdc_timer *timer)
 static inline void run(struct sdc_loop *loop)
 {
     struct watchdog dog = {.timer.expired = bite, .loop = loop};
-    assert_int_equal(sdc_loop_timer_set(loop, &dog.timer, 120000 * MS), 0); // emulated and busy hosts are slow
+    assert_int_equal(sdc_loop_timer_set(loop, &dog.timer, 240000 * MS), 0); // emulated and busy hosts are slow
     sdc_loop_run(loop);
     assert_false(dog.bit);
     sdc_loop_timer_clear(loop, &dog.timer);

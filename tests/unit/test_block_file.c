@@ -150,7 +150,7 @@ static void two_processes_do_not_write_one_image(void **state)
     // The lock goes with the last queue, not with the file.
     fixture_close_queue(&first);
     int result = -EBUSY;
-    for (int i = 0; i < 1000 && result == -EBUSY; i++) {
+    for (int i = 0; i < 12000 && result == -EBUSY; i++) {
         usleep(5000);
         result = fixture_do(&second, SDC_BLOCK_WRITE, 0, 0, memory, 4096);
     }

@@ -227,11 +227,11 @@ static void a_late_reply_is_dropped_and_the_connection_goes_on(void **state)
     struct fake_server server = {.message = reply_late, .context = last};
     struct sdc_vfio_client *client;
     struct sdc_error err = {0};
-    static const struct sdc_vfio_client_options quick = {.timeout_ms = 1000};
+    static const struct sdc_vfio_client_options quick = {.timeout_ms = 2000};
     assert_int_equal(fake_open(&server, &quick, &client, &err), 0);
     struct sdc_vfio_device device;
     assert_int_equal(sdc_vfio_client_reset(client, &err), -ETIMEDOUT);
-    assert_non_null(strstr(err.text, "did not answer DEVICE_RESET within 1000 ms"));
+    assert_non_null(strstr(err.text, "did not answer DEVICE_RESET within 2000 ms"));
     assert_int_equal(sdc_vfio_client_device(client, &device, &err), 0);
     fake_close(&server, client);
     free(last);

@@ -180,7 +180,7 @@ static void a_thread_of_the_librarys_serves_when_nobody_waits(void **state)
             struct pollfd item = {.fd = fd, .events = POLLIN};
             uint8_t data[SIZE];
             assert_true(script_ask(fd, i, 0, BASE, 16, NULL));
-            assert_int_equal(poll(&item, 1, 10000), 1);
+            assert_int_equal(poll(&item, 1, 60000), 1);
             assert_int_equal(script_answer(fd, i, SDC_VFU_DMA_READ, BASE, 16, data), 0);
             assert_memory_equal(data, memory, 16);
         }

@@ -239,7 +239,7 @@ static void wait_for(int fd)
     struct pollfd wait = {.fd = fd, .events = POLLIN};
     uint64_t count;
 
-    assert_int_equal(poll(&wait, 1, 20000), 1);
+    assert_int_equal(poll(&wait, 1, 60000), 1);
     assert_int_equal(read(fd, &count, sizeof count), sizeof count);
 }
 

@@ -444,7 +444,7 @@ static void virtio_devices_are_served(void **state)
             assert_true(sdc_vhost_client_session(client)->features & SDC_VIRTIO_F_VERSION_1);
             sdc_vhost_client_close(client);
         }
-        for (unsigned wait = 0; wait < 20000 && atomic_load(&nothing->ticks) < 10; wait++)
+        for (unsigned wait = 0; wait < 60000 && atomic_load(&nothing->ticks) < 10; wait++)
             usleep(1000);
         assert_int_equal(atomic_load(&nothing->posts), 1);
         assert_int_equal(atomic_load(&nothing->ticks), 10);

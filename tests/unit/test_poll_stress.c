@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIZE = 32, BATCH = 16, PATIENCE_MS = 10000, REST = 400 };
+enum { SIZE = 32, BATCH = 16, PATIENCE_MS = 60000, REST = 400 };
 
 static unsigned requests = 6000; // of a loop's queue; rings have RING_TIMES as many, or what fits into 200 ms for each thousand
 

@@ -101,7 +101,7 @@ static void a_turn_without_work_makes_no_system_call(void **state)
 
 // --- others' business ---
 
-enum { ROUNDS = 2000 };
+enum { ROUNDS = 300 };
 
 struct busy {
     struct sdc_poller poller;

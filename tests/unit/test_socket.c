@@ -370,7 +370,7 @@ static void a_failed_connection_says_why(void **state)
     uint64_t before = sdc_clock_ns();
     assert_int_equal(sdc_socket_connect("full.sock", 100, &err), -ETIMEDOUT);
     assert_non_null(strstr(err.text, "within 100 ms"));
-    assert_in_range(sdc_clock_ns() - before, 90000000, 5000000000);
+    assert_in_range(sdc_clock_ns() - before, 90000000, 60000000000);
     close(first);
     close(fd);
 }

@@ -31,7 +31,7 @@
      SDC_VHOST_PROTOCOL_F_CONFIG | SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD | SDC_VHOST_PROTOCOL_F_RESET_DEVICE |           \
      SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS | SDC_VHOST_PROTOCOL_F_STATUS)
 
-enum { SEEN_MAX = 128, TIMEOUT_MS = 300 };
+enum { SEEN_MAX = 128, TIMEOUT_MS = 60000, SHORT_MS = 1000 };
 
 struct message {
     struct sdc_vhost_header header;
@@ -165,13 +165,18 @@ static int open_with(struct backend *backend, const struct sdc_vhost_client_opti
     return sdc_vhost_client_open_fd(pair[1], "test", options, client, &err);
 }
 
-static struct sdc_vhost_client *open_good(struct backend *backend)
+static struct sdc_vhost_client *open_in_time(struct backend *backend, uint32_t timeout_ms)
 {
-    struct sdc_vhost_client_options options = {.timeout_ms = TIMEOUT_MS};
+    struct sdc_vhost_client_options options = {.timeout_ms = timeout_ms};
     struct sdc_vhost_client *client;
 
     assert_int_equal(open_with(backend, &options, &client), 0);
     return client;
+}
+
+static struct sdc_vhost_client *open_good(struct backend *backend)
+{
+    return open_in_time(backend, TIMEOUT_MS);
 }
 
 static void end(struct backend *backend, struct sdc_vhost_client *client)
@@ -627,7 +632,7 @@ static void a_broken_answer_ends_the_connection(void **state)
     (void)state;
     for (size_t i = 0; i < SDC_COUNT(cases); i++) {
         struct backend backend = {.protocol = ALL_PROTOCOL, .instead = cases[i].instead};
-        struct sdc_vhost_client *client = open_good(&backend);
+        struct sdc_vhost_client *client = open_in_time(&backend, cases[i].code == -ETIMEDOUT ? SHORT_MS : TIMEOUT_MS);
         struct sdc_error err = {0}, again = {0};
         uint8_t status;
         assert_int_equal(sdc_vhost_client_get_status(client, &status, &err), cases[i].code);

@@ -51,13 +51,13 @@ class Killed:
 
 def start_bench(folder, options):
     command = [str(TOP / "build/sidecard"), "bench", f"vhost-user:{folder}/disk.sock", "--rw=randrw", "--verify", "--iodepth=16",
-               "--size=48M", "--reconnect-ms=20000", "--number_ios=30000", "--json", "--eta=never", *options]
+               "--size=48M", "--reconnect-ms=120000", "--number_ios=30000", "--json", "--eta=never", *options]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def verified_blocks(bench):
     """Of a run that has ended well; 0 of one that was killed before it had set its queues up. Raises CommandError."""
-    out, said = bench.communicate(timeout=120)
+    out, said = bench.communicate(timeout=900)
     if bench.returncode == 0:
         return json.loads(out)["jobs"][0]["device"]["verified_blocks"]
     if out:
@@ -66,15 +66,16 @@ def verified_blocks(bench):
 
 
 def load(folder, rounds, serve_options, bench_options):
-    """Kills the server so often, under one load after the other, each of which reads back what it wrote. How many blocks were
-    verified; raises CommandError."""
+    """Kills the server so often, under one load after the other, each of which reads back what it wrote. How many
+    blocks were verified; raises CommandError."""
     server = Killed(folder, scratch_file(folder, 64 * MIB), serve_options)
     server.start()
-    bench, verified = None, 0
+    bench, verified, left_alone = None, 0, 0
     try:
-        while rounds > 0 or bench:
+        while rounds > 0 or bench or (verified == 0 and left_alone < 5):
             if bench is None:
                 bench = start_bench(folder, bench_options)
+                left_alone += rounds == 0
             time.sleep(random.uniform(0.02, 0.12))
             if bench.poll() is not None:
                 verified += verified_blocks(bench)
@@ -89,7 +90,7 @@ def load(folder, rounds, serve_options, bench_options):
             bench.communicate()
         server.end()
     if verified == 0:
-        raise CommandError("no load came to its end between the kills")
+        raise CommandError("no load came to its end, not even when nobody was killed any more")
     return verified
 
 

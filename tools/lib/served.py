@@ -21,7 +21,7 @@ class Served:
     """One server of a card in a folder of its own; `wrapper` is put before the command (setarch)."""
 
     def __init__(self, binary, backend, *options, transport="vfio-user", device="virtio-blk", wrapper=(), env=None,
-                 start_timeout=20, base=None):
+                 start_timeout=120, base=None):
         self.binary = str(binary)
         self.wrapper = list(wrapper)
         self.env = dict(os.environ, **(env or {}))
@@ -67,7 +67,7 @@ class Served:
             return
         self._terminate()
         try:
-            status = self.process.wait(60)
+            status = self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -79,7 +79,7 @@ class Served:
     def _terminate(self):
         self.process.send_signal(signal.SIGTERM)
 
-    def bench(self, *options, socket=None, timeout=300):
+    def bench(self, *options, socket=None, timeout=900):
         """Runs bench to its end and returns its JSON. socket: what it is to connect to, if not our path over vfio-user."""
         command = [*self.wrapper, self.binary, "bench", str(socket or self.socket), "--json", *options]
         try:
