@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define SHARED UINT64_C(0x100000)
@@ -234,6 +236,45 @@ static void areas_are_memory(void **state)
     stop(f);
 }
 
+// The library's, in which there may be no memory for another file.
+static atomic_bool no_memfds;
+
+__attribute__((visibility("default"))) int memfd_create(const char *name, unsigned flags)
+{
+    if (!atomic_load(&no_memfds))
+        return (int)syscall(SYS_memfd_create, name, flags);
+    errno = ENFILE;
+    return -1;
+}
+
+// What a client has mapped is nobody else's, whatever happens: who comes while no other memory can be had is turned away.
+static void areas_are_never_shared(void **state)
+{
+    struct fixture *f = start(state, true);
+    struct sdc_vfio_region region;
+    struct sdc_vfio_mapping theirs, ours;
+
+    assert_int_equal(sdc_vfio_client_region(f->client, CARD_MEMORY, &region, NULL), 0);
+    assert_int_equal(sdc_vfio_region_map(&region, CARD_AREA, 0x1000, &theirs, NULL), 0);
+    sdc_vfio_region_release(&region);
+    theirs.data[8] = 0x11;
+    atomic_store(&no_memfds, true);
+    sdc_vfio_client_close(f->client);
+    for (unsigned i = 0; i < 2; i++)
+        assert_true(sdc_vfio_client_open(f->server.path, NULL, &f->client, NULL) < 0);
+    atomic_store(&no_memfds, false);
+    f->client = connect_client(&f->server);
+    theirs.data[8] = 0x99;
+    assert_int_equal(sdc_vfio_client_region(f->client, CARD_MEMORY, &region, NULL), 0);
+    assert_int_equal(sdc_vfio_region_map(&region, CARD_AREA, 0x1000, &ours, NULL), 0);
+    sdc_vfio_region_release(&region);
+    assert_int_equal(ours.data[0], 0x5c);
+    assert_int_equal(ours.data[8], 0);
+    sdc_vfio_region_unmap(&theirs);
+    sdc_vfio_region_unmap(&ours);
+    stop(f);
+}
+
 static void wait_for(int fd)
 {
     struct pollfd wait = {.fd = fd, .events = POLLIN};
@@ -425,6 +466,7 @@ int main(void)
         IN_EVERY_WAY(foreign_memory_fails),
         IN_EVERY_WAY(configuration_says_what_it_is),
         IN_EVERY_WAY(areas_are_memory),
+        IN_EVERY_WAY(areas_are_never_shared),
         IN_EVERY_WAY(interrupts_come_as_enabled),
         IN_EVERY_WAY(doorbells_ring),
         IN_EVERY_WAY(resets_end_what_is_under_way),

@@ -238,15 +238,30 @@ static void card_set_map(struct sdc_pci_device *device, struct sdc_map *map)
     sdc_pci_ready(device);
 }
 
+// The memory that a client could map is replaced, and the author's device as new.
+static void renew(struct sdc_pci_core *core)
+{
+    core->stale = sdc_pci_memory_renew(core) < 0;
+    if (!core->stale && core->ops->client_gone)
+        core->ops->client_gone(core->device);
+}
+
 static void card_client_gone(struct sdc_pci_device *device)
 {
     struct sdc_pci_core *core = device->core;
 
     for (uint32_t i = 0; i < core->doorbells_count; i++)
         unwire(&core->doorbells[i]);
-    sdc_pci_memory_renew(core);
-    if (core->ops->client_gone)
-        core->ops->client_gone(device);
+    renew(core);
+}
+
+int sdc_pci_admit(struct sdc_pci_device *device)
+{
+    struct sdc_pci_core *core = device->core;
+
+    if (core && core->stale)
+        renew(core);
+    return core && core->stale ? -ENOMEM : 0;
 }
 
 static void card_destroy(struct sdc_pci_device *device)

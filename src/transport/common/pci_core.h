@@ -34,6 +34,7 @@ struct sdc_pci_core {
     pthread_mutex_t host_lock; // guards the device's host: threads of the author's raise interrupts while it comes and goes
     bool has_intx;
     bool resetting;
+    bool stale; // there was no memory to replace what the last client may still have mapped: nobody is let in until there is
     uint32_t msix_vectors; // 0: it has none
     unsigned msix_bar;
     uint64_t msix_pba; // offset in the BAR, of the pending bits
@@ -57,6 +58,9 @@ int sdc_pci_plug(struct sdc_pci_device *device, struct sdc_loop *loop, struct sd
 // Home loop: who shows it from now on, or NULL.
 void sdc_pci_set_host(struct sdc_pci_device *device, struct sdc_pci_host *host);
 
+// Before a client is let in. 0, or -ENOMEM: one that has gone may still share the device's memory.
+int sdc_pci_admit(struct sdc_pci_device *device);
+
 // pci_memory.c. Whether a BAR can have these areas: 0, or -EINVAL with err filled.
 int sdc_pci_memory_check(const struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_area *areas, uint32_t count,
                          struct sdc_error *err);
@@ -64,6 +68,7 @@ int sdc_pci_memory_check(const struct sdc_pci_device *device, unsigned bar, cons
 bool sdc_pci_memory_has(const struct sdc_pci_device *device, unsigned bar, uint64_t offset, uint64_t size);
 // Whether the access is to memory of a BAR; it has been done then.
 bool sdc_pci_memory_access(struct sdc_pci_core *core, struct sdc_pci_access *access);
-// The client has gone: nobody who has mapped the memory shares it any more, and it is full of zeroes.
-void sdc_pci_memory_renew(struct sdc_pci_core *core);
+// The client has gone: nobody who has mapped the memory shares it any more, and it is full of zeroes. Or a negative errno: some of it is
+// what it was.
+int sdc_pci_memory_renew(struct sdc_pci_core *core);
 void sdc_pci_memory_close(struct sdc_pci_core *core);

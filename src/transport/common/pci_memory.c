@@ -153,21 +153,19 @@ int sdc_pci_add_memory(struct sdc_pci_device *device, unsigned bar, const struct
     return 0;
 }
 
-// Without memory for another it stays, full of zeroes.
-void sdc_pci_memory_renew(struct sdc_pci_core *core)
+int sdc_pci_memory_renew(struct sdc_pci_core *core)
 {
     for (unsigned i = 0; i < SDC_COUNT(core->memories); i++) {
         struct sdc_pci_bar *bar = &core->device->bars[i];
-        uint8_t *base = core->memories[i].base;
-        int fd = base ? fill_areas(base, bar) : -1;
-        if (fd >= 0) {
-            sdc_fd_close(&bar->mappable.fd);
-            bar->mappable.fd = fd;
+        int fd = core->memories[i].base ? fill_areas(core->memories[i].base, bar) : -1;
+        if (core->memories[i].base && fd < 0)
+            return fd;
+        if (fd < 0)
             continue;
-        }
-        for (uint32_t at = 0; base && at < bar->mappable.areas_count; at++)
-            memset(base + bar->mappable.areas[at].offset, 0, bar->mappable.areas[at].size);
+        sdc_fd_close(&bar->mappable.fd);
+        bar->mappable.fd = fd;
     }
+    return 0;
 }
 
 void sdc_pci_memory_close(struct sdc_pci_core *core)

@@ -313,13 +313,15 @@ static void memory_released(struct sdc_guest_memory *memory)
 
 // --- life ---
 
-// One that nobody knows of yet.
+// One that nobody knows of yet. NULL: fd is closed.
 static struct vfu_session *make(struct sdc_loop *loop, int fd, struct sdc_pci_device *device, const struct sdc_vfu_options *options,
                                 void (*ended)(struct vfu_session *session), void *context)
 {
     struct vfu_session *session = calloc(1, sizeof *session);
-    if (!session)
+    if (!session) {
+        sdc_fd_close(&fd);
         return NULL;
+    }
 
     *session = (struct vfu_session){
         .host = {.ops = &host_ops},
@@ -377,8 +379,11 @@ struct vfu_session *vfu_session_new(struct sdc_loop *loop, int fd, struct sdc_pc
                                     const struct sdc_vfu_options *options, void (*ended)(struct vfu_session *session),
                                     void *context)
 {
+    if (sdc_pci_admit(device) < 0) {
+        sdc_fd_close(&fd);
+        return NULL;
+    }
     struct vfu_session *session = make(loop, fd, device, options, ended, context);
-
     if (!session)
         return NULL;
     if (vfu_record_begin(session) < 0 || open_ears(session) < 0) {
