@@ -96,7 +96,8 @@ struct sdc_pci_ops {
     // --- devices that keep guest memory, eventfds and a state record themselves: those inside the library ---
 
     // From now on guest memory is `map` (holding a reference is the device's affair). Starts; sdc_pci_ready follows when no
-    // look-up uses an older one. Requests in flight hold the one that they were translated with.
+    // look-up uses an older one. Requests in flight hold the one that they were translated with. While that is all that the device is busy
+    // with, it may be called once more, with a map in which everything is where it was before: it then waits for no request.
     void (*set_map)(struct sdc_pci_device *device, struct sdc_map *map);
     // Fills in at most max eventfds for writes to a region, the most useful first, and returns how many. They are the device's,
     // live as long as the client's session, a reset included, and are the same whenever the session asks. The device is not busy.

@@ -427,6 +427,35 @@ static void a_ring_whose_memory_goes_is_given_back_first(void **state)
     core_close(&f);
 }
 
+// The ring's memory was to go, and stays after all: nothing waits any more, what is in flight is, and the queue goes on beside it.
+static void memory_that_is_put_back_is_as_it_was(void **state)
+{
+    (void)state;
+    for (unsigned in_flight = 0; in_flight < 2; in_flight++) {
+        for (unsigned turns = 0; turns < 4; turns++) {
+            open_core(1, true);
+            dev.hold = true;
+            driver_start(&f, 0);
+            offer(in_flight);
+            driver_kick(&f);
+            show_map(2); // the used ring's page
+            run_turns(&f, turns);
+            sdc_virtio_core_set_map(f.core, f.guest.map);
+            run_turns(&f, 4);
+            assert_false(sdc_virtio_core_busy(f.core));
+            assert_int_equal(dev.held_count, in_flight);
+            offer(1);
+            driver_kick(&f);
+            assert_int_equal(dev.taken, in_flight + 1);
+            assert_false(f.core->status & SDC_VIRTIO_S_NEEDS_RESET);
+            give_held();
+            run_turns(&f, 2);
+            assert_int_equal(driver_used(&f), in_flight + 1);
+            core_close(&f);
+        }
+    }
+}
+
 static void a_reset_without_memory_ends(void **state)
 {
     (void)state;
@@ -474,6 +503,7 @@ int main(void)
         cmocka_unit_test(a_turn_takes_no_more_than_its_budget),
         cmocka_unit_test(a_map_goes_when_its_last_request_does),
         cmocka_unit_test(a_ring_whose_memory_goes_is_given_back_first),
+        cmocka_unit_test(memory_that_is_put_back_is_as_it_was),
         cmocka_unit_test(a_reset_without_memory_ends),
         cmocka_unit_test(a_changed_configuration_is_told_to_the_transport),
     };

@@ -167,6 +167,7 @@ static void card_set_map(struct sdc_pci_device *device, struct sdc_map *map)
 {
     struct nvme *nvme = nvme_of(device);
     struct sdc_map *before = nvme->map;
+    bool recalls = nvme->remapping > 0;
 
     nvme->map = sdc_map_ref(map);
     sdc_map_unref(before);
@@ -174,9 +175,10 @@ static void card_set_map(struct sdc_pci_device *device, struct sdc_map *map)
         struct nvme_worker *worker = &nvme->workers[i];
         if (worker->queues == 0)
             continue;
+        struct nvme_order *order = recalls ? &worker->recall_order : &worker->remap_order;
         nvme->remapping++;
-        worker->remap_order = (struct nvme_order){.run = nvme_run_remap, .obeyed = remapped, .map = sdc_map_ref(map)};
-        nvme_order_send(&worker->remap_order, worker);
+        *order = (struct nvme_order){.run = recalls ? nvme_run_recall : nvme_run_remap, .obeyed = remapped, .map = sdc_map_ref(map)};
+        nvme_order_send(order, worker);
     }
     if (nvme->remapping == 0)
         sdc_pci_ready(device);

@@ -129,6 +129,7 @@ struct nvme_worker {
     uint32_t queues;               // completion queues that live here, or are about to; zero: it needs no map
     struct nvme_order stop_order;
     struct nvme_order remap_order;
+    struct nvme_order recall_order; // that one may still wait, and is taken back
     struct nvme_order share_order;
     struct nvme_shadow shadow;     // of share_order
     // A doorbell was found that makes no sense, and the home loop is to hear of it: misled_post is on its way.
@@ -186,6 +187,7 @@ void nvme_run_delete_sq(struct nvme_order *order);
 void nvme_run_stop(struct nvme_order *order);      // all queues here
 void nvme_run_leave(struct nvme_order *order);     // likewise, and leaves what has not ended to another process
 void nvme_run_remap(struct nvme_order *order);     // with map
+void nvme_run_recall(struct nvme_order *order);    // with the map in which everything is where it was before the remap; waits for nothing
 
 // --- log.c: the worker's loop; nothing happens without a log ---
 

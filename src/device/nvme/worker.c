@@ -266,14 +266,13 @@ static void remap_sq(struct nvme_sq *sq)
     nvme_look(sq);
 }
 
-static void remap(struct nvme_worker *worker)
+static void take_map(struct nvme_worker *worker, struct sdc_map *map)
 {
     struct nvme *nvme = worker->nvme;
 
-    worker->remapping = false;
     if (!worker->use) {
-        sdc_map_unref(worker->remap_order.map); // no queue is here, or the last one has gone meanwhile
-    } else if (nvme_worker_use(worker, worker->remap_order.map) < 0) {
+        sdc_map_unref(map); // no queue is here, or the last one has gone meanwhile
+    } else if (nvme_worker_use(worker, map) < 0) {
         nvme_fatal(nvme, "no memory");
     } else {
         for (int id = -1; (id = nvme_bit_next(worker->cqs, id + 1)) >= 0;) {
@@ -287,6 +286,12 @@ static void remap(struct nvme_worker *worker)
         for (int id = -1; (id = nvme_bit_next(worker->cqs, id + 1)) >= 0;)
             nvme_post_waiting(&nvme->cqs[id]);
     }
+}
+
+static void remap(struct nvme_worker *worker)
+{
+    worker->remapping = false;
+    take_map(worker, worker->remap_order.map);
     nvme_order_obeyed(&worker->remap_order);
 }
 
@@ -300,6 +305,22 @@ void nvme_run_remap(struct nvme_order *order)
         worker->draining++;
     else
         remap(worker);
+}
+
+void nvme_run_recall(struct nvme_order *order)
+{
+    struct nvme_worker *worker = order->worker;
+    bool waited = worker->remapping;
+
+    nvme_worker_flush(worker);
+    worker->remapping = false;
+    take_map(worker, order->map);
+    if (waited) {
+        worker->draining--;
+        sdc_map_unref(worker->remap_order.map);
+        nvme_order_obeyed(&worker->remap_order);
+    }
+    nvme_order_obeyed(order);
 }
 
 void nvme_look_at_drains(struct nvme_worker *worker)

@@ -25,6 +25,7 @@ struct queue_state {
     int kick_fd;
     int dropped_kick_fd; // the queue may still watch it: until it has obeyed
     struct sdc_post obeyed_post; // from the queue's loop to home
+    struct sdc_post recalled_post;
     struct sdc_post broke_post;
     struct sdc_virtqueue *queue;
     atomic_bool broke; // broke_post is on its way
@@ -58,6 +59,19 @@ static void run_obeyed(struct sdc_post *post)
     sdc_fd_close(&state->dropped_kick_fd);
     if (--core->pending == 0)
         finish(core);
+}
+
+static void run_recalled(struct sdc_post *post)
+{
+    struct sdc_virtio_core *core = sdc_container(post, struct queue_state, recalled_post)->queue->core;
+
+    if (--core->pending == 0)
+        finish(core);
+}
+
+static void queue_recalled(struct sdc_virtqueue *queue)
+{
+    sdc_loop_post(queue->core->home, &state_of(queue)->recalled_post);
 }
 
 static void queue_obeyed(struct sdc_virtqueue *queue)
@@ -102,6 +116,13 @@ static void order(struct sdc_virtio_core *core, uint16_t index, enum sdc_virtque
         queue->map = sdc_map_ref(core->map);
     core->pending++;
     sdc_virtqueue_send(queue);
+}
+
+static void recall(struct sdc_virtio_core *core, uint16_t index)
+{
+    core->queues[index].recall_map = sdc_map_ref(core->map);
+    core->pending++;
+    sdc_virtqueue_recall(&core->queues[index]);
 }
 
 static void start(struct sdc_virtio_core *core, uint16_t index)
@@ -290,11 +311,14 @@ void sdc_virtio_core_leave(struct sdc_virtio_core *core)
 void sdc_virtio_core_set_map(struct sdc_virtio_core *core, struct sdc_map *map)
 {
     struct sdc_map *before = core->map;
+    bool recalls = core->pending > 0;
 
     core->map = sdc_map_ref(map);
     sdc_map_unref(before);
     for (uint16_t i = 0; i < core->device->queues_count; i++) {
-        if (core->states[i].started)
+        if (core->states[i].started && recalls)
+            recall(core, i);
+        else if (core->states[i].started)
             order(core, i, SDC_VIRTQUEUE_REMAP);
     }
     if (core->pending == 0)
@@ -410,12 +434,14 @@ int sdc_virtio_core_new(struct sdc_virtio_device *device, struct sdc_loop *const
         queues[i].loop = loops[i % loops_count];
         queues[i].index = i;
         queues[i].obeyed = queue_obeyed;
+        queues[i].recalled = queue_recalled;
         queues[i].interrupt = queue_interrupt;
         queues[i].broke = queue_broke;
         sdc_virtqueue_init(&queues[i]);
         states[i].queue = &queues[i];
         states[i].kick_fd = states[i].dropped_kick_fd = -1;
         states[i].obeyed_post.run = run_obeyed;
+        states[i].recalled_post.run = run_recalled;
         states[i].broke_post.run = run_broke;
     }
     device->core = core;

@@ -70,7 +70,9 @@ void sdc_virtio_core_reset(struct sdc_virtio_core *core);
 // The same when the driver stays, and somebody else goes on with its queues: what has not ended in those that keep a log stays in flight
 // there, and the driver hears of no failure.
 void sdc_virtio_core_leave(struct sdc_virtio_core *core);
-// Guest memory is `map` from now on; takes a reference of its own.
+// Guest memory is `map` from now on; takes a reference of its own. While an earlier call is all that the core is busy with, it may be
+// called once more, with a map in which everything is where it was before that: then the core waits for nothing that the earlier one
+// waited for.
 void sdc_virtio_core_set_map(struct sdc_virtio_core *core, struct sdc_map *map);
 
 // --- the state record: what the home loop remembers of the queues, and going on with it ---

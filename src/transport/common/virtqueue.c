@@ -643,6 +643,30 @@ static void run_order(struct sdc_post *post)
     obeyed(queue);
 }
 
+static void run_recall(struct sdc_post *post)
+{
+    struct sdc_virtqueue *queue = sdc_container(post, struct sdc_virtqueue, recall_post);
+    bool waited = queue->remapping;
+
+    if (queue->running)
+        show(queue);
+    if (waited)
+        sdc_map_unref(queue->map);
+    queue->map = queue->recall_map;
+    if (queue->running)
+        remap(queue);
+    else
+        sdc_map_unref(queue->map);
+    if (waited)
+        obeyed(queue);
+    queue->recalled(queue);
+}
+
+void sdc_virtqueue_recall(struct sdc_virtqueue *queue)
+{
+    sdc_loop_post(queue->loop, &queue->recall_post);
+}
+
 void sdc_virtqueue_send(struct sdc_virtqueue *queue)
 {
     sdc_loop_post(queue->loop, &queue->order_post);
@@ -657,6 +681,7 @@ void sdc_virtqueue_init(struct sdc_virtqueue *queue)
 {
     queue->kick_fd = -1;
     queue->order_post.run = run_order;
+    queue->recall_post.run = run_recall;
     queue->kick_post.run = run_kick;
     queue->work.run = run_work;
     queue->flush.run = run_flush;

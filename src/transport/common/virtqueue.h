@@ -49,6 +49,7 @@ struct sdc_virtqueue {
     // at it puts SDC_BELL_SILENT there.
     uint32_t *bell;
     void (*obeyed)(struct sdc_virtqueue *queue);                     // the queue's loop: an order is done
+    void (*recalled)(struct sdc_virtqueue *queue);                   // the queue's loop: a recall is
     void (*interrupt)(struct sdc_virtqueue *queue);                  // the queue's loop
     void (*broke)(struct sdc_virtqueue *queue, const char *reason); // the queue's loop: once until the next start
 
@@ -63,6 +64,9 @@ struct sdc_virtqueue {
     bool leaves; // a STOP leaves what has not ended by then in flight in the ring's log, if it has one
     bool spares; // a STOP leaves there what nothing was done of
     struct sdc_post order_post;
+    // A REMAP that may still wait is taken back: this map instead, in which the ring is where it was before. With a reference.
+    struct sdc_map *recall_map;
+    struct sdc_post recall_post;
 
     // A kick on its way; set by the kicker, cleared by the queue before it looks.
     atomic_bool kicked;
@@ -111,5 +115,7 @@ uint64_t sdc_virtqueue_record_bytes(uint32_t size);
 void sdc_virtqueue_init(struct sdc_virtqueue *queue);
 // Home loop, with order, config and map filled in as the order wants them.
 void sdc_virtqueue_send(struct sdc_virtqueue *queue);
+// Home loop, while a REMAP is under way, with recall_map filled in: both are obeyed without waiting for anything.
+void sdc_virtqueue_recall(struct sdc_virtqueue *queue);
 // Any thread: the driver has made something available.
 void sdc_virtqueue_kick(struct sdc_virtqueue *queue);

@@ -139,13 +139,23 @@ static void reply_unmap(struct vfu_session *session)
         memcpy(room, &reply, sizeof reply);
 }
 
-// The regions are there again, so that the client can try again.
-static void put_back(struct vfu_dma *dma)
+// The regions are there again, so that the client can try again; in the table, and at once in a map that takes the place of the one that
+// may still be on its way to the card's queues. Without memory for that the table is published when the card is not busy any more.
+static void put_back(struct vfu_session *session)
 {
+    struct vfu_dma *dma = &session->dma;
+
     sdc_regions_clear(&dma->memory.table.regions);
     dma->memory.table.regions = dma->before;
     dma->before = (struct sdc_regions){0};
     dma->changed = true;
+    vfu_dma_publish(session);
+}
+
+void vfu_dma_give_up(struct vfu_session *session)
+{
+    if (session->dma.before.count > 0)
+        put_back(session);
 }
 
 // The card has taken the new map over and the older ones are gone: nothing touches the memory any more.
@@ -166,7 +176,7 @@ static bool unmap_finished(struct vfu_session *session)
     } else {
         sdc_log_peer("%s: DMA_UNMAP of %#" PRIx64 " + %#" PRIx64 ": I/O on it does not end", session->options->name,
                      dma->unmap.address, dma->unmap.size);
-        put_back(dma);
+        put_back(session);
         vfu_reply_error(session, &session->command, -EBUSY, sizeof(struct sdc_vfu_dma_unmap));
     }
     sdc_regions_clear(&dma->before);
@@ -214,7 +224,7 @@ int vfu_dma_unmap(struct vfu_session *session, struct vfu_message *message)
         return rc;
     rc = vfu_dma_publish(session);
     if (rc < 0) {
-        put_back(dma);
+        put_back(session);
         return rc;
     }
     return vfu_session_wait(session, &message->header, unmap_finished);

@@ -39,6 +39,7 @@ void vfu_session_close(struct vfu_session *session, const char *reason)
     vfu_stream_close(&session->stream);
     vfu_twin_close(session);
     vfu_remote_fail(session);
+    vfu_dma_give_up(session);
     vfu_session_step(session);
 }
 

@@ -303,7 +303,9 @@ uint64_t vfu_region_size(const struct sdc_pci_device *device, uint32_t index);
 int vfu_dma_publish(struct vfu_session *session);
 // A region that another process had. 0 or a negative errno.
 int vfu_dma_resume(struct vfu_session *session, const struct sdc_state_region *entry);
-// The session ends: the card forgets all memory. Done when the card is not busy and maps_alive is 0.
+// The session ends: a DMA_UNMAP that waits for the card waits no more, and the card for nothing that it waited for.
+void vfu_dma_give_up(struct vfu_session *session);
+// Then the card forgets all memory. Done when the card is not busy and maps_alive is 0.
 void vfu_dma_withdraw(struct vfu_session *session);
 // Whether all of [iova, iova + size) is the client's memory and may be accessed so. Until it is told that it was unmapped, it is.
 bool vfu_dma_reachable(const struct vfu_session *session, uint64_t iova, uint64_t size, enum sdc_access access);
