@@ -69,6 +69,7 @@ struct sdc_send {
     void (*failed)(struct sdc_send *send, uint32_t size);
     uint32_t size;         // bytes on their way
     uint64_t number;       // the loop's, like what follows
+    uint32_t behind;
     void *down;
     struct sdc_send *next;
     uint8_t bytes[SDC_SEND_MOST];

@@ -38,6 +38,11 @@ int sdc_uring_send(struct sdc_loop *loop, struct sdc_send *send, const void *byt
     return 1;
 }
 
+static uint64_t tag_of(const struct sdc_send *send)
+{
+    return send->number * (SDC_URING_TAGS + 1) | SDC_URING_SEND;
+}
+
 bool sdc_uring_start_sends(struct sdc_uring *uring)
 {
     while (uring->sends) {
@@ -49,8 +54,9 @@ bool sdc_uring_start_sends(struct sdc_uring *uring)
         io_uring_prep_send(sqe, send->fd, send->bytes, send->size, MSG_DONTWAIT | MSG_NOSIGNAL);
         sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
         send->number = ++uring->sends_count;
-        io_uring_sqe_set_data64(sqe, send->number * (SDC_URING_TAGS + 1) | SDC_URING_SEND);
+        io_uring_sqe_set_data64(sqe, tag_of(send));
         send->down = sqe;
+        send->behind = uring->ring.sq.sqe_tail;
         send->next = uring->down;
         uring->down = send;
         uring->urgent = true;
@@ -94,6 +100,25 @@ void sdc_uring_end_sends(struct sdc_uring *uring)
     }
 }
 
+// Whether the kernel has taken it from the submission queue. It may have taken that and not what is behind it.
+static bool is_taken(const struct sdc_uring *uring, const struct sdc_send *send)
+{
+    return (int32_t)(io_uring_smp_load_acquire(uring->ring.sq.khead) - send->behind) >= 0;
+}
+
+// What became of one that was taken: the kernel tells of a failure only, and has by now.
+static int result_of(struct sdc_uring *uring, const struct sdc_send *send)
+{
+    struct io_uring_cqe *cqe;
+    unsigned head;
+
+    io_uring_for_each_cqe(&uring->ring, head, cqe) {
+        if (cqe->user_data == tag_of(send))
+            return cqe->res;
+    }
+    return 0;
+}
+
 void sdc_uring_unsend(struct sdc_loop *loop, struct sdc_send *send)
 {
     struct sdc_uring *uring = loop->engine;
@@ -101,14 +126,14 @@ void sdc_uring_unsend(struct sdc_loop *loop, struct sdc_send *send)
 
     if (send->size == 0)
         return;
-    if (sqe && uring->enabled && io_uring_sq_ready(&uring->ring) > 0)
+    if (sqe && uring->enabled && !is_taken(uring, send))
         io_uring_submit(&uring->ring);
-    bool taken = sqe && io_uring_sq_ready(&uring->ring) == 0;
+    bool taken = sqe && is_taken(uring, send);
     if (sqe && !taken) { // the kernel takes nothing just now, and must not find the fd of somebody else later
         io_uring_prep_nop(sqe);
         sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
         io_uring_sqe_set_data64(sqe, SDC_URING_CANCEL);
     }
     take_out(sqe ? &uring->down : &uring->sends, send);
-    end(send, taken ? 0 : -ECANCELED);
+    end(send, taken ? result_of(uring, send) : -ECANCELED);
 }
