@@ -8,6 +8,7 @@ import os
 import pytest
 
 from pylib.backend import Backend
+from pylib.backend_devices import Disk, Entropy
 from pylib.events import patiently
 from pylib.server import run_command
 
@@ -49,9 +50,9 @@ MORE = os.environ.get("SIDECARD_MORE") == "1"
 CHOSEN = FAULTS if MORE else FAULTS[5::6]
 
 
-def check(workdir, *options, fault=None):
+def check(workdir, *options, fault=None, device=Disk):
     """{test: (result, all that is said of it)}"""
-    with Backend(workdir.path / "s", fault):
+    with Backend(workdir.path / "s", fault, device):
         status, results, stderr = run_command("check", f"vhost-user:{workdir.path / 's'}", "--destructive", "--json", *options,
                                               log_dir=workdir.path, timeout=300)
     assert status in (0, 1), stderr
@@ -75,3 +76,55 @@ def test_a_fault_is_found_by_the_test_that_is_meant_for_it(workdir, fault, meant
         assert result == expected, said
         assert said["note" if expected == "noted" else "asked"]
     patiently(attempt)
+
+
+# --- a device that is no disk ---
+
+OF_ENTROPY = [
+    ("gives nothing", "split/shapes", "one or more"),
+    ("only says that it gives", "split/shapes", "must have written"),
+    ("says it wrote more", "split/laps", "at least as many bytes"),
+    ("uses one twice", "split/full", "once"),
+    ("never interrupts", "split/interrupt-asked-for", "interrupt"),
+    ("takes tables only at the head", "split/direct-then-indirect", ""),
+    ("writes past the end of a buffer", "split/shapes", "not in the chain"),
+    ("one too far in GET_VRING_BASE", "vring-split/stop-and-go", "where it is"),
+    ("logs nothing", "log/marked", "marked"),
+]
+OWN = ["--request=,64"] # a device that the tester has never heard of
+
+
+@pytest.mark.skipif(not MORE, reason="beside make check")
+@pytest.mark.parametrize("how", [["--device=rng"], OWN], ids=["rng", "request"])
+def test_nothing_fails_of_an_entropy_device_without_a_fault(workdir, how):
+    tests = check(workdir, *how, "--only=[lsv]*/*", device=Entropy)
+    for name, (result, said) in tests.items():
+        assert result in ("passed", "not_offered") or name == "vring/wrong-fds", said
+    for name in ("split/shapes", "split/index-wraps", "split-event/interrupt-in-batch", "split-mistakes/garbage",
+                 "vring-split/stop-in-flight"):
+        assert tests[name][0] == "passed"
+    assert tests["split-mistakes/parts-missing"][0] == "not_offered", "which parts a request has is the affair of a disk"
+
+
+@pytest.mark.parametrize("fault, name, word", OF_ENTROPY if MORE else OF_ENTROPY[:2])
+def test_a_fault_of_an_entropy_device_is_found(workdir, fault, name, word):
+    result, said = check(workdir, "--device=rng", f"--only={name}", "--timeout=1", fault=fault, device=Entropy)[name]
+    assert result == "failed" and word in said["asked"], said
+
+
+def test_rings_of_a_device_of_an_unknown_kind_are_not_offered(workdir):
+    result, said = check(workdir, "--only=split/full", device=Entropy)["split/full"]
+    assert result == "not_offered" and "--request" in said["why"]
+
+
+@pytest.mark.parametrize("request_", ["64", "0,64", "0g,64", ",", "00" * 257 + ",1", ",65537", ",x"],
+                         ids=["no-comma", "half-a-byte", "no-digit", "nothing", "too-much-out", "too-much-in", "no-number"])
+def test_a_request_that_cannot_be_is_refused(workdir, request_):
+    status, _, stderr = run_command("check", workdir.path / "s", f"--request={request_}", log_dir=workdir.path)
+    assert status == 2 and "type for example --request=0100,64" in stderr
+
+
+def test_a_disk_needs_no_request(workdir):
+    with Backend(workdir.path / "s"):
+        status, _, stderr = run_command("check", f"vhost-user:{workdir.path / 's'}", "--request=,64", log_dir=workdir.path)
+    assert status == 2 and "leave --request out" in stderr

@@ -7,14 +7,14 @@ import pytest
 
 from pylib.server import run_command
 
-# Example, how it is reached, and how many tests have something to test at least.
-DEVICES = [("card", "", 80), ("entropy", "vfio-user:", 90), ("entropy", "vhost-user:", 30)]
+# Example, how it is reached, what the tester has to be told, and how many tests have something to test at least.
+DEVICES = [("card", "", [], 80), ("entropy", "vfio-user:", [], 190), ("entropy", "vhost-user:", ["--device=rng"], 130)]
 
 
-@pytest.mark.parametrize("name, prefix, least", DEVICES)
-def test_it_is_what_the_specifications_say(start, tmp_path, name, prefix, least):
+@pytest.mark.parametrize("name, prefix, options, least", DEVICES)
+def test_it_is_what_the_specifications_say(start, tmp_path, name, prefix, options, least):
     program = start(name, prefix)
-    status, stdout, stderr = run_command("check", f"{prefix}{program.socket}", "--json", log_dir=tmp_path, timeout=300)
+    status, stdout, stderr = run_command("check", f"{prefix}{program.socket}", "--json", *options, log_dir=tmp_path, timeout=300)
     tests = json.loads(stdout)["tests"]
     failed = [test for test in tests if test["result"] == "failed"]
     assert status == 0 and not failed, f"{failed}\n{stderr}"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A vhost-user back end with a small virtio disk on split rings, made to be wrong: `fault` names one thing that it does not do as the
-specification says. It shares no code with the product, so that with no fault it also says whether a front end is right.
+"""A vhost-user back end with a small device (backend_devices.py) on split rings, made to be wrong: `fault` names one thing that it does
+not do as the specification says. It shares no code with the product, so that with no fault it also says whether a front end is right.
 
 One thread serves one client after the other: messages and kicks in turn."""
 
@@ -11,20 +11,18 @@ import socket
 import struct
 import threading
 
-from . import blk
+from .backend_devices import QUEUES, Disk, Impossible
 from .vhost import ADDRESSES, CONFIG, F_PROTOCOL_FEATURES, HEADER, INFLIGHT, NEED_REPLY, NO_FD, REGION, REPLY, STATE, U64, VERSION, P, Req
 
 F_INDIRECT, F_EVENT_IDX, F_VERSION_1 = 1 << 28, 1 << 29, 1 << 32
-F_TOPOLOGY, F_LOG_ALL = 1 << 10, 1 << 26
-FEATURES = (F_VERSION_1 | F_LOG_ALL | F_INDIRECT | F_EVENT_IDX | F_PROTOCOL_FEATURES | F_TOPOLOGY | blk.F_SEG_MAX | blk.F_BLK_SIZE |
-            blk.F_FLUSH | blk.F_MQ | blk.F_DISCARD | blk.F_WRITE_ZEROES | blk.F_CONFIG_WCE)
+F_LOG_ALL = 1 << 26
+FEATURES = F_VERSION_1 | F_LOG_ALL | F_INDIRECT | F_EVENT_IDX | F_PROTOCOL_FEATURES # beside the device's own
 PROTOCOL = (P.MQ | P.REPLY_ACK | P.CONFIG | P.RESET_DEVICE | P.CONFIGURE_MEM_SLOTS | P.STATUS | P.INFLIGHT_SHMFD | P.LOG_SHMFD |
             P.BACKEND_REQ | P.INBAND_NOTIFICATIONS)
 BACKEND_VRING_CALL, VRING_F_LOG = 4, 1
-QUEUES, SECTORS, SLOTS, SIZE_MAX = 2, 4096, 64, 1024
+SLOTS, SIZE_MAX = 64, 1024
 NEXT, WRITE, INDIRECT = 1, 2, 4
 DESC = struct.Struct("<QIHH")
-RANGE = struct.Struct("<QII")
 SIZES = {Req.SET_FEATURES: 8, Req.SET_PROTOCOL_FEATURES: 8, Req.SET_VRING_NUM: 8, Req.SET_VRING_BASE: 8, Req.GET_VRING_BASE: 8,
          Req.SET_VRING_ADDR: 40, Req.SET_VRING_ENABLE: 8, Req.SET_VRING_KICK: 8, Req.SET_VRING_CALL: 8, Req.SET_VRING_ERR: 8,
          Req.VRING_KICK: 8, Req.SET_LOG_BASE: 16, Req.ADD_MEM_REG: 40, Req.REM_MEM_REG: 40, Req.SET_STATUS: 8,
@@ -74,6 +72,7 @@ class Session:
 
     def __init__(self, backend, sock):
         self.backend, self.fault, self.sock = backend, backend.fault, sock
+        self.device, self.offered = backend.device, FEATURES | backend.device.features
         self.regions, self.fds = [], []
         self.features = self.protocol = self.status = 0
         self.vrings = [Vring() for _ in range(QUEUES)]
@@ -147,11 +146,11 @@ class Session:
         return True
 
     def do_get_features(self, _payload, _fds):
-        return U64.pack(FEATURES)
+        return U64.pack(self.offered)
 
     def do_set_features(self, payload, _fds):
         self.features, = U64.unpack(payload)
-        if self.features & ~FEATURES:
+        if self.features & ~self.offered:
             raise Refused
         for vring in self.vrings if not self.features & F_PROTOCOL_FEATURES else ():
             vring.enabled = True
@@ -212,28 +211,18 @@ class Session:
 
     # --- configuration ---
 
-    def config(self):
-        return blk.CONFIG.pack(self.backend.capacity, 0, 64, 0, 0, 0, 512, 0, 0, 0, 0, self.backend.writeback, QUEUES,
-                               1 << 16, 1, 1, 1 << 16, 1, 1).ljust(256, b"\0")
-
     def do_get_config(self, payload, _fds):
         offset, size, flags = CONFIG.unpack_from(payload)
         if offset + size > 256 or len(payload) != CONFIG.size + size:
             return b""
         if self.fault == "ignores the offset":
-            return CONFIG.pack(offset, size, flags) + self.config()[:size]
-        return CONFIG.pack(offset, size, flags) + self.config()[offset:offset + size]
+            return CONFIG.pack(offset, size, flags) + self.device.config()[:size]
+        return CONFIG.pack(offset, size, flags) + self.device.config()[offset:offset + size]
 
     def do_set_config(self, payload, _fds):
         offset, size, flags = CONFIG.unpack_from(payload)
-        if flags or offset + size > 256 or len(payload) != CONFIG.size + size:
+        if flags or offset + size > 256 or len(payload) != CONFIG.size + size or not self.device.set_config(offset, payload[CONFIG.size:]):
             raise Refused
-        if self.fault == "lets the capacity be written" and offset == 0 and size == 8:
-            self.backend.capacity, = U64.unpack(payload[CONFIG.size:])
-            return
-        if (offset, size) != (blk.OFF_WRITEBACK, 1):
-            raise Refused
-        self.backend.writeback = payload[CONFIG.size]
 
     # --- memory's messages ---
 
@@ -466,18 +455,17 @@ class Session:
             raise Broken
         out = b"".join(bytes(view) for address, size in readable for view in self.find(address, size, "guest"))
         room = [view for address, size in writable for view in self.find(address, size, "guest")]
-        total = sum(len(view) for view in room)
-        if len(out) < 16 or not total:
-            raise Broken
-        data, status = self.disk(out, total - 1)
-        data += bytes([status])
-        if self.fault == "puts the status behind the first piece" and len(room) > 2:
-            data = data[:len(room[0])] + data[-1:] + data[len(room[0]):-1]
-        at = 0
-        for view in room if status == blk.S_OK else ():
-            view[:] = data[at:at + len(view)]
-            at += len(view)
-        room[-1][-1] = data[-1]
+        try:
+            data, last, total = self.device.serve(out, sum(len(view) for view in room))
+        except Impossible:
+            raise Broken from None
+        if self.fault == "puts the status behind the first piece" and len(room) > 2 and data:
+            data = data[:len(room[0])] + bytes([last]) + data[len(room[0]):]
+        for view in room:
+            part, data = (data or b"")[:len(view)], (data or b"")[len(view):]
+            view[:len(part)] = part
+        if last is not None:
+            room[-1][-1] = last
         for address, size in writable:
             self.mark(address, size)
         if self.fault == "writes past the end of a buffer":
@@ -486,33 +474,6 @@ class Session:
                 if region.guest <= last < region.guest + region.size:
                     region.bytes[region.offset + last - region.guest] = 0
         return total + (1000 if self.fault == "says it wrote more" else 0)
-
-    def disk(self, out, room):
-        kind, _, sector = struct.unpack_from("<IIQ", out)
-        store, size = self.backend.store, len(self.backend.store)
-        data = out[16:]
-        if kind == blk.T_IN:
-            fits = room % 512 == 0 and sector * 512 + room <= size
-            return (bytes(store[sector * 512:sector * 512 + room]), blk.S_OK) if fits else (bytes(room), blk.S_IOERR)
-        if kind == blk.T_OUT:
-            if len(data) % 512 or sector * 512 + len(data) > size:
-                return b"", blk.S_IOERR
-            if self.fault == "forgets the last sector of long writes" and len(data) > 512:
-                data = data[:-512]
-            store[sector * 512:sector * 512 + len(data)] = data
-        elif kind in (blk.T_DISCARD, blk.T_WRITE_ZEROES) and len(data) == RANGE.size:
-            sector, count, flags = RANGE.unpack(data)
-            if flags & ~(kind == blk.T_WRITE_ZEROES) and self.fault != "takes unknown flags":
-                return b"", blk.S_UNSUPP
-            if (sector + count) * 512 > size:
-                return b"", blk.S_IOERR
-            if kind == blk.T_WRITE_ZEROES and self.fault != "writes no zeroes":
-                store[sector * 512:(sector + count) * 512] = bytes(count * 512)
-        elif kind == blk.T_GET_ID:
-            return b"backend".ljust(room, b"\0"), blk.S_OK
-        elif kind != blk.T_FLUSH:
-            return bytes(room), blk.S_UNSUPP
-        return b"", blk.S_OK
 
     def close(self):
         for vring in self.vrings:
@@ -528,10 +489,9 @@ class Session:
 class Backend:
     """At a path, in a thread of this process, until it is closed."""
 
-    def __init__(self, path, fault=None):
-        self.path, self.fault = path, fault
-        self.store = bytearray(b"".join(i.to_bytes(8, "little") * 64 for i in range(SECTORS)))
-        self.capacity, self.writeback, self.kicks, self.kept = SECTORS, 1, 0, []
+    def __init__(self, path, fault=None, device=Disk):
+        self.path, self.fault, self.device = path, fault, device(fault)
+        self.kicks, self.kept = 0, []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(16)

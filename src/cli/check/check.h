@@ -33,7 +33,22 @@ enum sdc_check_needs {
     SDC_CHECK_VIRTIO = 1 << 3,      // a virtio device, over either transport
     SDC_CHECK_BLK = 1 << 4,         // a virtio disk
     SDC_CHECK_DISK = 1 << 5,        // a disk of any kind
+    SDC_CHECK_REQUESTS = 1 << 6,    // a virtio device of which a request is known that does no harm
 };
+
+enum { SDC_CHECK_OUT_MAX = 256, SDC_CHECK_IN_MAX = 65536 };
+
+// A request that a virtio device on whose queue 0 it is put does at any time: bytes that it reads, and room for what it writes.
+struct sdc_check_form {
+    uint8_t out[SDC_CHECK_OUT_MAX];
+    uint32_t out_size;
+    uint32_t in_size; // bytes; 0 with `any_size`
+    bool any_size;    // whatever room there is, the device writes some of it, and never nothing
+};
+// From "HEX,BYTES". 0, -EINVAL.
+int sdc_check_form_parse(const char *text, struct sdc_check_form *form);
+// An entropy device's (virtio 1.2, 5.4.6).
+extern const struct sdc_check_form sdc_check_entropy;
 
 struct sdc_check;
 
@@ -48,6 +63,8 @@ struct sdc_check_table {
     const struct sdc_check_test *tests;
     size_t count;
 };
+
+enum { SDC_CHECK_DEVICE_BLK = 2, SDC_CHECK_DEVICE_ENTROPY = 4 }; // virtio 1.2, 5
 
 // What was found behind the socket before the first test.
 struct sdc_check_target {
@@ -79,6 +96,8 @@ struct sdc_check_options {
     uint64_t timeout_s; // for each answer
     const char *device; // a virtio device's kind, for people; NULL: not named
     unsigned device_number; // virtio 1.2, 5; 0: not named
+    const char *request;    // as it was typed; NULL: what is known of the device
+    struct sdc_check_form form; // what that says
     bool destructive;
     bool json;
     bool list;
@@ -97,6 +116,9 @@ struct sdc_check_transport {
 };
 extern const struct sdc_check_transport sdc_check_vfio_user;
 extern const struct sdc_check_transport sdc_check_vhost_user;
+
+// What there is of a virtio device of that kind (virtio 1.2, 5; 0: not known), as enum sdc_check_needs.
+unsigned sdc_check_virtio_has(const struct sdc_check_options *options, unsigned device);
 
 // Tests of virtio devices over either transport.
 extern const struct sdc_check_table sdc_check_ring_requests;

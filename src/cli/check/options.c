@@ -21,6 +21,8 @@ const char sdc_check_usage[] =
     "  --list                name the tests, run none\n"
     "  --destructive         also tests that overwrite what is on a disk\n"
     "  --device=NAME         what kind of virtio device it is, for example blk: vhost-user does not say (by its features, a disk or not)\n"
+    "  --request=HEX,BYTES   a request that the device does at any time and that does no harm: what it reads (may be nothing), and\n"
+    "                        how many bytes it may write; for devices other than disks and entropy devices\n"
     "  --timeout=SECONDS     that an answer may take (5)\n"
     "  --json                results as JSON\n"
     "  --help                this text\n"
@@ -34,6 +36,7 @@ static const struct sdc_option rows[] = {
     {"list", SDC_OPTION_FLAG, AT(list), 0, 0, NULL, NULL},
     {"destructive", SDC_OPTION_FLAG, AT(destructive), 0, 0, NULL, NULL},
     {"device", SDC_OPTION_TEXT, AT(device), 0, 0, "blk", NULL},
+    {"request", SDC_OPTION_TEXT, AT(request), 0, 0, "0100,64", NULL},
     {"timeout", SDC_OPTION_NUMBER, AT(timeout_s), 1, 3600, "10", NULL},
     {"json", SDC_OPTION_FLAG, AT(json), 0, 0, NULL, NULL},
     {"help", SDC_OPTION_FLAG, AT(help), 0, 0, NULL, NULL},
@@ -60,5 +63,10 @@ int sdc_check_options_parse(int argc, char **argv, struct sdc_check_options *opt
     if (options->device && options->device_number == 0)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--device=%s: there is no such virtio device; type for example --device=blk",
                              options->device);
+    if (options->request && sdc_check_form_parse(options->request, &options->form) < 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--request=%.80s: it is what the device reads, at most %d bytes as pairs of hexadecimal digits, a comma, and "
+                             "how many bytes it may write, at most %d; type for example --request=0100,64 or --request=,64",
+                             options->request, SDC_CHECK_OUT_MAX, SDC_CHECK_IN_MAX);
     return 0;
 }

@@ -96,7 +96,9 @@ static void event(struct sdc_check *check, uint64_t features)
 
     open_exactly(&stage, check, features);
     warm_up(&stage);
-    unsigned entries = !(features & SDC_VIRTIO_F_RING_PACKED) || sdc_check_stage_has(&stage, SDC_VIRTIO_F_INDIRECT_DESC) ? 1 : 3;
+    unsigned entries = !(features & SDC_VIRTIO_F_RING_PACKED) || sdc_check_stage_has(&stage, SDC_VIRTIO_F_INDIRECT_DESC)
+                           ? 1
+                           : sdc_check_stage_entries(&stage);
     for (unsigned round = 0; round < ROUNDS; round++) {
         sdc_check_ring_calls(&stage.bed.queues[0].ring, SDC_CHECK_CALLS_AT, (uint16_t)(ahead * entries));
         sdc_check_bed_called(&stage.bed, 0, 0);
@@ -117,9 +119,9 @@ static void event_in_batch(struct sdc_check *check, uint64_t features)
 
     open_exactly(&stage, check, features);
     bool indirect = sdc_check_stage_has(&stage, SDC_VIRTIO_F_INDIRECT_DESC);
-    sdc_check_crowd_new(&stage, &crowd, indirect ? 8 : (unsigned)sdc_min(8, stage.bed.queues[0].ring.config.size / 3));
+    unsigned each = sdc_check_stage_entries(&stage), entries = !(features & SDC_VIRTIO_F_RING_PACKED) || indirect ? 1 : each;
+    sdc_check_crowd_new(&stage, &crowd, indirect ? 8 : (unsigned)sdc_min(8, stage.bed.queues[0].ring.config.size / each));
     for (unsigned round = 0; round < ROUNDS; round++) {
-        unsigned entries = !(features & SDC_VIRTIO_F_RING_PACKED) || indirect ? 1 : 3;
         sdc_check_ring_calls(&stage.bed.queues[0].ring, SDC_CHECK_CALLS_AT, (uint16_t)(round % crowd.count * entries));
         sdc_check_bed_called(&stage.bed, 0, 0);
         sdc_check_crowd_wave(&stage, 0, &crowd, true);
@@ -245,14 +247,14 @@ static void split_event_other_mechanism(struct sdc_check *check)
 #define PACKED "virtio 1.2, 2.8.10"
 
 #define EVENT_ROWS(name, split_section, function)                            \
-    {"split-event/" name, split_section, SDC_CHECK_BLK, split_event_##function}, \
-    {"packed-event/" name, PACKED, SDC_CHECK_BLK, packed_event_##function}
+    {"split-event/" name, split_section, SDC_CHECK_REQUESTS, split_event_##function}, \
+    {"packed-event/" name, PACKED, SDC_CHECK_REQUESTS, packed_event_##function}
 
 static const struct sdc_check_test tests[] = {
     SDC_CHECK_ROWS("interrupt-asked-for", CALLS, PACKED, asked),
     SDC_CHECK_ROWS("no-interrupt-asked-for", CALLS, PACKED, not_asked),
     SDC_CHECK_ROWS("no-interrupts-at-all", CALLS, PACKED, polled),
-    {"split/event-without-feature", CALLS, SDC_CHECK_BLK, split_other_mechanism},
+    {"split/event-without-feature", CALLS, SDC_CHECK_REQUESTS, split_other_mechanism},
     SDC_CHECK_ROWS("device-flags", KICKS, PACKED, device_flags),
     SDC_CHECK_ROWS("wanted-notifications", KICKS, PACKED, wanted_kicks),
     SDC_CHECK_ROWS("needless-notifications", KICKS, PACKED, needless_kicks),
@@ -260,7 +262,7 @@ static const struct sdc_check_test tests[] = {
     EVENT_ROWS("no-interrupt-asked-for", CALLS, not_asked),
     EVENT_ROWS("interrupt-at", CALLS, event),
     EVENT_ROWS("interrupt-in-batch", CALLS, event_in_batch),
-    {"split-event/flags-ignored", CALLS, SDC_CHECK_BLK, split_event_other_mechanism},
+    {"split-event/flags-ignored", CALLS, SDC_CHECK_REQUESTS, split_event_other_mechanism},
     EVENT_ROWS("device-flags", KICKS, device_flags),
     EVENT_ROWS("wanted-notifications", KICKS, wanted_kicks),
     EVENT_ROWS("needless-notifications", KICKS, needless_kicks),

@@ -25,7 +25,7 @@ enum {
 
 struct scene {
     struct sdc_check_stage stage;
-    struct sdc_check_piece pieces[CHAIN_MAX]; // header, data, status, as they should be
+    struct sdc_check_piece pieces[CHAIN_MAX]; // three, as they should be; a disk's: header, data, status
     unsigned variant;
 };
 
@@ -148,6 +148,8 @@ static bool writable_first(struct scene *scene)
 {
     struct sdc_check_piece header = scene->pieces[0];
 
+    if (header.flags & SDC_CHECK_DESC_WRITE)
+        sdc_check_not_offered(scene->stage.bed.check, "a request has nothing that the device reads");
     scene->pieces[0] = scene->pieces[2];
     scene->pieces[2] = header;
     add(scene, 3);
@@ -304,13 +306,13 @@ static void make(struct sdc_check *check, uint64_t layout, uint64_t features, co
         sdc_check_bed_run_queues(&stage->bed, 1, QUEUE);
         sdc_check_request_prepare(&stage->request);
         memset(scene.pieces, 0, sizeof scene.pieces);
-        sdc_check_request_cut(&stage->request, &stage->disk, SDC_CHECK_CUT_PLAIN, QUEUE, scene.pieces);
+        sdc_check_request_three(&stage->bed, &stage->request, &stage->disk, scene.pieces);
         scene.variant = variant;
         more = mistake(&scene);
         sdc_check_ring_show(ring_of(&scene));
         sdc_check_bed_kick(&stage->bed, 0);
         look(&scene);
-        sdc_check_sent(check, "%s (the %uth of its kind), and then a good read", what, variant + 1);
+        sdc_check_sent(check, "%s (the %uth of its kind), and then a good request", what, variant + 1);
         check_canary(&scene, canary);
         sdc_check_request_guards(&stage->bed, &stage->request);
         works_again(&scene, layout | features);
@@ -365,9 +367,9 @@ static void packed_table_not_agreed(struct sdc_check *check)
     make(check, SDC_VIRTIO_F_RING_PACKED, 0, "an indirect table, which was not agreed on", table_links);
 }
 
-#define SPLIT_ROW(name, section, function) {"split-mistakes/" name, section, SDC_CHECK_BLK, split_##function}
+#define SPLIT_ROW(name, section, function) {"split-mistakes/" name, section, SDC_CHECK_REQUESTS, split_##function}
 #define ROWS(name, split_section, packed_section, function) \
-    SPLIT_ROW(name, split_section, function), {"packed-mistakes/" name, packed_section, SDC_CHECK_BLK, packed_##function}
+    SPLIT_ROW(name, split_section, function), {"packed-mistakes/" name, packed_section, SDC_CHECK_REQUESTS, packed_##function}
 
 static const struct sdc_check_test tests[] = {
     ROWS("loop", "virtio 1.2, 2.7.5.2", "virtio 1.2, 2.8.17", loop),
@@ -378,7 +380,8 @@ static const struct sdc_check_test tests[] = {
     ROWS("huge", "virtio 1.2, 2.7.5.2", "virtio 1.2, 2.8.13", huge),
     ROWS("zero-length", "virtio 1.2, 2.7.5", "virtio 1.2, 2.8.13", zero_length),
     ROWS("writable-first", "virtio 1.2, 2.7.4.2", "virtio 1.2, 2.8.17", writable_first),
-    ROWS("parts-missing", "virtio 1.2, 5.2.6", "virtio 1.2, 5.2.6", parts_missing),
+    {"split-mistakes/parts-missing", "virtio 1.2, 5.2.6", SDC_CHECK_BLK, split_parts_missing},
+    {"packed-mistakes/parts-missing", "virtio 1.2, 5.2.6", SDC_CHECK_BLK, packed_parts_missing},
     ROWS("table-in-table", "virtio 1.2, 2.7.5.3.1", "virtio 1.2, 2.8.19", table_in_table),
     ROWS("table-and-next", "virtio 1.2, 2.7.5.3.1", "virtio 1.2, 2.8.19", table_and_next),
     ROWS("table-length", "virtio 1.2, 2.7.5.3", "virtio 1.2, 2.8.7", table_length),

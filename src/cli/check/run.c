@@ -99,6 +99,7 @@ static const struct {
     {SDC_CHECK_VIRTIO, "the device is no virtio device"},
     {SDC_CHECK_BLK, "the device is no virtio disk"},
     {SDC_CHECK_DISK, "the device is no disk"},
+    {SDC_CHECK_REQUESTS, "no request of such a device is known: type --request if there is one that does no harm"},
 };
 
 static bool can_run(const struct sdc_check_run *run, struct sdc_check_entry *entry)
@@ -171,6 +172,9 @@ static int look(struct sdc_check_run *run, struct shared *shared, struct sdc_err
     if (ret == 0 && failed && run->target.what[0] == '\0')
         return sdc_error_set(err, -ENOTCONN, SDC_FAULT_PEER, "%s: %s", run->options->socket,
                              outcome->exchange.came[0] != '\0' ? outcome->exchange.came : outcome->text);
+    if (ret == 0 && run->options->request && run->target.has & SDC_CHECK_BLK)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--request=%s: it is a disk, whose requests are known; leave --request out",
+                             run->options->request);
     // Several, since a server that is about to end may still take a client that comes at once.
     for (unsigned i = 0; ret == 0 && tries > 0 && i < FIRST_GREETINGS; i++) {
         ret = greet(run, shared, &tries, err);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A virtio disk on a bed, and requests that only read from it: what most tests of rings begin with.
+// A virtio device on a bed, and requests that do no harm: what most tests of rings begin with. A disk's only read.
 #pragma once
 
-#include "cli/check/disk.h"
+#include "cli/check/request.h"
 
 enum {
     SDC_CHECK_STAGE_DATA = 16 * SDC_CHECK_SECTOR, // that each disk is expected to have
+    SDC_CHECK_STAGE_SMALL = 64,                   // bytes of a small request where any number will do
     SDC_CHECK_CROWD_MAX = 64,
 };
 
@@ -14,13 +15,13 @@ enum {
 
 struct sdc_check_stage {
     struct sdc_check_bed bed;
-    struct sdc_check_disk disk;
-    uint32_t block;                   // bytes of a block
-    struct sdc_check_request request; // a read from sector 0
+    struct sdc_check_disk disk;       // of another device: one without limits
+    uint32_t block;                   // bytes of the smallest request
+    struct sdc_check_request request; // a disk's: a read from sector 0
 };
 
-// Opens a bed with these features, as far as they are offered, and a request with `data` bytes, rounded up to blocks; without a packed
-// layout that is asked for the test ends. Nothing runs yet.
+// Opens a bed with these features, as far as they are offered, and a request with `data` bytes, rounded up to blocks or as many as it has
+// by its form; without a packed layout that is asked for the test ends. Nothing runs yet.
 void sdc_check_stage_open(struct sdc_check_stage *stage, struct sdc_check *check, uint64_t features, uint32_t data);
 // The same with other wishes than features, which are those of the disk too.
 void sdc_check_stage_open_as(struct sdc_check_stage *stage, struct sdc_check *check, struct sdc_check_bed_wishes wishes, uint32_t data);
@@ -30,6 +31,10 @@ static inline bool sdc_check_stage_has(const struct sdc_check_stage *stage, uint
 }
 // Ends the test unless the feature was agreed on. name: without VIRTIO_F_.
 void sdc_check_stage_needs(const struct sdc_check_stage *stage, uint64_t feature, const char *name);
+// Another request like that.
+void sdc_check_stage_request(struct sdc_check_stage *stage, uint32_t data, struct sdc_check_request *request);
+// Descriptors of a request in the plain cut: entries of the ring without a table.
+unsigned sdc_check_stage_entries(const struct sdc_check_stage *stage);
 // Does the stage's request.
 void sdc_check_stage_read(struct sdc_check_stage *stage, uint16_t queue, enum sdc_check_cut cut, bool indirect);
 
@@ -50,5 +55,5 @@ unsigned sdc_check_crowd_wave(struct sdc_check_stage *stage, uint16_t queue, str
     static void split_##name(struct sdc_check *check) { name(check, 0); }                            \
     static void packed_##name(struct sdc_check *check) { name(check, SDC_VIRTIO_F_RING_PACKED); }
 #define SDC_CHECK_ROWS(name, split_section, packed_section, function)                \
-    {"split/" name, split_section, SDC_CHECK_BLK, split_##function},                 \
-    {"packed/" name, packed_section, SDC_CHECK_BLK, packed_##function}
+    {"split/" name, split_section, SDC_CHECK_REQUESTS, split_##function},                 \
+    {"packed/" name, packed_section, SDC_CHECK_REQUESTS, packed_##function}

@@ -14,7 +14,6 @@ enum {
     VENDOR_VIRTIO = 0x1af4,
     VIRTIO_FIRST = 0x1040, // device IDs: this and the kind (virtio 1.2, 4.1.2.1)
     VIRTIO_LAST = 0x107f,
-    VIRTIO_BLK = 2,
 };
 #define CLASS_NVME UINT32_C(0x010802)
 
@@ -28,12 +27,8 @@ static void look_at_pci(struct sdc_check_vfio *vfio, struct sdc_check_target *ta
         target->has |= SDC_CHECK_NVME | SDC_CHECK_DISK;
         what = "NVMe controller";
     } else if (vendor == VENDOR_VIRTIO && device >= VIRTIO_FIRST && device <= VIRTIO_LAST) {
-        target->has |= SDC_CHECK_VIRTIO;
-        what = "virtio device";
-        if (device - VIRTIO_FIRST == VIRTIO_BLK) {
-            target->has |= SDC_CHECK_BLK | SDC_CHECK_DISK;
-            what = "virtio disk";
-        }
+        target->has |= sdc_check_virtio_has(vfio->check->options, device - VIRTIO_FIRST);
+        what = target->has & SDC_CHECK_BLK ? "virtio disk" : "virtio device";
     }
     snprintf(target->what, sizeof target->what, "%s %04" PRIx32 ":%04" PRIx32 ", class %06" PRIx32, what, vendor, device, class);
 }

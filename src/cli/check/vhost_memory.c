@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Memory over vhost-user: tables and single regions, in good form and in bad, and the disk's requests in them.
+// Memory over vhost-user: tables and single regions, in good form and in bad, and the device's requests in them.
 #include "cli/check/stage.h"
 
 #include "base/check.h"
@@ -34,7 +34,7 @@ static struct sdc_check_vhost_request table_request(const struct mem_table *tabl
                                             .fds_count = fds_count};
 }
 
-// --- with a disk ---
+// --- with requests ---
 
 // The memory of a bed in eight regions with holes in the file between them: adjacent for the guest, in another order in the file.
 static void adjacent_regions(struct sdc_check *check)
@@ -60,9 +60,7 @@ static void adjacent_regions(struct sdc_check *check)
     sdc_check_vhost_do(&stage.bed.vhost, &request);
     // A buffer that begins in one region and ends in the next.
     memory->used = part - 2 * PAGE;
-    sdc_check_request_new(&stage.bed, SDC_CHECK_STAGE_DATA, &stage.request);
-    stage.request.type = SDC_CHECK_DISK_IN;
-    stage.request.size = SDC_CHECK_STAGE_DATA;
+    sdc_check_stage_request(&stage, SDC_CHECK_STAGE_DATA, &stage.request);
     sdc_check_bed_run_queues(&stage.bed, 1, 64);
     for (unsigned cut = 0; cut < SDC_CHECK_CUTS; cut++)
         sdc_check_stage_read(&stage, 0, cut, false);
@@ -92,10 +90,8 @@ static void table_replaced(struct sdc_check *check)
     sdc_check_stage_read(&stage, 0, SDC_CHECK_CUT_PLAIN, false);
     struct sdc_client_memory first = stage.bed.memory;
     stage.bed.memory = more;
-    sdc_check_request_new(&stage.bed, stage.block, &stage.request);
+    sdc_check_stage_request(&stage, stage.block, &stage.request);
     stage.bed.memory = first;
-    stage.request.type = SDC_CHECK_DISK_IN;
-    stage.request.size = stage.block;
     sdc_check_stage_read(&stage, 0, SDC_CHECK_CUT_PLAIN, false);
 }
 
@@ -273,8 +269,8 @@ static void overlap(struct sdc_check *check)
 }
 
 static const struct sdc_check_test tests[] = {
-    {"memory/adjacent-regions", TABLE, SDC_CHECK_BLK, adjacent_regions},
-    {"memory/table-replaced", TABLE, SDC_CHECK_BLK, table_replaced},
+    {"memory/adjacent-regions", TABLE, SDC_CHECK_REQUESTS, adjacent_regions},
+    {"memory/table-replaced", TABLE, SDC_CHECK_REQUESTS, table_replaced},
     {"memory/slots", ADD, 0, slots},
     {"memory/remove-unknown", REMOVE, 0, remove_unknown},
     {"memory/remove-with-fd", REMOVE, 0, remove_with_fd},

@@ -9,8 +9,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { DEVICE_BLK = 2 }; // virtio 1.2, 5.2.1
-
 // A back end does not say what kind of device it has. Bits of a disk's that no other device has at once: SEG_MAX, BLK_SIZE, TOPOLOGY.
 #define DISK_BITS (UINT64_C(1) << 2 | UINT64_C(1) << 6 | UINT64_C(1) << 10)
 
@@ -21,11 +19,10 @@ static void look(struct sdc_check *check, struct sdc_check_target *target)
     sdc_check_vhost_connect(&vhost, check);
     snprintf(target->what, sizeof target->what, "what it is could not be found out");
     sdc_check_vhost_fence(&vhost);
-    target->has |= SDC_CHECK_VIRTIO;
     unsigned device = check->options->device_number;
-    bool disk = device != 0 ? device == DEVICE_BLK : (vhost.features & DISK_BITS) == DISK_BITS;
-    if (disk)
-        target->has |= SDC_CHECK_BLK | SDC_CHECK_DISK;
+    bool looks_like_one = device == 0 && (vhost.features & DISK_BITS) == DISK_BITS;
+    target->has |= sdc_check_virtio_has(check->options, looks_like_one ? SDC_CHECK_DEVICE_BLK : device);
+    bool disk = target->has & SDC_CHECK_BLK;
     snprintf(target->what, sizeof target->what, "%s%s, features 0x%" PRIx64, disk ? "virtio disk" : "virtio device",
              device != 0 ? "" : disk ? " (by its features)" : " of a kind that was not named (--device)", vhost.features);
 }

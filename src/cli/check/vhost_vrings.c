@@ -224,17 +224,16 @@ static void enable(struct sdc_check *check)
 // As front ends were before there were protocol features: rings are enabled from the start.
 static void without_protocol_features(struct sdc_check *check)
 {
-    struct sdc_check_bed bed;
-    struct sdc_check_disk disk = {.size_max = UINT32_MAX, .seg_max = 1, .block_sectors = 1, .queues = 1};
-    struct sdc_check_request request;
+    // Nobody can be asked what the disk says of itself.
+    struct sdc_check_stage stage = {.disk = {.size_max = UINT32_MAX, .seg_max = 1, .block_sectors = 1, .queues = 1},
+                                    .block = SDC_CHECK_SECTOR};
 
-    sdc_check_bed_open(&bed, check, &(struct sdc_check_bed_wishes){.bare = true});
-    sdc_check_request_new(&bed, SDC_CHECK_STAGE_DATA, &request);
-    request.size = SDC_CHECK_STAGE_DATA;
-    sdc_check_bed_run_queues(&bed, 1, SMALL); // nobody says whether it would take more
+    sdc_check_bed_open(&stage.bed, check, &(struct sdc_check_bed_wishes){.bare = true});
+    sdc_check_stage_request(&stage, SDC_CHECK_STAGE_DATA, &stage.request);
+    sdc_check_bed_run_queues(&stage.bed, 1, SMALL); // nobody says whether it would take more
     for (unsigned i = 0; i < 3; i++)
-        sdc_check_request_do(&bed, 0, &request, &disk, SDC_CHECK_CUT_PLAIN, false);
-    sdc_check_that(check, sdc_check_bed_vhost_stop(&bed, 0) == 3, "after three requests a ring is at 3");
+        sdc_check_stage_read(&stage, 0, SDC_CHECK_CUT_PLAIN, false);
+    sdc_check_that(check, sdc_check_bed_vhost_stop(&stage.bed, 0) == 3, "after three requests a ring is at 3");
 }
 
 // --- what cannot be ---
@@ -440,23 +439,23 @@ SDC_CHECK_BOTH(stopped_is_quiet)
 SDC_CHECK_BOTH(stop_in_flight)
 
 #define ROWS(name, section, function)                                  \
-    {"vring-split/" name, section, SDC_CHECK_BLK, split_##function},   \
-    {"vring-packed/" name, section, SDC_CHECK_BLK, packed_##function}
+    {"vring-split/" name, section, SDC_CHECK_REQUESTS, split_##function},   \
+    {"vring-packed/" name, section, SDC_CHECK_REQUESTS, packed_##function}
 
 static const struct sdc_check_test tests[] = {
     ROWS("stop-and-go", GET_BASE, stop_and_go),
     ROWS("start-anywhere", "vhost-user, VHOST_USER_SET_VRING_BASE", start_anywhere),
     ROWS("stopped-is-quiet", STATES, stopped_is_quiet),
     ROWS("stop-in-flight", GET_BASE, stop_in_flight),
-    {"vring/never-started", GET_BASE, SDC_CHECK_BLK, never_started},
-    {"vring/other-call-fd", STATES, SDC_CHECK_BLK, other_call_fd},
-    {"vring/polled", "vhost-user, VHOST_USER_SET_VRING_KICK", SDC_CHECK_BLK, polls},
-    {"vring/enable", "vhost-user, VHOST_USER_SET_VRING_ENABLE", SDC_CHECK_BLK, enable},
-    {"vring/without-protocol-features", STATES, SDC_CHECK_BLK, without_protocol_features},
-    {"vring/wrong-sizes", "vhost-user, VHOST_USER_SET_VRING_NUM", SDC_CHECK_BLK, wrong_sizes},
+    {"vring/never-started", GET_BASE, SDC_CHECK_REQUESTS, never_started},
+    {"vring/other-call-fd", STATES, SDC_CHECK_REQUESTS, other_call_fd},
+    {"vring/polled", "vhost-user, VHOST_USER_SET_VRING_KICK", SDC_CHECK_REQUESTS, polls},
+    {"vring/enable", "vhost-user, VHOST_USER_SET_VRING_ENABLE", SDC_CHECK_REQUESTS, enable},
+    {"vring/without-protocol-features", STATES, SDC_CHECK_REQUESTS, without_protocol_features},
+    {"vring/wrong-sizes", "vhost-user, VHOST_USER_SET_VRING_NUM", SDC_CHECK_REQUESTS, wrong_sizes},
     {"vring/wrong-index", "vhost-user, Multiple queue support", 0, wrong_index},
     {"vring/wrong-index-asked", GET_BASE, 0, wrong_index_asked},
-    {"vring/wrong-addresses", "vhost-user, VHOST_USER_SET_VRING_ADDR", SDC_CHECK_BLK, wrong_addresses},
+    {"vring/wrong-addresses", "vhost-user, VHOST_USER_SET_VRING_ADDR", SDC_CHECK_REQUESTS, wrong_addresses},
     {"vring/wrong-fds", "vhost-user, VHOST_USER_SET_VRING_KICK", 0, wrong_fds},
     {"vring/wrong-order", STATES, 0, wrong_order},
 };
