@@ -86,6 +86,26 @@ void sdc_eventfd_signal(int fd)
     while (ret < 0 && errno == EINTR);
 }
 
+ssize_t sdc_fd_read(int fd, void *buffer, size_t size)
+{
+    ssize_t ret;
+
+    do
+        ret = read(fd, buffer, size);
+    while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : ret;
+}
+
+ssize_t sdc_fd_write(int fd, const void *buffer, size_t size)
+{
+    ssize_t ret;
+
+    do
+        ret = write(fd, buffer, size);
+    while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : ret;
+}
+
 uint64_t sdc_eventfd_take(int fd)
 {
     uint64_t count;

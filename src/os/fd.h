@@ -22,6 +22,10 @@ bool sdc_fd_is_eventfd(int fd);
 // Raises the number of fds that this process may have open to the most that it is allowed, and returns it.
 uint64_t sdc_fd_raise_limit(void);
 
+// Reads or writes once, of a non-blocking fd of any kind; a pipe that nobody reads is SIGPIPE. Bytes, 0 at the end, or a negative errno.
+ssize_t sdc_fd_read(int fd, void *buffer, size_t size);
+ssize_t sdc_fd_write(int fd, const void *buffer, size_t size);
+
 // A new eventfd, close-on-exec, non-blocking. The fd or a negative errno.
 int sdc_eventfd_new(void);
 // Adds 1. A full counter is as good as signalled: it does not block with O_NONBLOCK, which whoever has a copy of the fd can take off

@@ -84,6 +84,7 @@ enum sdc_vhost_backend_request {
 #define SDC_VHOST_PROTOCOL_F_INBAND_NOTIFICATIONS  (UINT64_C(1) << 14)
 #define SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS   (UINT64_C(1) << 15)
 #define SDC_VHOST_PROTOCOL_F_STATUS                (UINT64_C(1) << 16)
+#define SDC_VHOST_PROTOCOL_F_DEVICE_STATE          (UINT64_C(1) << 19)
 
 // sdc_vhost_header.flags
 enum {
@@ -182,5 +183,16 @@ struct sdc_vhost_inflight {
     uint8_t padding[4];
 };
 static_assert(sizeof(struct sdc_vhost_inflight) == 24, "as on the wire");
+
+// SET_DEVICE_STATE_FD, and what is answered in 64 bits: an error number, and whether no fd of the back end's own comes with it.
+enum { SDC_VHOST_STATE_SAVE = 0, SDC_VHOST_STATE_LOAD = 1 }; // direction
+enum { SDC_VHOST_STATE_STOPPED = 0 };                        // phase
+enum { SDC_VHOST_STATE_ERROR = 0xff, SDC_VHOST_STATE_NO_FD = 1 << 8 };
+
+struct sdc_vhost_device_state {
+    uint32_t direction;
+    uint32_t phase;
+};
+static_assert(sizeof(struct sdc_vhost_device_state) == 8, "as on the wire");
 
 enum { SDC_VHOST_FDS_MAX = 8 }; // in one message

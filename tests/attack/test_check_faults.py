@@ -43,6 +43,11 @@ FAULTS = [
     ("writes past the end of a buffer", "split/shapes"),
     ("says it wrote more", "split/shapes"),
     ("forgets the last sector of long writes", "data-split/written"),
+    ("says that an fd comes with it", "device-state/saved"),
+    ("does not close the state", "device-state/saved"),
+    ("never checks its state", "device-state/saved"),
+    ("does not take its own state", "device-state/loaded"),
+    ("takes any state", "noted: device-state/no-state"),
     ("takes unknown flags", "data/range-flags"),
     ("writes no zeroes", "data/zeroes"),
 ]
@@ -78,14 +83,19 @@ def test_a_fault_is_found_by_the_test_that_is_meant_for_it(workdir, fault, meant
     patiently(attempt)
 
 
+def test_a_back_end_may_bring_a_channel_of_its_own_for_the_state(workdir):
+    result, said = check(workdir, "--only=device-state/loaded", fault="brings a channel of its own")["device-state/loaded"]
+    assert result == "passed", said
+
+
 # --- a device that is no disk ---
 
 OF_ENTROPY = [
     ("gives nothing", "split/shapes", "one or more"),
     ("only says that it gives", "split/shapes", "must have written"),
-    ("says it wrote more", "split/laps", "at least as many bytes"),
+    ("says it wrote more", "split/full", "at least as many bytes"),
     ("uses one twice", "split/full", "once"),
-    ("never interrupts", "split/interrupt-asked-for", "interrupt"),
+    ("never interrupts", "split/interrupt-asked-for", "notification"),
     ("takes tables only at the head", "split/direct-then-indirect", ""),
     ("writes past the end of a buffer", "split/shapes", "not in the chain"),
     ("one too far in GET_VRING_BASE", "vring-split/stop-and-go", "where it is"),

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pylib.checks import assert_all_passed, check
+from pylib.checks import OverVhost, assert_all_passed, check
 
 MORE = os.environ.get("SIDECARD_MORE") == "1"
 MODES = [("--queues=4",)] + ([
@@ -15,27 +15,17 @@ MODES = [("--queues=4",)] + ([
     ("--packed=off",), ("--block-size=4096",), ("--queue-size=8",)] if MORE else [])
 
 
-class Prefixed:
-    """A socket as the command wants it."""
-
-    def __init__(self, path):
-        self.parent, self.text = path.parent, f"vhost-user:{path}"
-
-    def __str__(self):
-        return self.text
-
-
 @pytest.mark.parametrize("mode", MODES, ids=[" ".join(mode) for mode in MODES])
 def test_our_back_end_passes(serve, workdir, mode):
     server = serve(workdir.file("disk", 16 << 20) if MORE else "ram:16M", *mode, transport="vhost-user")
-    assert_all_passed(Prefixed(server.path), "--destructive")
+    assert_all_passed(OverVhost(server.path), "--destructive")
 
 
 @pytest.mark.parametrize("transport", ["vfio-user", "vhost-user"])
 def test_our_own_read_only_disk_passes(serve, image, transport):
     server = serve(image, "--read-only", transport=transport)
     server.check_service = False  # it writes
-    status, tests, _ = check(Prefixed(server.path) if transport == "vhost-user" else server.path, "d*/*", "--destructive")
+    status, tests, _ = check(OverVhost(server.path) if transport == "vhost-user" else server.path, "d*/*", "--destructive")
     assert status == 0
     assert tests["data/read-only"]["result"] == "passed" and tests["data-split/written"]["result"] == "not_offered"
 

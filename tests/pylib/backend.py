@@ -4,6 +4,7 @@ not do as the specification says. It shares no code with the product, so that wi
 
 One thread serves one client after the other: messages and kicks in turn."""
 
+import errno
 import mmap
 import os
 import select
@@ -18,7 +19,7 @@ F_INDIRECT, F_EVENT_IDX, F_VERSION_1 = 1 << 28, 1 << 29, 1 << 32
 F_LOG_ALL = 1 << 26
 FEATURES = F_VERSION_1 | F_LOG_ALL | F_INDIRECT | F_EVENT_IDX | F_PROTOCOL_FEATURES # beside the device's own
 PROTOCOL = (P.MQ | P.REPLY_ACK | P.CONFIG | P.RESET_DEVICE | P.CONFIGURE_MEM_SLOTS | P.STATUS | P.INFLIGHT_SHMFD | P.LOG_SHMFD |
-            P.BACKEND_REQ | P.INBAND_NOTIFICATIONS)
+            P.BACKEND_REQ | P.INBAND_NOTIFICATIONS | P.DEVICE_STATE)
 BACKEND_VRING_CALL, VRING_F_LOG = 4, 1
 SLOTS, SIZE_MAX = 64, 1024
 NEXT, WRITE, INDIRECT = 1, 2, 4
@@ -26,7 +27,7 @@ DESC = struct.Struct("<QIHH")
 SIZES = {Req.SET_FEATURES: 8, Req.SET_PROTOCOL_FEATURES: 8, Req.SET_VRING_NUM: 8, Req.SET_VRING_BASE: 8, Req.GET_VRING_BASE: 8,
          Req.SET_VRING_ADDR: 40, Req.SET_VRING_ENABLE: 8, Req.SET_VRING_KICK: 8, Req.SET_VRING_CALL: 8, Req.SET_VRING_ERR: 8,
          Req.VRING_KICK: 8, Req.SET_LOG_BASE: 16, Req.ADD_MEM_REG: 40, Req.REM_MEM_REG: 40, Req.SET_STATUS: 8,
-         Req.GET_INFLIGHT_FD: 24, Req.SET_INFLIGHT_FD: 24}
+         Req.GET_INFLIGHT_FD: 24, Req.SET_INFLIGHT_FD: 24, Req.SET_DEVICE_STATE_FD: 8}
 
 
 class Refused(Exception):
@@ -77,7 +78,7 @@ class Session:
         self.features = self.protocol = self.status = 0
         self.vrings = [Vring() for _ in range(QUEUES)]
         self.buffer = b""
-        self.channel = self.log = None
+        self.channel = self.log = self.state = None
 
     # --- memory ---
 
@@ -267,6 +268,42 @@ class Session:
         if len(fds) != 1 or not queues or size < queues * 16 * entries or offset + size > os.fstat(fds[0]).st_size:
             raise Refused
 
+    # --- the device's state ---
+
+    def do_set_device_state_fd(self, payload, fds):
+        direction, phase = STATE.unpack(payload)
+        if direction > 1 or phase or len(fds) != 1:
+            return U64.pack(NO_FD | errno.EINVAL)
+        self.drop_state()
+        if direction == 1:
+            self.state = fds.pop()
+            if self.fault == "brings a channel of its own":
+                os.close(self.state)
+                self.state, theirs = os.pipe()
+                self.send(Req.SET_DEVICE_STATE_FD, U64.pack(0), [theirs])
+                os.close(theirs)
+                return ...
+        else:
+            os.write(fds[0], self.device.save())
+            if self.fault == "does not close the state":
+                self.backend.kept.append(os.dup(fds[0]))
+        return U64.pack(0 if self.fault == "says that an fd comes with it" else NO_FD)
+
+    def do_check_device_state(self, _payload, _fds):
+        state = b""
+        while self.state is not None and (piece := os.read(self.state, 65536)):
+            state += piece
+        loads, good = self.state is not None, True
+        self.drop_state()
+        if loads:
+            good = self.device.load(state)
+        return U64.pack(0 if good and self.fault != "never checks its state" else 1)
+
+    def drop_state(self):
+        if self.state is not None:
+            os.close(self.state)
+        self.state = None
+
     # --- vrings ---
 
     def do_set_vring_num(self, payload, _fds):
@@ -389,6 +426,8 @@ class Session:
                 batch.append((head, self.request(vring, desc, head)))
             if self.fault == "loses the last of a batch" and len(batch) > 1:
                 batch.pop()
+            if self.fault == "loses the first of a batch" and len(batch) > 1:
+                batch.pop(0)
             if self.fault == "uses one twice" and len(batch) > 1:
                 batch.append(batch[0])
             for head, written in batch:
@@ -476,6 +515,7 @@ class Session:
         return total + (1000 if self.fault == "says it wrote more" else 0)
 
     def close(self):
+        self.drop_state()
         for vring in self.vrings:
             for fd in (vring.kick, vring.call, vring.err):
                 self.replace(fd, None)

@@ -6,6 +6,16 @@ import json
 from .server import run_command
 
 
+class OverVhost:
+    """The path of a vhost-user socket, as the command wants it."""
+
+    def __init__(self, path):
+        self.parent, self.text = path.parent, f"vhost-user:{path}"
+
+    def __str__(self):
+        return self.text
+
+
 def check(path, only="*", *options, timeout=60):
     """(exit status, {test: what is told of it}, the sums)."""
     status, out, err = run_command("check", path, f"--only={only}", f"--timeout={timeout}", "--json", *options, log_dir=path.parent,

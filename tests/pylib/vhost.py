@@ -72,6 +72,7 @@ class Req(IntEnum):
     SET_STATUS = 39
     GET_STATUS = 40
     SET_DEVICE_STATE_FD = 42
+    CHECK_DEVICE_STATE = 43
 
 
 class P(IntEnum):
@@ -87,6 +88,7 @@ class P(IntEnum):
     INBAND_NOTIFICATIONS = 1 << 14
     CONFIGURE_MEM_SLOTS = 1 << 15
     STATUS = 1 << 16
+    DEVICE_STATE = 1 << 19
 
 
 def pack(request, payload=b"", *, flags=VERSION, size=None):

@@ -14,6 +14,8 @@ enum { MEMORY = 4 << 20, QUEUE_SIZE = 256, TAKE_ALIGN = 16 };
 
 #define MEMORY_IOVA UINT64_C(0x10000000)
 #define MS_NS UINT64_C(1000000)
+#define NAP_NS UINT64_C(16000) // between looks at a ring that is polled: at first, and 64 times as much at last
+enum { NAPS_LONGER = 6 };
 
 // What a driver on PCI accepts whatever it is about to do.
 #define PCI_FEATURES (SDC_VIRTIO_F_ACCESS_PLATFORM | SDC_VIRTIO_F_ORDER_PLATFORM)
@@ -293,8 +295,8 @@ unsigned sdc_check_bed_take_used(struct sdc_check_bed *bed, uint16_t index)
     return taken;
 }
 
-// Sleeps until an interrupt comes (polled: a moment).
-static void sleep_on(struct sdc_check_bed *bed, uint16_t index, uint64_t give_up, bool polled)
+// Sleeps until an interrupt comes (polled: a moment, which is longer each time).
+static void sleep_on(struct sdc_check_bed *bed, uint16_t index, uint64_t give_up, bool polled, unsigned naps)
 {
     struct sdc_check_queue *queue = &bed->queues[index];
     struct sdc_wait_item items[] = {{.fd = polled ? -1 : queue->call_fd, .wanted = SDC_WAIT_INPUT},
@@ -302,7 +304,9 @@ static void sleep_on(struct sdc_check_bed *bed, uint16_t index, uint64_t give_up
                                     {.fd = bed->vhost_user ? bed->vhost.channel_fd : -1, .wanted = SDC_WAIT_INPUT}};
     uint64_t now = sdc_clock_ns();
 
-    sdc_wait_fds(items, SDC_COUNT(items), polled ? 1 : now < give_up ? (int)((give_up - now) / MS_NS) + 1 : 0);
+    if (polled)
+        sdc_clock_pause(NAP_NS << sdc_min(naps, NAPS_LONGER));
+    sdc_wait_fds(items, SDC_COUNT(items), polled ? 0 : now < give_up ? (int)((give_up - now) / MS_NS) + 1 : 0);
     if (items[1].seen & SDC_WAIT_HANGUP) {
         sdc_check_came(bed->check, "the connection was closed");
         sdc_check_fail(bed->check, "the device has to use what it is given");
@@ -320,7 +324,7 @@ static void wait_for(struct sdc_check_bed *bed, uint16_t index, int id, bool pol
     int patience = sdc_check_patience(bed->check);
     uint64_t give_up = sdc_clock_ns() + (uint64_t)patience * MS_NS;
 
-    for (;;) {
+    for (unsigned naps = 0;; naps++) {
         bool late = sdc_clock_ns() >= give_up;
         if (!polled)
             sdc_check_ring_calls(ring, SDC_CHECK_CALLS_ALWAYS, 0);
@@ -336,7 +340,7 @@ static void wait_for(struct sdc_check_bed *bed, uint16_t index, int id, bool pol
             sdc_check_fail(bed->check, "the device has to use what it is given");
         }
         if (taken == 0)
-            sleep_on(bed, index, give_up, polled);
+            sleep_on(bed, index, give_up, polled, naps);
     }
 }
 

@@ -43,7 +43,10 @@ struct sdc_check_bed {
     bool bare;           // as it was wished
     bool iommu;
     bool in_band;
-    int inflight_fd;
+    struct sdc_check_bed_wishes wishes;
+    int inflight_fd; // the log of what is in flight, -1: none;
+    struct sdc_vhost_inflight inflight; // where it is;
+    bool inflight_shown;                // and whether the back end was given it
     struct sdc_client_memory memory;
     uint64_t user_offset; // vhost-user: of user addresses to guest addresses
     struct sdc_check_queue queues[SDC_CHECK_QUEUES_MAX];
@@ -99,6 +102,11 @@ void sdc_check_bed_vhost_config(struct sdc_check_bed *bed, uint32_t offset, void
 void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index, uint32_t base);
 // Stops a queue. Where the device says it is.
 uint32_t sdc_check_bed_vhost_stop(struct sdc_check_bed *bed, uint16_t index);
+// Makes the log of what is in flight (GET_INFLIGHT_FD), for all queues with rings of ring_max entries, unless there is one. Nothing
+// where INFLIGHT_SHMFD was not agreed on. The first queue that starts shows it to the back end.
+void sdc_check_bed_vhost_make_inflight(struct sdc_check_bed *bed);
+// The connection ends as when one of both dies, and another begins: memory, queues and the log stay as they are, and none is started.
+void sdc_check_bed_vhost_reconnect(struct sdc_check_bed *bed);
 // Nothing where PROTOCOL_F_STATUS was not negotiated.
 void sdc_check_bed_vhost_status(struct sdc_check_bed *bed, uint8_t status);
 void sdc_check_bed_vhost_stop_all(struct sdc_check_bed *bed);

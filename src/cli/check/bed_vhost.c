@@ -114,14 +114,12 @@ static void asked(struct sdc_check_vhost *vhost, const struct sdc_check_vhost_me
     }
 }
 
-void sdc_check_bed_vhost_open(struct sdc_check_bed *bed, const struct sdc_check_bed_wishes *wishes)
+// Connects and agrees on everything but features.
+static void shake(struct sdc_check_bed *bed)
 {
+    const struct sdc_check_bed_wishes *wishes = &bed->wishes;
     uint64_t protocol = wishes->protocol ? wishes->protocol : PROTOCOL_FEATURES;
 
-    bed->user_offset = USER_OFFSET;
-    bed->bare = wishes->bare;
-    bed->iommu = wishes->iommu;
-    bed->in_band = wishes->in_band;
     sdc_check_vhost_connect(&bed->vhost, bed->check);
     if (bed->bare) {
         sdc_check_vhost_fence(&bed->vhost);
@@ -141,8 +139,29 @@ void sdc_check_bed_vhost_open(struct sdc_check_bed *bed, const struct sdc_check_
         sdc_check_vhost_open_channel(&bed->vhost, asked, bed);
     uint64_t count = has(bed, SDC_VHOST_PROTOCOL_F_MQ) ? sdc_check_vhost_ask_u64(&bed->vhost, SDC_VHOST_GET_QUEUE_NUM) : 1;
     bed->queues_max = (uint16_t)sdc_min(count, SDC_VHOST_VRING_INDEX + 1);
+}
+
+void sdc_check_bed_vhost_open(struct sdc_check_bed *bed, const struct sdc_check_bed_wishes *wishes)
+{
+    bed->wishes = *wishes;
+    bed->user_offset = USER_OFFSET;
+    bed->bare = wishes->bare;
+    bed->iommu = wishes->iommu;
+    bed->in_band = wishes->in_band;
+    shake(bed);
     bring_up(bed);
     find_ring_max(bed);
+    show_memory(bed);
+}
+
+void sdc_check_bed_vhost_reconnect(struct sdc_check_bed *bed)
+{
+    sdc_check_vhost_close(&bed->vhost);
+    bed->inflight_shown = false;
+    for (unsigned i = 0; i < SDC_CHECK_QUEUES_MAX; i++)
+        bed->queues[i].started = false;
+    shake(bed);
+    bring_up(bed);
     show_memory(bed);
 }
 
@@ -184,8 +203,7 @@ struct sdc_vhost_vring_addr sdc_check_bed_vhost_addresses(const struct sdc_check
     };
 }
 
-// The log of what is in flight is made once, for as many queues as there are.
-static void make_inflight(struct sdc_check_bed *bed)
+void sdc_check_bed_vhost_make_inflight(struct sdc_check_bed *bed)
 {
     struct sdc_vhost_inflight area = {.num_queues = bed->queues_max, .queue_size = bed->ring_max};
     struct sdc_check_vhost_message reply;
@@ -196,13 +214,21 @@ static void make_inflight(struct sdc_check_bed *bed)
                                           .request = SDC_VHOST_GET_INFLIGHT_FD, .payload = &area, .size = sizeof area});
     sdc_check_vhost_reply(&bed->vhost, SDC_VHOST_GET_INFLIGHT_FD, sizeof area, &reply);
     sdc_check_that(bed->check, reply.fds_count == 1, "GET_INFLIGHT_FD has to bring one file descriptor of a shared buffer");
-    memcpy(&area, reply.payload, sizeof area);
+    memcpy(&bed->inflight, reply.payload, sizeof bed->inflight);
     bed->inflight_fd = reply.fds[0];
+}
+
+static void show_inflight(struct sdc_check_bed *bed)
+{
+    sdc_check_bed_vhost_make_inflight(bed);
+    if (bed->inflight_fd < 0 || bed->inflight_shown)
+        return;
     sdc_check_vhost_do(&bed->vhost, &(struct sdc_check_vhost_request){.request = SDC_VHOST_SET_INFLIGHT_FD,
-                                                                      .payload = &area,
-                                                                      .size = sizeof area,
+                                                                      .payload = &bed->inflight,
+                                                                      .size = sizeof bed->inflight,
                                                                       .fds = &bed->inflight_fd,
                                                                       .fds_count = 1});
+    bed->inflight_shown = true;
 }
 
 void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index, uint32_t base)
@@ -210,7 +236,7 @@ void sdc_check_bed_vhost_start(struct sdc_check_bed *bed, uint16_t index, uint32
     struct sdc_check_queue *queue = &bed->queues[index];
     struct sdc_vhost_vring_addr addr = sdc_check_bed_vhost_addresses(bed, index);
 
-    make_inflight(bed);
+    show_inflight(bed);
     sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_SET_VRING_NUM, index, queue->ring.config.size);
     sdc_check_vhost_set_state(&bed->vhost, SDC_VHOST_SET_VRING_BASE, index, base);
     sdc_check_vhost_do(&bed->vhost, &(struct sdc_check_vhost_request){

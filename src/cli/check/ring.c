@@ -29,7 +29,11 @@ enum {
     DESC_USED = 1 << 15,
     WRAP = 1 << 15,
     LINE = 64,
+    FAR_BEHIND = 0x4000,
 };
+
+// In a used element: nothing was written here.
+#define NO_CHAIN UINT32_MAX
 
 static void store16(uint8_t *to, uint16_t value)
 {
@@ -39,6 +43,11 @@ static void store16(uint8_t *to, uint16_t value)
 static uint16_t load16(const uint8_t *from)
 {
     return le16toh(__atomic_load_n((const uint16_t *)(const void *)from, __ATOMIC_SEQ_CST));
+}
+
+static uint8_t *used_element(const struct sdc_check_ring *ring, uint16_t position)
+{
+    return ring->device + USED_RING + (size_t)USED_BYTES * (position % ring->config.size);
 }
 
 static int wrong(struct sdc_check_ring *ring, const char *what)
@@ -117,6 +126,8 @@ void sdc_check_ring_clear(struct sdc_check_ring *ring, uint32_t base)
         ring->avail = ring->used = (uint16_t)base;
         store16(ring->driver + AVAIL_INDEX, ring->avail);
         store16(ring->device + AVAIL_INDEX, ring->used);
+        for (unsigned i = 0; config->in_order && i < config->size; i++)
+            sdc_put32(used_element(ring, (uint16_t)i), NO_CHAIN);
         store16(ring->device + USED_RING + (size_t)USED_BYTES * config->size, ring->avail); // as the device would have left it
     }
     ring->shown = ring->avail;
@@ -134,6 +145,41 @@ uint32_t sdc_check_ring_base(const struct sdc_check_ring *ring)
     if (!ring->config.packed)
         return ring->avail;
     return sdc_check_ring_position(ring) | (uint32_t)(ring->used | (ring->used_wrap ? WRAP : 0)) << 16;
+}
+
+uint32_t sdc_check_ring_used_base(const struct sdc_check_ring *ring)
+{
+    uint32_t used = ring->used | (ring->config.packed && ring->used_wrap ? WRAP : 0u);
+
+    return ring->config.packed ? used | used << 16 : used;
+}
+
+static void pretend_packed(struct sdc_check_ring *ring, uint16_t id, uint16_t *at, bool *wrap)
+{
+    uint8_t *desc = ring->desc + (size_t)*at * SDC_CHECK_DESC_BYTES;
+    uint32_t next = (uint32_t)*at + ring->counts[id];
+
+    store16(desc + DESC_ID, id);
+    store16(desc + DESC_FLAGS, *wrap ? DESC_AVAIL | DESC_USED : 0);
+    *wrap = *wrap != (next >= ring->config.size);
+    *at = (uint16_t)(next % ring->config.size);
+}
+
+void sdc_check_ring_pretend(struct sdc_check_ring *ring, const int *ids, unsigned count)
+{
+    uint16_t at = ring->used;
+    bool wrap = ring->used_wrap;
+
+    for (unsigned i = 0; i < count; i++) {
+        if (ring->config.packed) {
+            pretend_packed(ring, (uint16_t)ids[i], &at, &wrap);
+            continue;
+        }
+        uint8_t *element = used_element(ring, at);
+        sdc_put32(element, (uint32_t)ids[i]);
+        sdc_put32(element + 4, 0);
+        store16(ring->device + AVAIL_INDEX, ++at);
+    }
 }
 
 unsigned sdc_check_ring_flying(const struct sdc_check_ring *ring)
@@ -356,8 +402,9 @@ void sdc_check_ring_calls(struct sdc_check_ring *ring, enum sdc_check_calls call
         store16(ring->driver + AVAIL_FLAGS, calls == SDC_CHECK_CALLS_NEVER);
         return;
     }
-    // "Always" is a promise that the waiter keeps: the event is put to the next one before each wait. "Never" is far behind.
-    uint16_t event = (uint16_t)(calls == SDC_CHECK_CALLS_NEVER ? ring->used - 1 : ring->used + ahead);
+    // "Always" is a promise that the waiter keeps: the event is put to the next one before each wait. "Never" is so
+    // far behind that a device which has used a chain, and looks late at what is wanted, does not find it there either.
+    uint16_t event = (uint16_t)(calls == SDC_CHECK_CALLS_NEVER ? ring->used - FAR_BEHIND : ring->used + ahead);
     store16(ring->driver + AVAIL_RING + 2 * (size_t)size, event);
 }
 
@@ -375,6 +422,20 @@ static void land(struct sdc_check_ring *ring, uint16_t id, uint32_t written)
     ring->free = (uint16_t)(ring->free + ring->counts[id]);
     ring->counts[id] = 0;
     ring->written[id] = written;
+}
+
+static bool is_used(const struct sdc_check_ring *ring, uint16_t position, bool wrap)
+{
+    uint16_t flags = load16(ring->desc + (size_t)position * SDC_CHECK_DESC_BYTES + DESC_FLAGS);
+
+    return ((flags & DESC_AVAIL) != 0) == wrap && ((flags & DESC_USED) != 0) == wrap;
+}
+
+// Whether the device has used what lies where the ring is now: behind an element that stands for it, it has not.
+static bool is_written(const struct sdc_check_ring *ring)
+{
+    return ring->config.packed ? is_used(ring, ring->used, ring->used_wrap)
+                               : sdc_get32(used_element(ring, ring->used)) != NO_CHAIN;
 }
 
 // Which one comes back: in order, one that the device names stands for all that were added before it (2.7.9, 2.8.8).
@@ -396,6 +457,8 @@ static int check_order(struct sdc_check_ring *ring, uint16_t id)
         } else {
             ring->used++;
         }
+        if (is_written(ring))
+            return wrong(ring, "chains are used one by one in another order than they came in, though VIRTIO_F_IN_ORDER is on");
         land(ring, oldest, SDC_CHECK_WRITTEN_ALL);
     }
     return wrong(ring, "a chain that was not in flight came back");
@@ -409,14 +472,18 @@ static int take_split(struct sdc_check_ring *ring, struct sdc_check_used *used)
         return 0;
     if (behind > ring->config.size || behind > (uint16_t)(ring->shown - ring->used))
         return wrong(ring, "the used index is ahead of what was made available");
-    const uint8_t *element = ring->device + USED_RING + (size_t)USED_BYTES * (ring->used % ring->config.size);
+    uint8_t *element = used_element(ring, ring->used);
     uint32_t id = sdc_get32(element);
     if (id >= ring->config.size || ring->counts[id] == 0)
         return wrong(ring, "a used element names a chain that is not in flight");
     *used = (struct sdc_check_used){.id = (uint16_t)id, .written = sdc_get32(element + 4), .position = ring->used};
+    if (ring->config.in_order)
+        sdc_put32(element, NO_CHAIN);
     int ret = check_order(ring, (uint16_t)id);
     if (ret < 0)
         return ret;
+    if (index == ring->used || (uint16_t)(index - ring->used) > behind)
+        return wrong(ring, "the used index leaves out chains that came before one that is used, though VIRTIO_F_IN_ORDER is on");
     ring->used++;
     land(ring, (uint16_t)id, used->written);
     return 1;
@@ -427,7 +494,7 @@ static int take_packed(struct sdc_check_ring *ring, struct sdc_check_used *used)
     const uint8_t *at = ring->desc + (size_t)ring->used * SDC_CHECK_DESC_BYTES;
     uint16_t flags = load16(at + DESC_FLAGS);
 
-    if (((flags & DESC_AVAIL) != 0) != ring->used_wrap || ((flags & DESC_USED) != 0) != ring->used_wrap)
+    if (!is_used(ring, ring->used, ring->used_wrap))
         return 0;
     uint16_t id = load16(at + DESC_ID);
     if (id >= ring->config.size || ring->counts[id] == 0)

@@ -75,6 +75,11 @@ void sdc_check_ring_clear(struct sdc_check_ring *ring, uint32_t base);
 // What says the same of where the ring is when nothing is in flight.
 uint32_t sdc_check_ring_base(const struct sdc_check_ring *ring);
 
+// Where a device would begin that finds the ring in memory: behind what was taken.
+uint32_t sdc_check_ring_used_base(const struct sdc_check_ring *ring);
+// Uses chains in the device's place, from where the ring is; nothing waits to be taken.
+void sdc_check_ring_pretend(struct sdc_check_ring *ring, const int *ids, unsigned count);
+
 // Adds a chain, which the device does not see before it is shown. Its id, or -ENOSPC.
 int sdc_check_ring_add(struct sdc_check_ring *ring, const struct sdc_check_piece *pieces, unsigned count);
 // The same, but flags and next (split) are as in the pieces; they go to entries in a row from the first of the table (split) or from

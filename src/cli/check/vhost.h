@@ -99,3 +99,5 @@ extern const struct sdc_check_table sdc_check_vhost_config;
 extern const struct sdc_check_table sdc_check_vhost_memory;
 extern const struct sdc_check_table sdc_check_vhost_vrings;
 extern const struct sdc_check_table sdc_check_vhost_guest;
+extern const struct sdc_check_table sdc_check_vhost_inflight;
+extern const struct sdc_check_table sdc_check_vhost_state;

@@ -42,6 +42,8 @@ static const struct sdc_check_table *const tables[] = {
     &sdc_check_vhost_memory,
     &sdc_check_vhost_vrings,
     &sdc_check_vhost_guest,
+    &sdc_check_vhost_inflight,
+    &sdc_check_vhost_state,
     &sdc_check_ring_requests,
     &sdc_check_ring_events,
     &sdc_check_ring_mistakes,
