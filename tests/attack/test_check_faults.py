@@ -118,8 +118,10 @@ def test_nothing_fails_of_an_entropy_device_without_a_fault(workdir, how):
 
 @pytest.mark.parametrize("fault, name, word", OF_ENTROPY if MORE else OF_ENTROPY[:2])
 def test_a_fault_of_an_entropy_device_is_found(workdir, fault, name, word):
-    result, said = check(workdir, "--device=rng", f"--only={name}", "--timeout=1", fault=fault, device=Entropy)[name]
-    assert result == "failed" and word in said["asked"], said
+    def attempt(seconds):
+        result, said = check(workdir, "--device=rng", f"--only={name}", f"--timeout={seconds}", fault=fault, device=Entropy)[name]
+        assert result == "failed" and word in said["asked"], said
+    patiently(attempt)
 
 
 def test_rings_of_a_device_of_an_unknown_kind_are_not_offered(workdir):

@@ -8,7 +8,8 @@ import pytest
 
 from pylib import relay
 from pylib.backend import Backend
-from pylib.checks import OverVhost, check
+from pylib.checks import Over, check
+from pylib.events import patiently
 from pylib.relay import Log, Relay
 
 MORE = os.environ.get("SIDECARD_MORE") == "1"
@@ -18,9 +19,10 @@ FAULTS = [(relay.lost, "replayed"), (relay.last_batch_done_twice, "last-batch-sh
 CELLS = [(layout, *fault) for layout in ("split", "packed") for fault in FAULTS] + [("split", relay.other_order, "replayed-in-order")]
 
 
-def told(workdir, behind, meddle, name, timeout=20):
-    with Relay(workdir.path / "p", behind, meddle):
-        _, tests, _ = check(OverVhost(workdir.path / "p"), name, "--device=blk", timeout=timeout)
+def told(workdir, behind, meddle, name, timeout=60):
+    path = workdir.path / f"p{timeout}"
+    with Relay(path, behind, meddle):
+        _, tests, _ = check(Over("vhost-user", path), name, "--device=blk", timeout=timeout)
     return tests
 
 
@@ -36,19 +38,26 @@ def test_what_is_in_flight_is_done_again(serve, workdir, layout):
 def test_a_log_that_is_not_followed_is_found(serve, workdir, layout, how, name):
     server = serve("ram:16M", f"--in-order={'on' if how is relay.other_order else 'off'}", transport="vhost-user")
     name = f"inflight-{layout}/{name}"
-    test = told(workdir, server.path, Log(layout == "packed", how), name, timeout=1)[name]
-    assert test["result"] == "failed", test
+
+    def attempt(seconds):
+        test = told(workdir, server.path, Log(layout == "packed", how), name, seconds)[name]
+        assert test["result"] == "failed" and test["section"] == "vhost-user, Inflight I/O tracking", test
+    patiently(attempt)
 
 
 def test_requests_that_are_lost_with_the_connection_are_found(workdir):
-    with Backend(workdir.path / "s", "loses the first of a batch"):
-        _, tests, _ = check(OverVhost(workdir.path / "s"), "inflight-split/reconnect", timeout=1)
-    assert tests["inflight-split/reconnect"]["result"] == "failed", tests
+    def attempt(seconds):
+        path = workdir.path / f"s{seconds}"
+        with Backend(path, "loses the first of a batch"):
+            _, tests, _ = check(Over("vhost-user", path), "inflight-split/reconnect", timeout=seconds)
+        test = tests["inflight-split/reconnect"]
+        assert test["result"] == "failed" and test["section"] == "vhost-user, Inflight I/O tracking", test
+    patiently(attempt)
 
 
 def test_a_log_of_another_form_is_no_fault(workdir):
     """This one keeps none."""
     with Backend(workdir.path / "s"):
-        _, tests, _ = check(OverVhost(workdir.path / "s"), "inflight-split/*")
+        _, tests, _ = check(Over("vhost-user", workdir.path / "s"), "inflight-split/*")
     assert tests["inflight-split/replayed"]["result"] == "not_offered" and "need not be" in tests["inflight-split/replayed"]["why"]
     assert tests["inflight-split/reconnect"]["result"] == "passed"

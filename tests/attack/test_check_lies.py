@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from pylib import wire
-from pylib.checks import assert_all_passed, assert_found
+from pylib.checks import Over, assert_all_passed, assert_found
 from pylib.events import patiently
 from pylib.liar import Lie, Liar, Memory, answer
 from pylib.server import Server, Workdir
@@ -537,5 +537,5 @@ def test_a_lie_is_found(behind, workdir, lie):
 
     def attempt(seconds):
         with Liar(workdir.path / f"p{seconds}", behind.path, make()) as liar:
-            assert_found(liar.path, test, word, timeout=seconds)
+            assert_found(Over("vfio-user", liar.path), test, word, timeout=seconds)
     patiently(attempt) if lie in SLOW else attempt(60)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pylib.checks import assert_found, check
+from pylib.checks import Over, assert_found, check
 from pylib.migratable import Migratable
 
 FAULTS = [
@@ -28,7 +28,7 @@ FAULTS = [
 def test_a_device_that_is_migrated_as_it_should_be_passes(workdir):
     with Migratable(workdir.path / "s"):
         for group in ("migration/*", "feature/*", "reset/*"):
-            status, tests, _ = check(workdir.path / "s", group, timeout=20)
+            status, tests, _ = check(workdir.path / "s", group)
             assert status == 0 and all(test["result"] == "passed" for test in tests.values()), tests
 
 
@@ -36,4 +36,4 @@ def test_a_device_that_is_migrated_as_it_should_be_passes(workdir):
                          ids=lambda value: value.replace(" ", "-"))
 def test_a_fault_is_found(workdir, fault, test, word):
     with Migratable(workdir.path / "s", fault):
-        assert_found(workdir.path / "s", test, word, timeout=20)
+        assert_found(Over("vfio-user", workdir.path / "s"), test, word)

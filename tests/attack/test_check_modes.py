@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pylib.checks import OverVhost, assert_all_passed, check
+from pylib.checks import Over, assert_all_passed, check
 
 MORE = os.environ.get("SIDECARD_MORE") == "1"
 MODES = [("--queues=4",)] + ([
@@ -18,14 +18,14 @@ MODES = [("--queues=4",)] + ([
 @pytest.mark.parametrize("mode", MODES, ids=[" ".join(mode) for mode in MODES])
 def test_our_back_end_passes(serve, workdir, mode):
     server = serve(workdir.file("disk", 16 << 20) if MORE else "ram:16M", *mode, transport="vhost-user")
-    assert_all_passed(OverVhost(server.path), "--destructive")
+    assert_all_passed(Over("vhost-user", server.path), "--destructive")
 
 
 @pytest.mark.parametrize("transport", ["vfio-user", "vhost-user"])
 def test_our_own_read_only_disk_passes(serve, image, transport):
     server = serve(image, "--read-only", transport=transport)
     server.check_service = False  # it writes
-    status, tests, _ = check(OverVhost(server.path) if transport == "vhost-user" else server.path, "d*/*", "--destructive")
+    status, tests, _ = check(Over("vhost-user", server.path) if transport == "vhost-user" else server.path, "d*/*", "--destructive")
     assert status == 0
     assert tests["data/read-only"]["result"] == "passed" and tests["data-split/written"]["result"] == "not_offered"
 

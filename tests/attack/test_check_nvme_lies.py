@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from pylib.checks import assert_found
+from pylib.checks import Over, assert_found
 from pylib.events import patiently
 from pylib.liar import Lie, Liar, Memory
 from pylib.server import Server, Workdir
@@ -266,5 +266,5 @@ def test_a_lie_is_found(behind, workdir, lie):
 
     def attempt(seconds):
         with Liar(workdir.path / f"p{seconds}", behind.path, make()) as liar:
-            assert_found(liar.path, test, word, options=["--destructive"], timeout=seconds)
+            assert_found(Over("vfio-user", liar.path), test, word, options=["--destructive"], timeout=seconds)
     patiently(attempt) if lie in SLOW else attempt(60)

@@ -567,6 +567,7 @@ class Backend:
         os.eventfd_write(self.wake, 1)
         self.thread.join()
         self.listener.close()
+        os.unlink(self.path)
         for fd in [self.wake, *self.kept]:
             os.close(fd)
 

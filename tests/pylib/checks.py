@@ -6,11 +6,12 @@ import json
 from .server import run_command
 
 
-class OverVhost:
-    """The path of a vhost-user socket, as the command wants it."""
+class Over:
+    """A path, as the command wants it when it is not to find out which protocol is spoken there: of somebody who speaks it wrongly it
+    would ask for as long as an answer may take."""
 
-    def __init__(self, path):
-        self.parent, self.text = path.parent, f"vhost-user:{path}"
+    def __init__(self, protocol, path):
+        self.parent, self.text = path.parent, f"{protocol}:{path}"
 
     def __str__(self):
         return self.text
