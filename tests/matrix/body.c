@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// matrix-body SOCKET DEVICE WAY QUEUES BLOCK: what a disk of 16 MiB with blocks of so many bytes must do, whatever is between it and us.
+// matrix-body SOCKET DEVICE WAY QUEUES BLOCK [read-only]: what a disk of 16 MiB with blocks of so many bytes must do, whatever is between it and us.
 // Prints a line for each check with what came out, so that lines can be compared from cell to cell; a line that ends in "data" is about
 // what is read back, which a null disk does not know. WAY is the kind of ring, of virtio-blk: split or packed, or either with -in-order
 // or -iommu behind it; of nvme: prp or sgl, or prp-registers (no shadow doorbells) or prp-private (memory that is not shared). Exit
-// status 1: a check could not be made, or came out wrong.
+// status 1: a check could not be made, or came out wrong. A disk that is read-only has the bytes of pattern_byte on it, which somebody else
+// has written, and keeps them.
 #include "base/check.h"
 #include "driver/blk.h"
 #include "driver/disk_find.h"
 #include "driver/vhost_user.h"
+#include "wire/nvme.h"
+#include "wire/virtio_blk.h"
 
 #include <sidecard/virtio.h>
 
@@ -358,13 +361,107 @@ static void check_coming_again(struct cell *cell)
     expect_data(same(cell, OUT, IN, BLOCK), "the next client");
 }
 
+// --- a disk that may only be read ---
+
+static uint8_t pattern_byte(uint64_t offset)
+{
+    return (uint8_t)(offset * 7 + (offset >> 9) + 13);
+}
+
+static void expect_pattern(struct cell *cell, uint64_t offset, uint64_t size, const char *what)
+{
+    bool right = true;
+
+    for (uint64_t i = 0; i < size; i++)
+        right &= cell->data.base[IN + i] == pattern_byte(offset + i);
+    expect_data(right, what);
+}
+
+static void check_pattern(struct cell *cell)
+{
+    const uint64_t block = cell->block;
+    const uint64_t sizes[] = {block, 4096, 64 << 10, 1 << 20};
+    const uint64_t offsets[] = {0, block, 5 * 4096 + block, DISK - (1 << 20)};
+    char what[80];
+
+    for (size_t i = 0; i < SDC_COUNT(sizes) * SDC_COUNT(offsets); i++) {
+        uint64_t size = sizes[i / SDC_COUNT(offsets)], offset = offsets[i % SDC_COUNT(offsets)];
+        memset(cell->data.base + IN, 0xee, size);
+        snprintf(what, sizeof what, "a read of %" PRIu64 " bytes at %" PRIu64, size, offset);
+        expect(cell, request(cell, (uint16_t)(i % cell->queues), SDC_DRIVER_DISK_READ, offset, size, IN) == 0, what);
+        expect_pattern(cell, offset, size, what);
+    }
+}
+
+// What changes a disk fails, and says why: virtio 1.2, 5.2.6.2; NVMe, of a namespace that is write protected (NSATTR). A virtio disk
+// has not got the rest, which it does not offer.
+static void check_refusals(struct cell *cell)
+{
+    static const struct {
+        enum sdc_driver_disk_op op;
+        const char *what;
+    } ops[] = {{SDC_DRIVER_DISK_WRITE, "a write"},
+               {SDC_DRIVER_DISK_WRITE_ZEROES, "write zeroes"},
+               {SDC_DRIVER_DISK_WRITE_ZEROES_UNMAP, "write zeroes, unmap"},
+               {SDC_DRIVER_DISK_DISCARD, "discard"}};
+    const uint64_t offsets[] = {0, 1 << 20, DISK - 4096};
+
+    memset(cell->data.base + OUT, 0x11, 4096);
+    for (size_t i = 0; i < SDC_COUNT(ops) * SDC_COUNT(offsets); i++) {
+        bool write = i / SDC_COUNT(offsets) == 0;
+        struct sdc_driver_disk_request one = {
+            .op = ops[i / SDC_COUNT(offsets)].op, .offset = offsets[i % SDC_COUNT(offsets)], .size = 4096, .data = DATA_IOVA + OUT};
+        uint16_t refused = cell->nvme ? SDC_NVME_SC_READ_ONLY : write ? SDC_VIRTIO_BLK_S_IOERR : SDC_VIRTIO_BLK_S_UNSUPP;
+        struct sdc_error err = {0};
+        int ret = sdc_driver_disk_do(sdc_driver_disk_queue(cell->disk, 0), &one, TIMEOUT_MS, &err);
+        printf("%s at %" PRIu64 ": %d, status %#x\n", ops[i / SDC_COUNT(offsets)].what, one.offset, ret, one.status);
+        expect(cell, ret < 0 && one.result == ret && one.status == refused, "it is refused for that");
+    }
+}
+
+static void check_read_only(struct cell *cell)
+{
+    const uint64_t size = (uint64_t)cell->queues * DEPTH * BLOCK;
+
+    check_info(cell);
+    expect(cell, sdc_driver_disk_info(cell->disk)->read_only, "it says that it is read-only");
+    check_pattern(cell);
+    check_refusals(cell);
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, DISK, cell->block, IN) == -EIO, "a read behind the end fails");
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_FLUSH, 0, 0, 0) == 0, "flush");
+    check_id(cell);
+    memset(cell->data.base + IN, 0xee, size);
+    run_all(cell, SDC_DRIVER_DISK_READ, IN);
+    expect_pattern(cell, 0, size, "many at once");
+    close_disk(cell);
+    open_disk(cell);
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_READ, BLOCK, BLOCK, IN) == 0, "a read by the next client");
+    expect_pattern(cell, BLOCK, BLOCK, "the next client");
+}
+
+static void check_writable(struct cell *cell)
+{
+    check_info(cell);
+    check_sizes(cell);
+    check_places(cell);
+    check_bounds(cell);
+    expect(cell, request(cell, 0, SDC_DRIVER_DISK_FLUSH, 0, 0, 0) == 0, "flush");
+    check_id(cell);
+    check_zeroes(cell);
+    check_compare(cell);
+    check_many(cell);
+    check_coming_again(cell);
+}
+
 int main(int argc, char **argv)
 {
     static const char scheme[] = "vhost-user:";
     struct cell cell = {.data = {.fd = -1}};
 
-    if (argc != 6) {
-        fprintf(stderr, "usage: matrix-body [vhost-user:]SOCKET DEVICE WAY QUEUES BLOCK\n");
+    bool read_only = argc == 7 && strcmp(argv[6], "read-only") == 0;
+
+    if (argc != 6 && !read_only) {
+        fprintf(stderr, "usage: matrix-body [vhost-user:]SOCKET DEVICE WAY QUEUES BLOCK [read-only]\n");
         return 2;
     }
     cell.vhost_user = strncmp(argv[1], scheme, sizeof scheme - 1) == 0;
@@ -374,16 +471,10 @@ int main(int argc, char **argv)
     cell.queues = (uint16_t)atoi(argv[4]);
     cell.block = (uint32_t)atoi(argv[5]);
     open_disk(&cell);
-    check_info(&cell);
-    check_sizes(&cell);
-    check_places(&cell);
-    check_bounds(&cell);
-    expect(&cell, request(&cell, 0, SDC_DRIVER_DISK_FLUSH, 0, 0, 0) == 0, "flush");
-    check_id(&cell);
-    check_zeroes(&cell);
-    check_compare(&cell);
-    check_many(&cell);
-    check_coming_again(&cell);
+    if (read_only)
+        check_read_only(&cell);
+    else
+        check_writable(&cell);
     close_disk(&cell);
     return cell.wrong;
 }
