@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`sidecard check` and devices that can be migrated over vfio-user: one that does it right passes, and each thing that can be wrong is found
-by the test that is about it (pylib/migratable.py). All are tried with SIDECARD_MORE=1."""
+"""`sidecard check` and devices that can be migrated over vfio-user: one that does it right passes, and each thing that can be wrong is
+found by the test that is about it (pylib/migratable.py). All are tried with SIDECARD_MORE=1."""
 
 import os
 
