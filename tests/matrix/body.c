@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// matrix-body SOCKET DEVICE WAY QUEUES BLOCK [read-only]: what a disk of 16 MiB with blocks of so many bytes must do, whatever is between it
-// and us. Prints a line for each check with what came out, so that lines can be compared from cell to cell; a line that ends in "data" is
-// about what is read back, which a null disk does not know. WAY is the kind of ring, of virtio-blk: split or packed, or either with
-// -in-order or -iommu behind it; of nvme: prp or sgl, or prp-registers (no shadow doorbells) or prp-private (memory that is not shared).
-// Exit status 1: a check could not be made, or came out wrong. A disk that is read-only has the bytes of pattern_byte on it, which somebody
-// else has written, and keeps them.
+// matrix-body SOCKET DEVICE WAY QUEUES BLOCK [read-only]: what a disk of 16 MiB with blocks of so many bytes must do, whatever is
+// between it and us. Prints a line for each check with what came out, so that lines can be compared from cell to cell; a line that ends
+// in "data" is about what is read back, which a null disk does not know. WAY is the kind of ring, of virtio-blk: split or packed, or
+// either with -in-order or -iommu behind it; of nvme: prp or sgl, or prp-registers (no shadow doorbells) or prp-private (memory that is
+// not shared). Exit status 1: a check could not be made, or came out wrong. A disk that is read-only has the bytes of pattern_byte on
+// it, which somebody else has written, and keeps them.
 #include "base/check.h"
 #include "driver/blk.h"
 #include "driver/disk_find.h"
