@@ -7,7 +7,7 @@ import re
 import struct
 from pathlib import Path
 
-from .syscalls import FLAG_INHERIT, NR_PERF_EVENT_OPEN, PERF_FLAG_FD_CLOEXEC
+from . import perf_events
 
 UPROBE = Path("/sys/bus/event_source/devices/uprobe/type")
 ATTR_SIZE = 72  # PERF_ATTR_SIZE_VER1: up to config2
@@ -17,7 +17,7 @@ PT_LOAD, SHT_DYNSYM = 1, 11
 
 def unavailable():
     """Why they cannot be counted here, or None."""
-    if os.uname().machine not in NR_PERF_EVENT_OPEN:
+    if not perf_events.known():
         return f"counting allocations is not known for {os.uname().machine}"
     return None if UPROBE.exists() and os.geteuid() == 0 else "that takes root, and a kernel with uprobes"
 
@@ -53,29 +53,11 @@ def offsets(path):
     return sorted(found)
 
 
-class Counter:
-    """Of all threads of a process, from now on."""
-
-    def __init__(self, pid):
-        libc = ctypes.CDLL(None, use_errno=True)
-        path = libc_of(pid)
-        name = ctypes.create_string_buffer(path.encode())
-        kind = int(UPROBE.read_text(encoding="ascii"))
-        self.fds = []
-        for offset in offsets(path):
-            attr = struct.pack("=IIQQQQQIIQQ", kind, ATTR_SIZE, 0, 0, 0, 0, FLAG_INHERIT, 0, 0, ctypes.addressof(name), offset)
-            attr = ctypes.create_string_buffer(attr, ATTR_SIZE)
-            for tid in os.listdir(f"/proc/{pid}/task"):
-                fd = libc.syscall(ctypes.c_long(NR_PERF_EVENT_OPEN[os.uname().machine]), attr, ctypes.c_int(int(tid)), ctypes.c_int(-1),
-                                  ctypes.c_int(-1), ctypes.c_ulong(PERF_FLAG_FD_CLOEXEC))
-                if fd < 0:
-                    raise OSError(ctypes.get_errno(), f"perf_event_open of {path} at {offset:#x}")
-                self.fds.append(fd)
-
-    def end(self):
-        """Returns the number of calls and stops counting."""
-        total = sum(struct.unpack("=Q", os.read(fd, 8))[0] for fd in self.fds)
-        for fd in self.fds:
-            os.close(fd)
-        self.fds = []
-        return total
+def of_process(pid):
+    """All threads of a process, from now on."""
+    path = libc_of(pid)
+    name = ctypes.create_string_buffer(path.encode())
+    kind = int(UPROBE.read_text(encoding="ascii"))
+    attrs = [struct.pack("=IIQQQQQIIQQ", kind, ATTR_SIZE, 0, 0, 0, 0, perf_events.FLAG_INHERIT, 0, 0, ctypes.addressof(name), offset)
+             for offset in offsets(path)]
+    return perf_events.Counter(attrs, perf_events.tids_of(pid))

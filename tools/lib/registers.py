@@ -29,7 +29,7 @@ def per_access(pid, access, count):
     """(system calls, allocations) of the server."""
     for _ in range(100):
         access()
-    counters = [syscalls.of_process(pid), allocations.Counter(pid)]
+    counters = [syscalls.of_process(pid), allocations.of_process(pid)]
     for _ in range(count):
         access()
     return [counter.end() / count for counter in counters]
