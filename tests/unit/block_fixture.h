@@ -266,3 +266,15 @@ static inline void drop_image(char *path)
     unlink(path);
     free(path);
 }
+
+// Cancels what waits in the fixture's queue when its timer expires.
+struct canceller {
+    struct sdc_timer timer;
+    struct fixture *f;
+};
+
+static inline void cancel_all(struct sdc_timer *timer)
+{
+    struct fixture *f = sdc_container(timer, struct canceller, timer)->f;
+    f->queue->ops->cancel(f->queue);
+}

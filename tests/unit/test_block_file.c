@@ -208,17 +208,6 @@ static void requests_wait_until_the_predecessor_is_gone(void **state)
     drop_image(image);
 }
 
-struct canceller {
-    struct sdc_timer timer;
-    struct fixture *f;
-};
-
-static void cancel_all(struct sdc_timer *timer)
-{
-    struct fixture *f = sdc_container(timer, struct canceller, timer)->f;
-    f->queue->ops->cancel(f->queue);
-}
-
 static void waiting_requests_can_be_cancelled(void **state)
 {
     (void)state;

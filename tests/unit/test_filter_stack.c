@@ -245,17 +245,6 @@ static void readonly_opens_an_image_that_may_not_be_written(void **state)
 
 // --- what is below ends late ---
 
-struct canceller {
-    struct sdc_timer timer;
-    struct fixture *f;
-};
-
-static void cancel_all(struct sdc_timer *timer)
-{
-    struct fixture *f = sdc_container(timer, struct canceller, timer)->f;
-    f->queue->ops->cancel(f->queue);
-}
-
 // A lock that is waited for below is given up through every filter, as is what waits in each.
 static void cancel_reaches_every_filter_and_the_image(void **state)
 {
