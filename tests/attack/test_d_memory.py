@@ -24,13 +24,6 @@ def memory():
         yield memory
 
 
-def transfer(guest, kind, sector, *segments):
-    """A request whose data lies in the given segments; its Request after completion, and the status."""
-    request = guest.prepare(kind, sector)
-    guest.submit(request, [Segment(request.header, 16), *segments, Segment(request.status_addr, 1, True)])
-    return guest.finish(request)
-
-
 # --- D1 -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("addr, size, offset", [
@@ -54,8 +47,8 @@ def test_d01_map_up_to_the_last_byte_of_the_address_space_works_or_is_refused_bu
             guest.client.check_refusal(reply)
             return
         memory.write(SIZE - 512, b"\x66" * 512)
-        assert transfer(guest, blk.T_OUT, 1, Segment(wire.U64_MAX - 511, 512)).status == blk.S_OK
-        assert transfer(guest, blk.T_OUT, 1, Segment(wire.U64_MAX - 511, 1024)).status == blk.S_IOERR
+        assert guest.transfer(blk.T_OUT, 1, Segment(wire.U64_MAX - 511, 512)).status == blk.S_OK
+        assert guest.transfer(blk.T_OUT, 1, Segment(wire.U64_MAX - 511, 1024)).status == blk.S_IOERR
         assert guest.read(1, 1) == b"\x66" * 512
 
 
@@ -150,7 +143,7 @@ def test_d03_request_across_two_adjacent_regions_is_split_between_their_files(gu
     guest.write(16, data)
     left.memory.write(0, b"\xAB" * SIZE)
     right.memory.write(0, b"\xCD" * SIZE)
-    result = transfer(guest, blk.T_IN, 16, Segment(ADDR + SIZE - 4096 - 100, 8192, True))
+    result = guest.transfer(blk.T_IN, 16, Segment(ADDR + SIZE - 4096 - 100, 8192, True))
     assert result.status == blk.S_OK
     assert left.memory.read(SIZE - 4196, 4196) + right.memory.read(0, 3996) == data
     assert left.memory.read(0, SIZE - 4196) == b"\xAB" * (SIZE - 4196)
@@ -179,7 +172,7 @@ def test_d03_request_that_runs_past_its_region_fails_and_touches_nothing_behind(
     guest.write(0, b"\x11" * 4096)
     guest.add_memory(ADDR, SIZE, memory=memory)
     memory.write(0, b"\x22" * 2 * SIZE)
-    result = transfer(guest, kind, 0, Segment(ADDR + SIZE - 2048, 4096, kind == blk.T_IN))
+    result = guest.transfer(kind, 0, Segment(ADDR + SIZE - 2048, 4096, kind == blk.T_IN))
     assert result.status == blk.S_IOERR
     assert memory.read(SIZE, SIZE) == b"\x22" * SIZE
     if kind == blk.T_OUT:
@@ -190,7 +183,7 @@ def test_d03_request_that_runs_past_its_region_fails_and_touches_nothing_behind(
 def test_d03_request_across_a_hole_between_regions_fails(guest, kind):
     guest.add_memory(ADDR, SIZE)
     guest.add_memory(ADDR + SIZE + 4096, SIZE)
-    result = transfer(guest, kind, 0, Segment(ADDR + SIZE - 512, 8192, kind == blk.T_IN))
+    result = guest.transfer(kind, 0, Segment(ADDR + SIZE - 512, 8192, kind == blk.T_IN))
     assert result.status == blk.S_IOERR
     guest.assert_works()
 
@@ -198,7 +191,7 @@ def test_d03_request_across_a_hole_between_regions_fails(guest, kind):
 @pytest.mark.parametrize("addr", [0, 0xDEAD_0000, wire.U64_MAX, wire.U64_MAX - 255, 1 << 63])
 @pytest.mark.parametrize("kind", [blk.T_IN, blk.T_OUT])
 def test_d03_data_at_an_address_that_is_no_memory_fails(guest, kind, addr):
-    result = transfer(guest, kind, 0, Segment(addr, 512, kind == blk.T_IN))
+    result = guest.transfer(kind, 0, Segment(addr, 512, kind == blk.T_IN))
     assert result.status == blk.S_IOERR
     guest.assert_works()
 
@@ -237,18 +230,18 @@ def test_d05_read_into_a_read_only_region_fails_and_writes_nothing(guest):
     guest.write(0, b"\x31" * 512)
     window = guest.add_memory(ADDR, SIZE, flags=wire.MAP_READ)
     window.memory.write(0, b"\x55" * SIZE)
-    assert transfer(guest, blk.T_IN, 0, Segment(ADDR + 4096, 512, True)).status == blk.S_IOERR
+    assert guest.transfer(blk.T_IN, 0, Segment(ADDR + 4096, 512, True)).status == blk.S_IOERR
     assert window.memory.read(0, SIZE) == b"\x55" * SIZE
-    assert transfer(guest, blk.T_OUT, 1, Segment(ADDR + 4096, 512)).status == blk.S_OK
+    assert guest.transfer(blk.T_OUT, 1, Segment(ADDR + 4096, 512)).status == blk.S_OK
 
 
 def test_d05_write_from_a_region_that_may_only_be_written_fails(guest):
     guest.write(0, b"\x32" * 512)
     window = guest.add_memory(ADDR, SIZE, flags=wire.MAP_WRITE)
     window.memory.write(0, b"\x55" * SIZE)
-    assert transfer(guest, blk.T_OUT, 0, Segment(ADDR, 512)).status == blk.S_IOERR
+    assert guest.transfer(blk.T_OUT, 0, Segment(ADDR, 512)).status == blk.S_IOERR
     assert guest.read(0, 1) == b"\x32" * 512
-    assert transfer(guest, blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_OK
+    assert guest.transfer(blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_OK
     assert window.memory.read(0, 512) == b"\x32" * 512
 
 
@@ -284,7 +277,7 @@ def test_d05_data_in_the_wrong_direction_fails_and_is_not_written(guest, kind, d
     guest.write(0, b"\x33" * 512)
     data = guest.space.alloc(512, 512)
     guest.space.write(data, b"\x44" * 512)
-    result = transfer(guest, kind, 0, Segment(data, 512, data_writable))
+    result = guest.transfer(kind, 0, Segment(data, 512, data_writable))
     assert result.status in (blk.S_IOERR, blk.S_UNSUPP)
     assert guest.space.read(data, 512) == b"\x44" * 512
     assert guest.read(0, 1) == b"\x33" * 512
@@ -404,7 +397,7 @@ def test_d07_data_lands_in_the_right_one_of_65535_windows(server):
         def check(numbers, mapped):
             for i in numbers:
                 memory.write(i * 4096, bytes([1 + i % 251]) * 512)
-                status = transfer(guest, blk.T_OUT, i % 64, Segment(window(i), 512)).status
+                status = guest.transfer(blk.T_OUT, i % 64, Segment(window(i), 512)).status
                 assert status == (blk.S_OK if mapped(i) else blk.S_IOERR), i
                 if mapped(i):
                     assert guest.read(i % 64, 1) == bytes([1 + i % 251]) * 512, i
@@ -476,11 +469,11 @@ def test_d08_translation_is_not_used_after_its_region_changed(guest):
     guest.write(0, b"\x01" * 512)
     guest.write(1, b"\x02" * 512)
     first = guest.add_memory(ADDR, SIZE)
-    assert transfer(guest, blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_OK
+    assert guest.transfer(blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_OK
     guest.remove_memory(first)
-    assert transfer(guest, blk.T_IN, 1, Segment(ADDR, 512, True)).status == blk.S_IOERR
+    assert guest.transfer(blk.T_IN, 1, Segment(ADDR, 512, True)).status == blk.S_IOERR
     second = guest.add_memory(ADDR, SIZE)
-    assert transfer(guest, blk.T_IN, 1, Segment(ADDR, 512, True)).status == blk.S_OK
+    assert guest.transfer(blk.T_IN, 1, Segment(ADDR, 512, True)).status == blk.S_OK
     assert first.memory.read(0, 512) == b"\x01" * 512, "the old file was written through a stale translation"
     assert second.memory.read(0, 512) == b"\x02" * 512
 
@@ -491,16 +484,16 @@ def test_d08_region_that_moved_inside_its_file_is_seen_at_once(guest):
     for turn in range(4):
         guest.write(0, bytes([turn + 1]) * 512)
         window = guest.add_memory(ADDR, SIZE, memory=memory, offset=turn * SIZE)
-        assert transfer(guest, blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_OK
+        assert guest.transfer(blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_OK
         guest.remove_memory(window)
     assert [memory.read(i * SIZE, 1) for i in range(4)] == [b"\1", b"\2", b"\3", b"\4"]
 
 
 def test_d08_region_that_became_read_only_is_not_written_any_more(guest):
     window = guest.add_memory(ADDR, SIZE)
-    assert transfer(guest, blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_OK
+    assert guest.transfer(blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_OK
     guest.remove_memory(window)
     window = guest.add_memory(ADDR, SIZE, memory=window.memory, flags=wire.MAP_READ)
     window.memory.write(0, b"\x77" * SIZE)
-    assert transfer(guest, blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_IOERR
+    assert guest.transfer(blk.T_IN, 0, Segment(ADDR, 512, True)).status == blk.S_IOERR
     assert window.memory.read(0, SIZE) == b"\x77" * SIZE

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from pylib import blk, virtio, wire
-from pylib.memory import GuestMemory
+from pylib.dma import Mirror
 from pylib.ring import Segment
 from pylib.wire import Cmd
 
@@ -17,39 +17,11 @@ OWN = 0x9000_0000  # where the guest has the BAR
 OWN_SIZE = 0x10000
 
 
-class Mirror:
-    """A VMM whose guest has BAR 4 at OWN: DMA there becomes messages to the device, sent before the reply that is owed."""
-
-    def __init__(self, remote):
-        self.client = remote.guest.client
-        self.accesses = 0
-        memory = GuestMemory(OWN_SIZE)
-        remote.guest.memories.append(memory)
-        self.client.dma_map(OWN, OWN_SIZE)
-        remote.guest.space.add(OWN, OWN_SIZE, memory)
-        remote.dma.spoil = self.spoil
-
-    def spoil(self, message, reply):
-        addr, count = wire.parse_dma_rw(message.payload)
-        if not OWN <= addr < OWN + OWN_SIZE:
-            return reply
-        out = []
-        for at in range(0, count, 4):
-            self.accesses += 1
-            offset = addr - OWN + at
-            if message.cmd == Cmd.DMA_WRITE:
-                data = message.payload[16 + at:16 + min(at + 4, count)]
-                out.append(wire.pack(Cmd.REGION_WRITE, wire.region_write(wire.BAR4, offset, data), flags=wire.NO_REPLY))
-            else:
-                out.append(wire.pack(Cmd.REGION_READ, wire.region_read(wire.BAR4, offset, min(4, count - at)), msg_id=0x7B00))
-        return b"".join(out) + reply
-
-
 @pytest.fixture
 def mirror(server):
     remote = RemoteGuest(server)
     need_message_dma(remote)
-    remote.mirror = Mirror(remote)
+    remote.mirror = Mirror(remote.guest, remote.dma, wire.BAR4, OWN, OWN_SIZE)
     return remote
 
 

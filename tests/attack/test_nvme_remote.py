@@ -9,7 +9,8 @@ import pytest
 
 from pylib import dma, wire
 from pylib import nvme_spec as spec
-from pylib.memory import PAGE, GuestMemory
+from pylib.dma import Mirror
+from pylib.memory import PAGE
 from pylib.nvme import NvmeGuest, expect
 from pylib.wire import Cmd
 
@@ -161,36 +162,9 @@ def test_p06_full_queues_of_large_reads_keep_memory_bounded(nvme_server):
 
 # --- D12 ----------------------------------------------------------------------------------------------------------
 
-class Mirror:
-    """A VMM whose guest has BAR 0 at OWN: DMA there becomes accesses of the controller, sent before the reply that is owed."""
-
-    def __init__(self, guest):
-        memory = GuestMemory(OWN_SIZE)
-        guest.memories.append(memory)
-        guest.client.dma_map(OWN, OWN_SIZE)
-        guest.space.add(OWN, OWN_SIZE, memory)
-        guest.dma.spoil = self.spoil
-        self.accesses = 0
-
-    def spoil(self, message, reply):
-        addr, count = wire.parse_dma_rw(message.payload)
-        if not OWN <= addr < OWN + OWN_SIZE:
-            return reply
-        out = []
-        for at in range(0, count, 4):
-            self.accesses += 1
-            offset = addr - OWN + at
-            if message.cmd == Cmd.DMA_WRITE:
-                data = message.payload[16 + at:16 + min(at + 4, count)]
-                out.append(wire.pack(Cmd.REGION_WRITE, wire.region_write(wire.BAR0, offset, data), flags=wire.NO_REPLY))
-            else:
-                out.append(wire.pack(Cmd.REGION_READ, wire.region_read(wire.BAR0, offset, min(4, count - at)), msg_id=0x7B00))
-        return b"".join(out) + reply
-
-
 @pytest.fixture
 def mirror(far):
-    return Mirror(far)
+    return Mirror(far, far.dma, wire.BAR0, OWN, OWN_SIZE)
 
 
 def settled(far):
@@ -226,7 +200,7 @@ def test_d12_disk_write_from_the_controllers_own_registers_is_safe(far, mirror, 
 @pytest.mark.parametrize("which", ["submissions", "completions", "list", "identify"])
 def test_d12_structures_in_the_controllers_own_registers_are_safe(nvme_server, which):
     far = nvme_server.guest(remote=True, queues=0)
-    mirror = Mirror(far)
+    mirror = Mirror(far, far.dma, wire.BAR0, OWN, OWN_SIZE)
     doorbells = OWN + spec.DOORBELLS
     if which == "identify":
         far.issue(0, spec.IDENTIFY, prp1=doorbells, cdw10=spec.CNS_CONTROLLER)

@@ -32,12 +32,6 @@ def iommu(vhost_server, packed):
     return boot(vhost_server, packed=packed)
 
 
-def transfer(guest, kind, sector, *segments):
-    request = guest.prepare(kind, sector)
-    guest.submit(request, [Segment(request.header, 16), *segments, Segment(request.status_addr, 1, True)])
-    return guest.finish(request)
-
-
 def pages(*, of, within):
     """Which of the misses fell into the size bytes at `within`."""
     return [miss.iova - within[0] for miss in of if within[0] <= miss.iova < within[0] + within[1]]
@@ -83,7 +77,7 @@ def test_d03_a_buffer_of_pages_that_lie_anywhere(iommu):
 
     iommu.answer = answer
     iommu.write(0, data)
-    assert transfer(iommu, blk.T_IN, 0, Segment(home + 512, (count - 1) * PAGE, True)).status == blk.S_OK
+    assert iommu.transfer(blk.T_IN, 0, Segment(home + 512, (count - 1) * PAGE, True)).status == blk.S_OK
     there = b"".join(backing.memory.read(order[n] * PAGE, PAGE) for n in range(count))
     assert there[512:512 + (count - 1) * PAGE] == data[:(count - 1) * PAGE]
 
@@ -92,7 +86,7 @@ def test_conformance_a_buffer_is_asked_for_page_by_page_with_the_access_that_it_
     iommu.assert_works()
     window = iommu.add_memory(IOVA + (1 << 30), SIZE)
     del iommu.misses[:]
-    assert transfer(iommu, blk.T_IN, 0, Segment(window.iova + 512, 3 * PAGE, True)).status == blk.S_OK
+    assert iommu.transfer(blk.T_IN, 0, Segment(window.iova + 512, 3 * PAGE, True)).status == blk.S_OK
     ours = [miss for miss in iommu.misses if miss.iova >= window.iova]
     assert [miss.iova - window.iova for miss in ours] == [512, PAGE, 2 * PAGE, 3 * PAGE]
     assert {miss.access for miss in ours} == {WRITE}
@@ -184,7 +178,7 @@ def test_d03_a_buffer_that_is_denied_fails_its_request(iommu, how):
 
     iommu.answer = answer
     for kind, writable in ((blk.T_IN, True), (blk.T_OUT, False)):
-        assert transfer(iommu, kind, 0, Segment(bad, 512, writable)).status == blk.S_IOERR
+        assert iommu.transfer(kind, 0, Segment(bad, 512, writable)).status == blk.S_IOERR
     assert [miss.iova for miss in iommu.misses].count(bad) == 2
     iommu.assert_works()
 
@@ -193,7 +187,7 @@ def test_d03_many_denied_buffers_cost_a_bounded_number_of_questions(iommu):
     iommu.assert_works()
     del iommu.misses[:]
     bad = [Segment(0x1000_0000 + n * PAGE, 512, True) for n in range(40)]
-    assert transfer(iommu, blk.T_IN, 0, *bad).status in (blk.S_IOERR, blk.NOT_SET)
+    assert iommu.transfer(blk.T_IN, 0, *bad).status in (blk.S_IOERR, blk.NOT_SET)
     assert len(iommu.misses) < 20
     iommu.assert_works()
 
@@ -207,7 +201,7 @@ def test_d05_what_a_translation_does_not_allow_is_not_done(iommu, flags, kind, w
     before = os.urandom(PAGE)
     window.memory.write(0, before)
     assert iommu.update(window.iova, PAGE, access=flags) == 0  # it is there, and is asked for again with the other access
-    assert transfer(iommu, kind, 0, Segment(window.iova, 512, writable)).status == status
+    assert iommu.transfer(kind, 0, Segment(window.iova, 512, writable)).status == status
     if status != blk.S_OK:
         assert window.memory.read(0, PAGE) == before
     iommu.assert_works()
@@ -216,12 +210,12 @@ def test_d05_what_a_translation_does_not_allow_is_not_done(iommu, flags, kind, w
 def test_d05_an_access_that_is_granted_later_counts(iommu):
     window = iommu.add_memory(IOVA + (1 << 30), SIZE)
     assert iommu.update(window.iova, PAGE, access=READ) == 0
-    assert transfer(iommu, blk.T_IN, 0, Segment(window.iova, 512, True)).status == blk.S_OK
+    assert iommu.transfer(blk.T_IN, 0, Segment(window.iova, 512, True)).status == blk.S_OK
 
 
 def test_d03_an_empty_buffer_is_asked_for_too(iommu):
     iommu.assert_works()
-    assert transfer(iommu, blk.T_IN, 0, Segment(0x1234_5000, 0, True)).status == blk.S_IOERR
+    assert iommu.transfer(blk.T_IN, 0, Segment(0x1234_5000, 0, True)).status == blk.S_IOERR
 
 
 def test_d03_a_vring_that_is_denied_sleeps_until_a_kick_asks_again(vhost_server, packed):
@@ -250,7 +244,7 @@ def test_d08_no_translation_is_kept_over_an_invalidation(iommu):
         now[0] = (first, second)[turn % 2]
         now[0].memory.write(0, bytes(512))
         assert iommu.invalidate(home, PAGE) == 0
-        assert transfer(iommu, blk.T_IN, 0, Segment(home, 512, True)).status == blk.S_OK
+        assert iommu.transfer(blk.T_IN, 0, Segment(home, 512, True)).status == blk.S_OK
         assert now[0].memory.read(0, 512) == data
 
 
@@ -261,7 +255,7 @@ def test_d08_an_update_replaces_what_it_overlaps(iommu):
     iommu.write(0, data)
     assert iommu.update(home, 4 * PAGE, user=iommu.users[id(first)]) == 0
     assert iommu.update(home + PAGE, PAGE, user=iommu.users[id(second)]) == 0
-    assert transfer(iommu, blk.T_IN, 0, Segment(home + PAGE, 512, True)).status == blk.S_OK
+    assert iommu.transfer(blk.T_IN, 0, Segment(home + PAGE, 512, True)).status == blk.S_OK
     assert second.memory.read(0, 512) == data and first.memory.read(PAGE, 512) == bytes(512)
 
 
@@ -333,10 +327,10 @@ def test_d08_a_new_table_of_memory_voids_all_translations(iommu):
 
 def test_d08_a_region_that_is_taken_away_takes_its_translations_along(iommu):
     window = iommu.add_memory(IOVA + (1 << 30), SIZE)
-    assert transfer(iommu, blk.T_IN, 0, Segment(window.iova, 512, True)).status == blk.S_OK
+    assert iommu.transfer(blk.T_IN, 0, Segment(window.iova, 512, True)).status == blk.S_OK
     user = iommu.users[id(window)]
     iommu.remove_memory(window)
-    assert transfer(iommu, blk.T_IN, 0, Segment(window.iova, 512, True)).status == blk.S_IOERR
+    assert iommu.transfer(blk.T_IN, 0, Segment(window.iova, 512, True)).status == blk.S_IOERR
     assert iommu.update(window.iova, PAGE, user=user) != 0
     iommu.assert_works()
 

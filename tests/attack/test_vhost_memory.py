@@ -24,12 +24,6 @@ def memory():
         yield memory
 
 
-def transfer(guest, kind, sector, *segments):
-    request = guest.prepare(kind, sector)
-    guest.submit(request, [Segment(request.header, 16), *segments, Segment(request.status_addr, 1, True)])
-    return guest.finish(request)
-
-
 @pytest.mark.parametrize("guest, size, user, offset", [
     (TOP - 0xFFF, 0x2000, ADDR, 0), (ADDR, TOP - 0xFFF, ADDR, 0), (ADDR, 0x2000, TOP - 0xFFF, 0), (ADDR, SIZE, ADDR, TOP - 0xFFF),
     (ADDR, SIZE, ADDR, 1 << 63), (ADDR, 1 << 63, ADDR, 1 << 63), (ADDR, SIZE, ADDR, 4096), (ADDR, SIZE + 1, ADDR, 0),
@@ -73,14 +67,14 @@ def test_d03_a_request_across_two_regions_is_split_between_their_files(vhost_gue
     first, second = vhost_guest.add_memory(ADDR, SIZE), vhost_guest.add_memory(ADDR + SIZE, SIZE)
     data = os.urandom(4096)
     vhost_guest.write(8, data)
-    assert transfer(vhost_guest, blk.T_IN, 8, Segment(ADDR + SIZE - 1024, 4096, True)).status == blk.S_OK
+    assert vhost_guest.transfer(blk.T_IN, 8, Segment(ADDR + SIZE - 1024, 4096, True)).status == blk.S_OK
     assert first.memory.read(SIZE - 1024, 1024) + second.memory.read(0, 3072) == data
 
 
 def test_d03_a_request_into_a_hole_fails(vhost_guest):
     vhost_guest.add_memory(ADDR, SIZE)
     for addr in (ADDR + SIZE - 512, ADDR - 512, 0, TOP - 511):
-        assert transfer(vhost_guest, blk.T_OUT, 0, Segment(addr, 1024)).status == blk.S_IOERR
+        assert vhost_guest.transfer(blk.T_OUT, 0, Segment(addr, 1024)).status == blk.S_IOERR
     vhost_guest.assert_works()
 
 
@@ -118,7 +112,7 @@ def test_d06_a_region_in_use_is_given_up_when_its_request_has_ended(serve, image
     assert guest.client.reply(Req.REM_MEM_REG).value == 0
     assert guest.finish(request).status == blk.S_OK
     guest.space.remove(window)
-    assert transfer(guest, blk.T_OUT, 0, Segment(ADDR, 512)).status == blk.S_IOERR
+    assert guest.transfer(blk.T_OUT, 0, Segment(ADDR, 512)).status == blk.S_IOERR
 
 
 def test_d06_tables_come_and_go_under_load(vhost_server, packed):
@@ -155,7 +149,7 @@ def test_d07_slots_are_limited_and_each_that_goes_makes_room_for_one(vhost_guest
     client.tell(Req.REM_MEM_REG, window(7))
     client.tell(Req.ADD_MEM_REG, window(limit), fds=[memory.fd])
     memory.write(0x3000, b"\x5a" * 512)
-    assert transfer(vhost_guest, blk.T_OUT, 9, Segment(ADDR + 3 * 8192, 512)).status == blk.S_OK
+    assert vhost_guest.transfer(blk.T_OUT, 9, Segment(ADDR + 3 * 8192, 512)).status == blk.S_OK
     assert vhost_guest.read(9, 1) == b"\x5a" * 512
 
 

@@ -4,6 +4,7 @@
 import struct
 
 from . import wire
+from .memory import GuestMemory
 from .wire import Cmd
 
 # How clients lay DMA messages out. COUNT_32: QEMU 10.1, whose data stands behind a count of 32 bits, with four bytes at the
@@ -87,3 +88,32 @@ class DmaResponder:
     @property
     def asked(self):
         return len(self.reads) + len(self.writes)
+
+
+class Mirror:
+    """A VMM whose guest has a BAR of the device at `address`: DMA there becomes accesses of the device's own registers, sent before the
+    reply that is owed. `dma`: who answers for the guest's memory without an fd."""
+
+    def __init__(self, guest, dma, bar, address, size):
+        self.bar, self.address, self.size = bar, address, size
+        self.accesses = 0
+        memory = GuestMemory(size)
+        guest.memories.append(memory)
+        guest.client.dma_map(address, size)
+        guest.space.add(address, size, memory)
+        dma.spoil = self.spoil
+
+    def spoil(self, message, reply):
+        addr, count = wire.parse_dma_rw(message.payload)
+        if not self.address <= addr < self.address + self.size:
+            return reply
+        out = []
+        for at in range(0, count, 4):
+            self.accesses += 1
+            offset = addr - self.address + at
+            if message.cmd == Cmd.DMA_WRITE:
+                data = message.payload[16 + at:16 + min(at + 4, count)]
+                out.append(wire.pack(Cmd.REGION_WRITE, wire.region_write(self.bar, offset, data), flags=wire.NO_REPLY))
+            else:
+                out.append(wire.pack(Cmd.REGION_READ, wire.region_read(self.bar, offset, min(4, count - at)), msg_id=0x7B00))
+        return b"".join(out) + reply

@@ -185,6 +185,12 @@ class Guest(PciGuest):
             self.space.release(mark)
         return result
 
+    def transfer(self, kind, sector, *segments):
+        """A request whose data lies in the given segments."""
+        request = self.prepare(kind, sector)
+        self.submit(request, [Segment(request.header, 16), *segments, Segment(request.status_addr, 1, True)])
+        return self.finish(request)
+
     def read(self, sector, count, **kwargs):
         """The bytes of `count` sectors."""
         result = self.do(blk.T_IN, sector, length=count * blk.SECTOR, **kwargs)
