@@ -237,6 +237,25 @@ def test_r25_a_log_given_for_split_rings_is_too_small_for_packed_ones(vhost_serv
     assert guest.read(5, 1, queue=3) == b"\x55" * 512
 
 
+class EarlyLog(vhost.VhostGuest):
+    """A guest whose front end has the log made, and gives it, before it says which features there are: the specification asks for
+    protocol features alone."""
+
+    def set_features(self):
+        payload, self.log = get_inflight(self, 4, 64)
+        self.client.tell(Req.SET_INFLIGHT_FD, payload, fds=[self.log])
+        self.log_bytes = INFLIGHT.unpack(payload)[0]
+        super().set_features()
+
+
+def test_r25_a_log_may_be_made_and_given_before_the_features(vhost_server, packed):
+    with EarlyLog.boot(vhost_server.path, packed=packed, queues=4) as guest:
+        for queue in range(4):
+            guest.write(queue, bytes([queue + 1]) * 512, queue=queue)
+        assert any(os.pread(guest.log, guest.log_bytes, 0)), "the log that was given is not used"
+        os.close(guest.log)
+
+
 def test_r25_the_log_does_not_change_under_a_running_vring(vhost_guest):
     payload, fd = get_inflight(vhost_guest)
     vhost_guest.client.refused(Req.SET_INFLIGHT_FD, payload, fds=[fd])

@@ -22,7 +22,7 @@ static int check(const struct vhu_session *session, const struct sdc_vhost_infli
 {
     const struct sdc_virtio_device *device = session->card->core->device;
 
-    if (!session->features_set || inflight->num_queues == 0 || inflight->num_queues > device->queues_count ||
+    if (inflight->num_queues == 0 || inflight->num_queues > device->queues_count ||
         inflight->queue_size == 0 || inflight->queue_size > device->queue_size_max)
         return -EINVAL;
     return 0;
@@ -36,7 +36,8 @@ int vhu_get_inflight_fd(struct vhu_session *session, struct vhu_message *message
     int rc = check(session, &inflight);
     if (rc < 0)
         return rc;
-    inflight.mmap_size = inflight.num_queues * stride(inflight.queue_size, vhu_is_packed(session));
+    // Before SET_FEATURES the rings may yet be packed, whose logs need more. What is in the memory is said when a vring starts.
+    inflight.mmap_size = inflight.num_queues * stride(inflight.queue_size, !session->features_set || vhu_is_packed(session));
     inflight.mmap_offset = 0;
     int fd = sdc_memfd_new("sidecard-inflight", inflight.mmap_size);
     if (fd < 0)
@@ -73,7 +74,7 @@ int vhu_set_inflight_fd(struct vhu_session *session, struct vhu_message *message
         return rc;
     if (id.kind != SDC_MEMORY_FILE_SHARED || !id.writable || inflight.mmap_offset % ALIGN != 0 ||
         !sdc_add(inflight.mmap_offset, inflight.mmap_size, &end) || end > id.size ||
-        inflight.mmap_size < inflight.num_queues * stride(inflight.queue_size, vhu_is_packed(session)))
+        inflight.mmap_size < inflight.num_queues * stride(inflight.queue_size, session->features_set && vhu_is_packed(session)))
         return -EINVAL;
     rc = sdc_fd_map(message->fds[0], end, true, &base);
     if (rc < 0)
