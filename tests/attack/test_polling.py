@@ -306,11 +306,25 @@ def test_vring_without_an_eventfd_for_kicks_is_polled(serve, packed):
 
 
 @pytest.mark.parametrize("mode", ["never", "adaptive"])
-def test_vring_that_sleeps_needs_an_eventfd_for_kicks(serve, mode):
-    guest = serve("ram:16M", f"--poll={mode}", transport="vhost-user").guest()
+def test_vring_without_an_eventfd_for_kicks_is_polled_in_every_mode(serve, mode, packed):
+    guest = serve("ram:16M", f"--poll={mode}", transport="vhost-user").guest(packed=packed)
     guest.assert_works()
-    base = guest.stop_vring(0)
-    guest.client.tell(Req.SET_VRING_BASE, state(0, base))
-    guest.client.refused(Req.SET_VRING_KICK, U64.pack(vhost.NO_FD))
-    guest.client.tell(Req.SET_VRING_KICK, U64.pack(0), fds=[guest.kick_events[0].fd])
-    guest.assert_works()
+    # While it runs, and when it starts.
+    for start in (False, True):
+        if start:
+            guest.client.tell(Req.SET_VRING_BASE, state(0, guest.stop_vring(0)))
+        guest.client.acknowledged(Req.SET_VRING_KICK, U64.pack(vhost.NO_FD))
+        for _ in range(10):
+            assert guest.finish(unkicked(guest)).status == blk.S_OK
+        guest.client.tell(Req.SET_VRING_KICK, U64.pack(0), fds=[guest.kick_events[0].fd])
+        guest.assert_works()
+    if mode == "never":
+        # Where it is told to, it sleeps again.
+        for _ in range(5):
+            guest.client.fence()
+        request = unkicked(guest)
+        for _ in range(5):
+            guest.client.fence()
+        assert guest.space.read(request.status_addr, 1)[0] == blk.NOT_SET
+        guest.kick()
+        assert guest.finish(request).status == blk.S_OK

@@ -23,6 +23,7 @@ struct queue_state {
     struct sdc_ring_config config;
     uint64_t starts;
     int kick_fd;
+    bool unkicked;       // there is none, and nothing else notifies
     int dropped_kick_fd; // the queue may still watch it: until it has obeyed
     struct sdc_post obeyed_post; // from the queue's loop to home
     struct sdc_post recalled_post;
@@ -133,6 +134,7 @@ static void start(struct sdc_virtio_core *core, uint16_t index)
     core->queues[index].config = state->config;
     core->queues[index].config.features = core->features;
     core->queues[index].kick_fd = state->kick_fd;
+    core->queues[index].unkicked = state->unkicked;
     core->queues[index].start_number = state->starts;
     order(core, index, SDC_VIRTQUEUE_START);
 }
@@ -263,18 +265,30 @@ void sdc_virtio_core_kick(struct sdc_virtio_core *core, uint16_t queue)
         sdc_virtqueue_kick(&core->queues[queue]);
 }
 
-void sdc_virtio_core_set_kick_fd(struct sdc_virtio_core *core, uint16_t queue, int fd)
+static void set_kick(struct sdc_virtio_core *core, uint16_t queue, int fd, bool unkicked)
 {
     struct queue_state *state = &core->states[queue];
 
     state->dropped_kick_fd = state->kick_fd;
     state->kick_fd = fd;
+    state->unkicked = unkicked;
     if (!state->started) {
         sdc_fd_close(&state->dropped_kick_fd);
         return;
     }
     core->queues[queue].kick_fd = fd;
+    core->queues[queue].unkicked = unkicked;
     order(core, queue, SDC_VIRTQUEUE_WATCH);
+}
+
+void sdc_virtio_core_set_kick_fd(struct sdc_virtio_core *core, uint16_t queue, int fd)
+{
+    set_kick(core, queue, fd, false);
+}
+
+void sdc_virtio_core_set_unkicked(struct sdc_virtio_core *core, uint16_t queue)
+{
+    set_kick(core, queue, -1, true);
 }
 
 int sdc_virtio_core_kick_fd(const struct sdc_virtio_core *core, uint16_t queue)

@@ -63,6 +63,8 @@ void sdc_virtio_core_kick(struct sdc_virtio_core *core, uint16_t queue);
 // The fd is the core's, which closes the one before when the queue has let go of it. -1: none any more. Resets change nothing. The
 // core is busy until the queue has taken it; others may be given theirs meanwhile.
 void sdc_virtio_core_set_kick_fd(struct sdc_virtio_core *core, uint16_t queue, int fd);
+// Likewise: nobody notifies the queue, which is polled whatever its mode, until there is a kick fd again, or none (-1).
+void sdc_virtio_core_set_unkicked(struct sdc_virtio_core *core, uint16_t queue);
 // -1: none.
 int sdc_virtio_core_kick_fd(const struct sdc_virtio_core *core, uint16_t queue);
 // Ends all queues, forgets what the driver set.

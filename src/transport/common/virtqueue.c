@@ -344,7 +344,10 @@ static const struct sdc_poller_ops poller_ops = {.look = look, .suppress = suppr
 // As the ring's memory is now. A remote ring is not polled, but its driver's register is, where a write to it wakes nobody.
 static void start_poller(struct sdc_virtqueue *queue)
 {
-    enum sdc_poll_mode mode = queue->ring.remote && !queue->bell ? SDC_POLL_NEVER : queue->poll_mode;
+    enum sdc_poll_mode mode = queue->unkicked ? SDC_POLL_ALWAYS : queue->poll_mode;
+
+    if (queue->ring.remote && !queue->bell)
+        mode = SDC_POLL_NEVER;
 
     if (queue->poller.loop && queue->poller.mode == mode)
         return;
@@ -636,8 +639,11 @@ static void run_order(struct sdc_post *post)
         }
         break;
     case SDC_VIRTQUEUE_WATCH:
-        if (queue->running)
+        if (queue->running) {
             watch_kick_fd(queue);
+            start_poller(queue);
+            sdc_virtqueue_schedule(queue); // its end tells the driver whether to notify from now on
+        }
         break;
     }
     obeyed(queue);

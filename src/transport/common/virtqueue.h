@@ -60,6 +60,7 @@ struct sdc_virtqueue {
     // An eventfd whose signals are kicks too, -1: none. It stays the home loop's, which closes it when the queue has obeyed a STOP
     // or a WATCH; from START to STOP the queue's loop watches it.
     int kick_fd;
+    bool unkicked; // with START and WATCH: nobody notifies, so that the ring is polled whatever poll_mode says
     uint64_t start_number; // of START: counts up, and is the same when another process repeats or goes on with the start
     bool leaves; // a STOP leaves what has not ended by then in flight in the ring's log, if it has one
     bool spares; // a STOP leaves there what nothing was done of

@@ -271,12 +271,13 @@ int vhu_set_vring_kick(struct vhu_session *session, struct vhu_message *message)
     int fd;
     int rc = take_fd(session, message, &index, &fd);
 
-    if (rc == 0 && fd < 0 && session->card->core->queues[index].poll_mode != SDC_POLL_ALWAYS)
-        rc = -ENOTSUP; // without an fd the front end notifies nobody: such a vring has to be polled
     if (rc < 0)
         return rc;
     struct vhu_vring *vring = &session->card->vrings[index];
-    sdc_virtio_core_set_kick_fd(session->card->core, index, fd);
+    if (fd < 0)
+        sdc_virtio_core_set_unkicked(session->card->core, index); // the specification: "polling should be used"
+    else
+        sdc_virtio_core_set_kick_fd(session->card->core, index, fd);
     vring->started = true;
     vring->enabled |= !session->enables;
     rc = update(session, index);
