@@ -17,7 +17,6 @@ enum { BATCHES = 101, TRIPS = 200, PATIENCE_MS = 10000, SKIPPED = 77 };
 struct table {
     _Alignas(64) _Atomic uint32_t ball; // odd: the other one's turn
     _Alignas(64) _Atomic bool over;
-    int processor; // of the one who answers
 };
 
 static bool sit_on(int processor)
@@ -33,8 +32,6 @@ static void *answer(void *context)
 {
     struct table *table = context;
 
-    if (!sit_on(table->processor))
-        atomic_store(&table->over, true);
     while (!atomic_load_explicit(&table->over, memory_order_relaxed)) {
         uint32_t ball = atomic_load_explicit(&table->ball, memory_order_acquire);
         if (ball % 2 == 1)
@@ -76,9 +73,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s PROCESSOR PROCESSOR\n", argv[0]);
         return 2;
     }
-    table.processor = atoi(argv[2]);
-    if (!sit_on(atoi(argv[1])) || pthread_create(&other, NULL, answer, &table) != 0) {
-        fprintf(stderr, "cores: cannot run on processor %s\n", argv[1]);
+    // Who answers begins where it shall be: on the first processor it might wait for ever, where that is had by priority.
+    if (!sit_on(atoi(argv[2])) || pthread_create(&other, NULL, answer, &table) != 0 || !sit_on(atoi(argv[1]))) {
+        fprintf(stderr, "cores: cannot run on processors %s and %s\n", argv[1], argv[2]);
         return SKIPPED;
     }
     bool answered = play(&table) > 0; // the other one has arrived
