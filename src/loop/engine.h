@@ -47,6 +47,7 @@ struct sdc_loop_engine {
 struct sdc_loop_file {
     int fd;
     unsigned users; // who added it and did not remove it; zero: its number is free
+    bool direct;     // io_uring: its disk works on what it is asked for (O_DIRECT)
     bool registered; // io_uring: the kernel has it under its number
     bool wait;       // epoll: nothing is done at once
 };

@@ -36,6 +36,7 @@ struct sdc_uring {
     bool enabled;
 
     struct sdc_io *held, **held_end; // found no place in the submission queue
+    unsigned direct; // I/O on files that are: begun, whether the kernel has it or not, and not done
     bool urgent;  // there is I/O in the submission queue
     bool put_off; // what was in it was left there in the turn before
 

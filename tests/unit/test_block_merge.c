@@ -173,13 +173,19 @@ static void close_disk(struct fixture *f)
     io_forget_cuts();
 }
 
-static void expect_ios(unsigned ios)
+// Of a loop on io_uring, so many of its calls have I/O in them.
+static void expect_calls(unsigned ios, unsigned hand_overs)
 {
     assert_int_equal(seen.ios, ios);
     if (loop_kind == SDC_LOOP_IO_URING)
-        assert_int_equal(seen.hand_overs, 1);
+        assert_int_equal(seen.hand_overs, hand_overs);
     else
         assert_int_equal(atomic_load(&seen.calls), ios);
+}
+
+static void expect_ios(unsigned ios)
+{
+    expect_calls(ios, 1);
 }
 
 // --- how many ---
@@ -422,7 +428,7 @@ static void misaligned_memory_is_bounced_alone(void **state)
     batch.spans[4].base = memory_of(4) + 1;
     memset(memory_of(4) + 1, 'a' + 4, BLOCK);
     go(&f);
-    expect_ios(3);
+    expect_calls(3, 2); // the disk begins with two
     expect_result(0, 9, 0);
     read_back(&f, 0, 9);
     expect_ios(1);

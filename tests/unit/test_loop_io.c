@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Loops: file I/O.
+#include "loop/uring.h"
 #include "loop_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -270,6 +272,93 @@ static void io_works_without_registered_files(void **state)
     setrlimit(RLIMIT_NOFILE, &old);
 }
 
+enum { BATCH = 16, PAGE = 4096 };
+
+struct batch {
+    struct sdc_post post;
+    struct sdc_loop *loop;
+    int file;
+    void *memory;
+    unsigned ready; // that the kernel had not been given at the end
+    unsigned left;
+    struct batch_io {
+        struct sdc_io io;
+        struct batch *batch;
+        struct sdc_span span;
+    } ios[BATCH];
+};
+
+static struct sdc_uring *uring_of(struct sdc_loop *loop)
+{
+    return loop->engine;
+}
+
+static void batch_done(struct sdc_io *io)
+{
+    struct batch *batch = sdc_container(io, struct batch_io, io)->batch;
+    assert_int_equal(io->result, PAGE);
+    if (--batch->left == 0)
+        sdc_loop_stop(batch->loop);
+}
+
+static void start_batch(struct sdc_post *post)
+{
+    struct batch *batch = sdc_container(post, struct batch, post);
+    batch->left = BATCH;
+    for (unsigned i = 0; i < BATCH; i++) {
+        struct batch_io *one = &batch->ios[i];
+        *one = (struct batch_io){.batch = batch, .span = {(char *)batch->memory + (size_t)i * PAGE, PAGE}};
+        one->io = (struct sdc_io){.op = SDC_IO_READ,
+                                  .file = batch->file,
+                                  .offset = (uint64_t)i * PAGE,
+                                  .spans = &one->span,
+                                  .spans_count = 1,
+                                  .done = batch_done};
+        sdc_loop_io(batch->loop, &one->io);
+    }
+    batch->ready = io_uring_sq_ready(&uring_of(batch->loop)->ring);
+}
+
+// Reads what fd is as one batch, twice, with such flags of open. False: it cannot be opened so.
+static bool read_batch(struct batch *batch, int fd, int flags)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int again = open(path, O_RDONLY | O_CLOEXEC | flags);
+    if (again < 0)
+        return false;
+    batch->file = sdc_loop_file_add(batch->loop, again);
+    for (unsigned round = 0; round < 2; round++) {
+        sdc_loop_post(batch->loop, &batch->post);
+        run(batch->loop);
+        assert_int_equal(uring_of(batch->loop)->direct, 0);
+    }
+    sdc_loop_file_remove(batch->loop, batch->file);
+    close(again);
+    return true;
+}
+
+static void a_disk_begins_before_all_of_a_batch_is_ready(void **state)
+{
+    struct batch batch = {.post.run = start_batch};
+    (void)state;
+    if (loop_kind != SDC_LOOP_IO_URING)
+        skip(); // its threads begin at once
+    int fd = temporary_file();
+    assert_int_equal(ftruncate(fd, (off_t)BATCH * PAGE), 0);
+    batch.memory = aligned_alloc(PAGE, (size_t)BATCH * PAGE);
+    batch.loop = new_loop();
+    assert_true(read_batch(&batch, fd, 0));
+    assert_int_equal(batch.ready, BATCH); // what needs no disk goes by fewest calls
+    if (read_batch(&batch, fd, O_DIRECT))
+        assert_in_range(batch.ready, 1, BATCH / 2); // the last ones go down as the turn ends
+    else
+        print_message("no direct I/O here\n");
+    sdc_loop_free(batch.loop);
+    free(batch.memory);
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +368,7 @@ int main(void)
         cmocka_unit_test(each_of_many_files_is_read_by_its_number),
         cmocka_unit_test(a_file_that_is_added_again_keeps_its_number),
         cmocka_unit_test(io_works_without_registered_files),
+        cmocka_unit_test(a_disk_begins_before_all_of_a_batch_is_ready),
     };
     RUN_WITH_EVERY_LOOP(tests);
 }
