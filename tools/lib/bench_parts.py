@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from . import allocations, callgrind, clients, registers, servers, syscalls
+from . import allocations, callgrind, clients, page_cache, registers, servers, syscalls
 from .clients import Work
 from .turns import Case, Side, Turns
 
@@ -95,6 +95,25 @@ def spdk(context):
     return context.measured(groups, "spdk")
 
 
+# --- the same state of the page cache for all ---
+
+def filled(*paths):
+    """For Case.before: all of the files is there."""
+    def fill():
+        for path in paths:
+            page_cache.fill(path)
+        return {"cached": min(map(page_cache.share, paths))}
+    return fill
+
+
+def emptied(path):
+    """And nothing of the file."""
+    def empty():
+        page_cache.empty(path)
+        return {"cached": page_cache.share(path)}
+    return empty
+
+
 # --- beside qemu-storage-daemon: interrupts ---
 
 def daemon(context):
@@ -106,11 +125,13 @@ def daemon(context):
         # Each has an image of its own: both lock what they serve.
         image = context.image("other.img") if disk == "file" else None
         ours = context.sidecard("vhost-user", "virtio-blk", context.image() if disk == "file" else DISK)
+        before = filled(image, context.image()) if image else dict
         theirs = servers.StorageDaemon(tree, image)
         for client in (context.bench("interrupt"), clients.QemuImg(tree)):
             rw = "randread" if client.name == "sidecard bench" else "read"
             groups.append([Case({"disk": disk, "client": client.name, "in flight": depth}, Work(depth, context.seconds, rw),
-                                [Side("qemu-storage-daemon", theirs, client), Side("sidecard", ours, client)]) for depth in (1, 32)])
+                                [Side("qemu-storage-daemon", theirs, client), Side("sidecard", ours, client)], before)
+                           for depth in (1, 32)])
     version = tree.run("usr/bin/qemu-storage-daemon", "--version").splitlines()[0]
     return context.measured(groups, "daemon") | {"note": f"{version}."}
 
@@ -120,18 +141,20 @@ def daemon(context):
 def file(context):
     if not shutil.which("fio"):
         raise Missing("there is no fio: tools/install-deps perf")
+    image = context.image()  # one for all: who serves it has its lock for as long as there is a client
     groups = []
     for direct in (True, False):
         options = ["--direct"] if direct else []
         poll = context.bench("poll")
-        sides = [Side("fio, no device", servers.Nothing(context.image()), clients.Fio(direct))]
+        sides = [Side("fio, no device", servers.Nothing(image), clients.Fio(direct))]
         for number, (transport, device) in enumerate(KINDS):
-            server = context.sidecard(transport, device, context.image(f"file{number}.img"), *options)
+            server = context.sidecard(transport, device, image, *options)
             sides.append(Side(f"{device} over {transport}", server, poll))
             if number == 0:
                 sides.append(Side(f"{device} over {transport}, by interrupt", server, context.bench("interrupt")))
         what = {"file": "direct" if direct else "buffered"}
-        groups.append([Case(what | {"requests": rw, "in flight": depth}, Work(depth, context.seconds, rw), sides)
+        groups.append([Case(what | {"requests": rw, "in flight": depth}, Work(depth, context.seconds, rw), sides,
+                            emptied(image) if direct else filled(image))
                        for rw in ("randread", "randwrite") for depth in (32, 1)])
     return context.measured(groups, "file")
 

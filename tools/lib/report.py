@@ -37,6 +37,10 @@ def cases_text(found, cases):
     lines = [f"{found['machine']} {found['rounds']} rounds of {found['seconds']} s for each line, the sides in turn.", ""]
     if changing:
         lines[0] += f" {changing} of {len(runs)} runs are left out: the distance of the processors changed meanwhile."
+    cached = [run["cached"] for run in runs if "cached" in run]
+    if cached:
+        lines[0] += f" Before a run, the page cache had {' or '.join(f'{value:.0%}' for value in sorted({round(value, 2) for value in cached}))}" \
+                    " of a file."
     lines += table([*cases[0]["what"], *HEAD], [row for case in cases for row in rows(case)])
     return lines
 

@@ -18,10 +18,11 @@ class Side:
 
 
 class Case:
-    """Sides that are asked for the same. what: {column: value}; the first side is what the others are compared with."""
+    """Sides that are asked for the same. what: {column: value}; the first side is what the others are compared with. before: called
+    before each run, gives figures of how things stand then."""
 
-    def __init__(self, what, work, sides):
-        self.what, self.work, self.sides = what, work, sides
+    def __init__(self, what, work, sides, before=dict):
+        self.what, self.work, self.sides, self.before = what, work, sides, before
         self.rounds = []  # of each, a run for each side
         self.calls = {}   # name of the side: (server's, client's) for each request
 
@@ -55,13 +56,14 @@ class Turns:
             if self.count_calls:
                 for case in cases:
                     for side in case.sides:
+                        case.before()
                         case.calls[side.name] = self._calls(side, case.work)
 
     def _round(self, case, number):
         line = [None] * len(case.sides)
         for step in range(len(case.sides)):
             which = (step + number) % len(case.sides)
-            line[which] = self._run(case.sides[which], case.work)
+            line[which] = case.before() | self._run(case.sides[which], case.work)
         return line
 
     def _run(self, side, work):
