@@ -45,7 +45,7 @@ enum {
 
 // --- requests (5.2.6): a header, data, and a status byte at the end of what the device writes ---
 
-enum {
+enum sdc_virtio_blk_type {
     SDC_VIRTIO_BLK_T_IN = 0,
     SDC_VIRTIO_BLK_T_OUT = 1,
     SDC_VIRTIO_BLK_T_FLUSH = 4,

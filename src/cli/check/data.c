@@ -12,11 +12,11 @@
 #include <string.h>
 
 enum {
-    BLOCK = 8 * SDC_CHECK_SECTOR, // what is written and read at a time
+    BLOCK = 8 * SDC_VIRTIO_BLK_SECTOR, // what is written and read at a time
     BLOCKS = 256,                 // as many as are written
     FLIGHT = 32,                  // of them at once, on each queue
     QUEUES = 4,
-    BLOCK_SECTORS = BLOCK / SDC_CHECK_SECTOR,
+    BLOCK_SECTORS = BLOCK / SDC_VIRTIO_BLK_SECTOR,
 };
 
 struct bench {
@@ -61,7 +61,7 @@ static void open_bench(struct bench *bench, struct sdc_check *check, uint64_t fe
 static void open_writable(struct bench *bench, struct sdc_check *check, uint64_t features)
 {
     open_bench(bench, check, features);
-    if (bench->stage.bed.offered & SDC_CHECK_BLK_F_RO)
+    if (bench->stage.bed.offered & SDC_VIRTIO_BLK_F_RO)
         sdc_check_not_offered(check, "the disk is read-only");
 }
 
@@ -70,8 +70,8 @@ static void fill(const struct bench *bench, uint8_t *data, uint64_t sector, unsi
 {
     for (unsigned i = 0; i < count; i++, sector++) {
         uint64_t value = (sector + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ bench->seed;
-        for (unsigned j = 0; j < SDC_CHECK_SECTOR; j += 8, value = value * UINT64_C(0xd1342543de82ef95) + 1)
-            sdc_put64(data + (size_t)i * SDC_CHECK_SECTOR + j, value);
+        for (unsigned j = 0; j < SDC_VIRTIO_BLK_SECTOR; j += 8, value = value * UINT64_C(0xd1342543de82ef95) + 1)
+            sdc_put64(data + (size_t)i * SDC_VIRTIO_BLK_SECTOR + j, value);
     }
 }
 
@@ -101,7 +101,7 @@ static void finish(struct bench *bench, const char *when, block_done done, const
     for (uint16_t queue = 0; queue < bench->queues; queue++) {
         sdc_check_bed_wait_all(&bench->stage.bed, queue, false);
         for (unsigned i = 0; i < added[queue]; i++) {
-            sdc_check_request_judge(&bench->stage.bed, queue, &bench->requests[queue][i], SDC_CHECK_DISK_OK);
+            sdc_check_request_judge(&bench->stage.bed, queue, &bench->requests[queue][i], SDC_VIRTIO_BLK_S_OK);
             if (done)
                 done(bench, &bench->requests[queue][i], cuts[queue * FLIGHT + i], when);
         }
@@ -118,7 +118,7 @@ static bool add_block(struct bench *bench, uint16_t queue, unsigned slot, uint32
     request->sector = (uint64_t)block * BLOCK_SECTORS;
     request->size = BLOCK;
     sdc_check_request_prepare(request);
-    if (type == SDC_CHECK_DISK_OUT)
+    if (type == SDC_VIRTIO_BLK_T_OUT)
         fill(bench, sdc_check_request_data(request), request->sector, BLOCK_SECTORS);
     return sdc_check_request_add(&bench->stage.bed, queue, request, &bench->stage.disk, *cut, indirect);
 }
@@ -168,13 +168,13 @@ static void one(struct bench *bench, struct sdc_check_request *request, int stat
 
 static void flush(struct bench *bench)
 {
-    if (bench->stage.bed.features & SDC_CHECK_BLK_F_FLUSH)
-        one(bench, &(struct sdc_check_request){.type = SDC_CHECK_DISK_FLUSH,
+    if (bench->stage.bed.features & SDC_VIRTIO_BLK_F_FLUSH)
+        one(bench, &(struct sdc_check_request){.type = SDC_VIRTIO_BLK_T_FLUSH,
                                                .memory = bench->requests[0][0].memory,
                                                .iova = bench->requests[0][0].iova,
                                                .table = bench->requests[0][0].table,
                                                .table_iova = bench->requests[0][0].table_iova},
-            SDC_CHECK_DISK_OK);
+            SDC_VIRTIO_BLK_S_OK);
 }
 
 // --- reading ---
@@ -186,12 +186,12 @@ static void keep(struct bench *bench, const struct sdc_check_request *request, e
     (void)bench;
     (void)cut;
     (void)when;
-    memcpy(shared_first + request->sector * SDC_CHECK_SECTOR, sdc_check_request_data(request), BLOCK);
+    memcpy(shared_first + request->sector * SDC_VIRTIO_BLK_SECTOR, sdc_check_request_data(request), BLOCK);
 }
 
 static void compare(struct bench *bench, const struct sdc_check_request *request, enum sdc_check_cut cut, const char *when)
 {
-    if (memcmp(shared_first + request->sector * SDC_CHECK_SECTOR, sdc_check_request_data(request), BLOCK) == 0)
+    if (memcmp(shared_first + request->sector * SDC_VIRTIO_BLK_SECTOR, sdc_check_request_data(request), BLOCK) == 0)
         return;
     sdc_check_sent(bench->stage.bed.check, "a second read of sectors %" PRIu64 " to %" PRIu64 " as %s, %s", request->sector,
                    request->sector + BLOCK_SECTORS - 1, sdc_check_cut_name(cut), when);
@@ -204,8 +204,8 @@ static void same_twice(struct sdc_check *check, uint64_t layout)
     static struct bench bench;
 
     open_bench(&bench, check, layout);
-    all_blocks(&bench, SDC_CHECK_DISK_IN, "", keep);
-    all_blocks(&bench, SDC_CHECK_DISK_IN, "in another order", compare);
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "", keep);
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "in another order", compare);
 }
 
 // --- writing ---
@@ -215,16 +215,16 @@ static void written(struct sdc_check *check, uint64_t layout)
     static struct bench bench = {.seed = 1};
 
     open_writable(&bench, check, layout);
-    all_blocks(&bench, SDC_CHECK_DISK_OUT, "", NULL);
-    all_blocks(&bench, SDC_CHECK_DISK_IN, "after the writes", expect);
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_OUT, "", NULL);
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "after the writes", expect);
     flush(&bench);
-    all_blocks(&bench, SDC_CHECK_DISK_IN, "after a flush", expect);
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "after a flush", expect);
     sdc_check_bed_reset(&bench.stage.bed);
     start(&bench);
-    all_blocks(&bench, SDC_CHECK_DISK_IN, "after a reset of the device", expect);
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "after a reset of the device", expect);
     sdc_check_bed_close(&bench.stage.bed);
     open_writable(&bench, check, layout);
-    all_blocks(&bench, SDC_CHECK_DISK_IN, "over another connection", expect);
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "over another connection", expect);
 }
 
 static void overwritten(struct sdc_check *check)
@@ -234,8 +234,8 @@ static void overwritten(struct sdc_check *check)
     open_writable(&bench, check, 0);
     for (unsigned pass = 0; pass < 3; pass++) {
         bench.seed++;
-        all_blocks(&bench, SDC_CHECK_DISK_OUT, "", NULL);
-        all_blocks(&bench, SDC_CHECK_DISK_IN, "after they were written again", expect);
+        all_blocks(&bench, SDC_VIRTIO_BLK_T_OUT, "", NULL);
+        all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "after they were written again", expect);
     }
 }
 
@@ -246,18 +246,18 @@ static void vanish_with_writes(struct sdc_check *check)
 
     for (unsigned round = 0; round < 4; round++) {
         open_writable(&bench, check, 0);
-        all_blocks(&bench, SDC_CHECK_DISK_OUT, "", NULL);
+        all_blocks(&bench, SDC_VIRTIO_BLK_T_OUT, "", NULL);
         flush(&bench);
         // The same bytes once more, which are in flight when the connection ends.
         for (unsigned slot = 0; slot < FLIGHT; slot++) {
             enum sdc_check_cut cut;
-            if (!add_block(&bench, 0, slot, SDC_CHECK_DISK_OUT, slot % bench.count, &cut))
+            if (!add_block(&bench, 0, slot, SDC_VIRTIO_BLK_T_OUT, slot % bench.count, &cut))
                 break;
         }
         sdc_check_bed_show(&bench.stage.bed, 0);
         sdc_check_bed_vanish(&bench.stage.bed);
         open_writable(&bench, check, 0);
-        all_blocks(&bench, SDC_CHECK_DISK_IN, "over another connection", expect);
+        all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "over another connection", expect);
         sdc_check_bed_close(&bench.stage.bed);
         bench.seed++;
     }
@@ -273,7 +273,7 @@ static void vanish(struct sdc_check *check)
         for (uint16_t queue = 0; queue < bench.queues; queue++) {
             for (unsigned slot = 0; slot < FLIGHT; slot++) {
                 enum sdc_check_cut cut;
-                if (!add_block(&bench, queue, slot, SDC_CHECK_DISK_IN, draw(&bench) % bench.count, &cut))
+                if (!add_block(&bench, queue, slot, SDC_VIRTIO_BLK_T_IN, draw(&bench) % bench.count, &cut))
                     break;
             }
             sdc_check_bed_show(&bench.stage.bed, queue);
@@ -281,7 +281,7 @@ static void vanish(struct sdc_check *check)
         sdc_check_bed_vanish(&bench.stage.bed);
     }
     open_bench(&bench, check, 0);
-    all_blocks(&bench, SDC_CHECK_DISK_IN, "", NULL);
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_IN, "", NULL);
 }
 
 // --- ranges ---
@@ -298,26 +298,26 @@ static void zeroes(struct sdc_check *check)
     static const uint8_t nothing[BLOCK];
 
     open_writable(&bench, check, 0);
-    needs(&bench, SDC_CHECK_BLK_F_WRITE_ZEROES, "WRITE_ZEROES");
+    needs(&bench, SDC_VIRTIO_BLK_F_WRITE_ZEROES, "WRITE_ZEROES");
     for (uint32_t unmap = 0; unmap < 2; unmap++) {
-        all_blocks(&bench, SDC_CHECK_DISK_OUT, "", NULL);
+        all_blocks(&bench, SDC_VIRTIO_BLK_T_OUT, "", NULL);
         struct sdc_check_request *request = &bench.requests[0][0];
         const uint64_t sector = 3 * BLOCK_SECTORS;
         uint32_t sectors = (uint32_t)sdc_min(4 * BLOCK_SECTORS, bench.stage.disk.zeroes_sectors);
-        request->type = SDC_CHECK_DISK_WRITE_ZEROES;
+        request->type = SDC_VIRTIO_BLK_T_WRITE_ZEROES;
         request->sector = sector;
         request->sectors = sectors;
         request->flags = unmap;
-        one(&bench, request, SDC_CHECK_DISK_OK);
+        one(&bench, request, SDC_VIRTIO_BLK_S_OK);
         for (uint64_t at = sector; at + BLOCK_SECTORS <= sector + sectors; at += BLOCK_SECTORS) {
-            *request = (struct sdc_check_request){.type = SDC_CHECK_DISK_IN,
+            *request = (struct sdc_check_request){.type = SDC_VIRTIO_BLK_T_IN,
                                                   .sector = at,
                                                   .size = BLOCK,
                                                   .memory = request->memory,
                                                   .iova = request->iova,
                                                   .table = request->table,
                                                   .table_iova = request->table_iova};
-            one(&bench, request, SDC_CHECK_DISK_OK);
+            one(&bench, request, SDC_VIRTIO_BLK_S_OK);
             if (memcmp(sdc_check_request_data(request), nothing, BLOCK) != 0) {
                 sdc_check_sent(check, "a read after write zeroes, unmap %" PRIu32, unmap);
                 sdc_check_fail(check, "after write zeroes reads of the range must return zeroes, whether unmap was set or clear");
@@ -326,10 +326,10 @@ static void zeroes(struct sdc_check *check)
         // What is around it is as it was.
         static const uint64_t neighbours[] = {2, 7};
         for (unsigned i = 0; i < 2 && bench.count > 7 && sectors == 4 * BLOCK_SECTORS; i++) {
-            request->type = SDC_CHECK_DISK_IN;
+            request->type = SDC_VIRTIO_BLK_T_IN;
             request->sector = neighbours[i] * BLOCK_SECTORS;
             request->size = BLOCK;
-            one(&bench, request, SDC_CHECK_DISK_OK);
+            one(&bench, request, SDC_VIRTIO_BLK_S_OK);
             expect(&bench, request, SDC_CHECK_CUT_PLAIN, "beside zeroes that were written");
         }
     }
@@ -340,20 +340,20 @@ static void discard(struct sdc_check *check)
     static struct bench bench = {.seed = 30};
 
     open_writable(&bench, check, 0);
-    needs(&bench, SDC_CHECK_BLK_F_DISCARD, "DISCARD");
-    all_blocks(&bench, SDC_CHECK_DISK_OUT, "", NULL);
+    needs(&bench, SDC_VIRTIO_BLK_F_DISCARD, "DISCARD");
+    all_blocks(&bench, SDC_VIRTIO_BLK_T_OUT, "", NULL);
     struct sdc_check_request *request = &bench.requests[0][0];
-    request->type = SDC_CHECK_DISK_DISCARD;
+    request->type = SDC_VIRTIO_BLK_T_DISCARD;
     request->sector = 3 * BLOCK_SECTORS;
     request->sectors = (uint32_t)sdc_min(BLOCK_SECTORS, bench.stage.disk.discard_sectors);
     request->flags = 0;
-    one(&bench, request, SDC_CHECK_DISK_OK);
+    one(&bench, request, SDC_VIRTIO_BLK_S_OK);
     static const uint64_t neighbours[] = {2, 4};
     for (unsigned i = 0; i < 2; i++) {
-        request->type = SDC_CHECK_DISK_IN;
+        request->type = SDC_VIRTIO_BLK_T_IN;
         request->sector = neighbours[i] * BLOCK_SECTORS;
         request->size = BLOCK;
-        one(&bench, request, SDC_CHECK_DISK_OK);
+        one(&bench, request, SDC_VIRTIO_BLK_S_OK);
         expect(&bench, request, SDC_CHECK_CUT_PLAIN, "beside sectors that were discarded");
     }
 }
@@ -366,13 +366,13 @@ static void range_flags(struct sdc_check *check)
         uint32_t type, flags;
         uint64_t feature;
     } wrong[] = {
-        {SDC_CHECK_DISK_DISCARD, 1, SDC_CHECK_BLK_F_DISCARD},          {SDC_CHECK_DISK_DISCARD, 2, SDC_CHECK_BLK_F_DISCARD},
-        {SDC_CHECK_DISK_DISCARD, 0x80000000, SDC_CHECK_BLK_F_DISCARD}, {SDC_CHECK_DISK_WRITE_ZEROES, 2, SDC_CHECK_BLK_F_WRITE_ZEROES},
-        {SDC_CHECK_DISK_WRITE_ZEROES, 0x80000001, SDC_CHECK_BLK_F_WRITE_ZEROES},
+        {SDC_VIRTIO_BLK_T_DISCARD, 1, SDC_VIRTIO_BLK_F_DISCARD},          {SDC_VIRTIO_BLK_T_DISCARD, 2, SDC_VIRTIO_BLK_F_DISCARD},
+        {SDC_VIRTIO_BLK_T_DISCARD, 0x80000000, SDC_VIRTIO_BLK_F_DISCARD}, {SDC_VIRTIO_BLK_T_WRITE_ZEROES, 2, SDC_VIRTIO_BLK_F_WRITE_ZEROES},
+        {SDC_VIRTIO_BLK_T_WRITE_ZEROES, 0x80000001, SDC_VIRTIO_BLK_F_WRITE_ZEROES},
     };
 
     open_writable(&bench, check, 0);
-    if (!(bench.stage.bed.features & (SDC_CHECK_BLK_F_DISCARD | SDC_CHECK_BLK_F_WRITE_ZEROES)))
+    if (!(bench.stage.bed.features & (SDC_VIRTIO_BLK_F_DISCARD | SDC_VIRTIO_BLK_F_WRITE_ZEROES)))
         sdc_check_not_offered(check, "neither VIRTIO_BLK_F_DISCARD nor VIRTIO_BLK_F_WRITE_ZEROES is offered");
     for (size_t i = 0; i < SDC_COUNT(wrong); i++) {
         struct sdc_check_request *request = &bench.requests[0][0];
@@ -382,7 +382,7 @@ static void range_flags(struct sdc_check *check)
         request->sector = 0;
         request->sectors = BLOCK_SECTORS;
         request->flags = wrong[i].flags;
-        one(&bench, request, SDC_CHECK_DISK_UNSUPP);
+        one(&bench, request, SDC_VIRTIO_BLK_S_UNSUPP);
     }
 }
 
@@ -394,18 +394,18 @@ static void read_only(struct sdc_check *check)
     uint8_t before[BLOCK];
 
     open_bench(&bench, check, 0);
-    if (!(bench.stage.bed.offered & SDC_CHECK_BLK_F_RO))
+    if (!(bench.stage.bed.offered & SDC_VIRTIO_BLK_F_RO))
         sdc_check_not_offered(check, "the disk is not read-only");
     struct sdc_check_request *request = &bench.requests[0][0];
-    request->type = SDC_CHECK_DISK_IN;
+    request->type = SDC_VIRTIO_BLK_T_IN;
     request->size = BLOCK;
-    one(&bench, request, SDC_CHECK_DISK_OK);
+    one(&bench, request, SDC_VIRTIO_BLK_S_OK);
     memcpy(before, sdc_check_request_data(request), BLOCK);
-    request->type = SDC_CHECK_DISK_OUT;
+    request->type = SDC_VIRTIO_BLK_T_OUT;
     fill(&bench, sdc_check_request_data(request), 0, BLOCK_SECTORS);
-    one(&bench, request, SDC_CHECK_DISK_IOERR);
-    request->type = SDC_CHECK_DISK_IN;
-    one(&bench, request, SDC_CHECK_DISK_OK);
+    one(&bench, request, SDC_VIRTIO_BLK_S_IOERR);
+    request->type = SDC_VIRTIO_BLK_T_IN;
+    one(&bench, request, SDC_VIRTIO_BLK_S_OK);
     sdc_check_that(check, memcmp(before, sdc_check_request_data(request), BLOCK) == 0, "a read-only disk must not write any data");
 }
 
@@ -416,19 +416,20 @@ static void past_the_end(struct sdc_check *check)
 
     open_bench(&bench, check, 0);
     const uint64_t end = bench.stage.disk.sectors;
-    const uint64_t sectors[] = {end, end - 1, end + 1, UINT64_MAX, UINT64_MAX / SDC_CHECK_SECTOR, UINT64_C(1) << 55, UINT64_C(1) << 63};
+    const uint64_t sectors[] = {end, end - 1, end + 1, UINT64_MAX, UINT64_MAX / SDC_VIRTIO_BLK_SECTOR, UINT64_C(1) << 55,
+                                UINT64_C(1) << 63};
     for (size_t i = 0; i < SDC_COUNT(sectors); i++) {
         struct sdc_check_request *request = &bench.requests[0][0];
-        request->type = SDC_CHECK_DISK_IN;
+        request->type = SDC_VIRTIO_BLK_T_IN;
         request->size = BLOCK;
         request->sector = sectors[i];
         one(&bench, request, -1);
-        if (sdc_check_request_status(request) == SDC_CHECK_DISK_OK)
+        if (sdc_check_request_status(request) == SDC_VIRTIO_BLK_S_OK)
             sdc_check_note(check, "a read of %d sectors at sector %" PRIu64 " of %" PRIu64 " is done", BLOCK_SECTORS, sectors[i], end);
     }
     struct sdc_check_request *request = &bench.requests[0][0];
     request->sector = end - BLOCK_SECTORS;
-    one(&bench, request, SDC_CHECK_DISK_OK);
+    one(&bench, request, SDC_VIRTIO_BLK_S_OK);
 }
 
 // 5.2.5: the block's size does not affect the units of the protocol, 512 bytes; but it is common to take whole blocks only.
@@ -440,8 +441,8 @@ static void part_of_a_block(struct sdc_check *check)
     if (bench.stage.disk.block_sectors == 1)
         sdc_check_not_offered(check, "blocks have 512 bytes");
     struct sdc_check_request *request = &bench.requests[0][0];
-    request->type = SDC_CHECK_DISK_IN;
-    request->size = SDC_CHECK_SECTOR;
+    request->type = SDC_VIRTIO_BLK_T_IN;
+    request->size = SDC_VIRTIO_BLK_SECTOR;
     request->sector = 1;
     one(&bench, request, -1);
 }
@@ -458,7 +459,7 @@ static void unknown_type(struct sdc_check *check)
         request->size = 0;
         request->sector = 0;
         one(&bench, request, -1);
-        if (sdc_check_request_status(request) != SDC_CHECK_DISK_UNSUPP)
+        if (sdc_check_request_status(request) != SDC_VIRTIO_BLK_S_UNSUPP)
             sdc_check_note(check, "a request of type %" PRIu32 ", which there is not, ends with status %u", types[i],
                            sdc_check_request_status(request));
     }
@@ -470,10 +471,10 @@ static void get_id(struct sdc_check *check)
 
     open_bench(&bench, check, 0);
     struct sdc_check_request *request = &bench.requests[0][0];
-    request->type = SDC_CHECK_DISK_GET_ID;
+    request->type = SDC_VIRTIO_BLK_T_GET_ID;
     request->sector = 0;
     one(&bench, request, -1);
-    if (sdc_check_request_status(request) != SDC_CHECK_DISK_OK)
+    if (sdc_check_request_status(request) != SDC_VIRTIO_BLK_S_OK)
         sdc_check_note(check, "the device has no ID string: status %u", sdc_check_request_status(request));
 }
 
@@ -485,23 +486,23 @@ static void configuration(struct sdc_check *check)
 
     open_bench(&bench, check, 0);
     struct sdc_check_bed *bed = &bench.stage.bed;
-    if (bed->features & SDC_CHECK_BLK_F_BLK_SIZE) {
+    if (bed->features & SDC_VIRTIO_BLK_F_BLK_SIZE) {
         sdc_check_bed_config(bed, 20, raw, 4);
-        sdc_check_that(check, sdc_is_power_of_two(sdc_get32(raw)) && sdc_get32(raw) >= SDC_CHECK_SECTOR,
+        sdc_check_that(check, sdc_is_power_of_two(sdc_get32(raw)) && sdc_get32(raw) >= SDC_VIRTIO_BLK_SECTOR,
                        "blk_size is a power of two of at least 512 (it is %" PRIu32 ")", sdc_get32(raw));
     }
-    if (bed->features & SDC_CHECK_BLK_F_MQ) {
+    if (bed->features & SDC_VIRTIO_BLK_F_MQ) {
         sdc_check_bed_config(bed, 34, raw, 2);
         sdc_check_that(check, sdc_get16(raw) > 0, "num_queues is at least 1");
         sdc_check_that(check, sdc_get16(raw) <= bed->queues_max, "num_queues, %u, is no more than the transport has, %u", sdc_get16(raw),
                        bed->queues_max);
     }
-    if (bed->features & SDC_CHECK_BLK_F_SIZE_MAX) {
+    if (bed->features & SDC_VIRTIO_BLK_F_SIZE_MAX) {
         sdc_check_bed_config(bed, 8, raw, 4);
         if (sdc_get32(raw) == 0)
             sdc_check_note(check, "VIRTIO_BLK_F_SIZE_MAX is offered, and size_max is 0: no segment may have any bytes");
     }
-    if (bed->features & SDC_CHECK_BLK_F_SEG_MAX) {
+    if (bed->features & SDC_VIRTIO_BLK_F_SEG_MAX) {
         sdc_check_bed_config(bed, 12, raw, 4);
         if (sdc_get32(raw) == 0)
             sdc_check_note(check, "VIRTIO_BLK_F_SEG_MAX is offered, and seg_max is 0: no request may have any data");

@@ -13,15 +13,15 @@ void sdc_check_disk_read(struct sdc_check_bed *bed, struct sdc_check_disk *disk)
         uint32_t offset, size;
         uint64_t absent;
     } fields[] = {
-        {0, 0, 8, 0},
-        {SDC_CHECK_BLK_F_SIZE_MAX, 8, 4, UINT32_MAX},
-        {SDC_CHECK_BLK_F_SEG_MAX, 12, 4, 1},
-        {SDC_CHECK_BLK_F_BLK_SIZE, 20, 4, SDC_CHECK_SECTOR},
-        {SDC_CHECK_BLK_F_MQ, 34, 2, 1},
-        {SDC_CHECK_BLK_F_DISCARD, 36, 4, 0},
-        {SDC_CHECK_BLK_F_DISCARD, 40, 4, 0},
-        {SDC_CHECK_BLK_F_WRITE_ZEROES, 48, 4, 0},
-        {SDC_CHECK_BLK_F_WRITE_ZEROES, 52, 4, 0},
+        {0, SDC_VIRTIO_BLK_CAPACITY, 8, 0},
+        {SDC_VIRTIO_BLK_F_SIZE_MAX, SDC_VIRTIO_BLK_SIZE_MAX, 4, UINT32_MAX},
+        {SDC_VIRTIO_BLK_F_SEG_MAX, SDC_VIRTIO_BLK_SEG_MAX, 4, 1},
+        {SDC_VIRTIO_BLK_F_BLK_SIZE, SDC_VIRTIO_BLK_BLK_SIZE, 4, SDC_VIRTIO_BLK_SECTOR},
+        {SDC_VIRTIO_BLK_F_MQ, SDC_VIRTIO_BLK_NUM_QUEUES, 2, 1},
+        {SDC_VIRTIO_BLK_F_DISCARD, SDC_VIRTIO_BLK_MAX_DISCARD_SECTORS, 4, 0},
+        {SDC_VIRTIO_BLK_F_DISCARD, SDC_VIRTIO_BLK_MAX_DISCARD_SEG, 4, 0},
+        {SDC_VIRTIO_BLK_F_WRITE_ZEROES, SDC_VIRTIO_BLK_MAX_WRITE_ZEROES_SECTORS, 4, 0},
+        {SDC_VIRTIO_BLK_F_WRITE_ZEROES, SDC_VIRTIO_BLK_MAX_WRITE_ZEROES_SEG, 4, 0},
     };
     uint64_t values[SDC_COUNT(fields)];
 
@@ -36,7 +36,7 @@ void sdc_check_disk_read(struct sdc_check_bed *bed, struct sdc_check_disk *disk)
         .sectors = values[0],
         .size_max = (uint32_t)values[1],
         .seg_max = (uint32_t)values[2],
-        .block_sectors = (uint32_t)values[3] / SDC_CHECK_SECTOR,
+        .block_sectors = (uint32_t)values[3] / SDC_VIRTIO_BLK_SECTOR,
         .queues = (uint16_t)values[4],
         .discard_sectors = (uint32_t)values[5],
         .discard_segments = (uint32_t)values[6],

@@ -1,34 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a virtio disk says of itself, and the numbers of its requests (virtio 1.2, 5.2).
+// What a virtio disk says of itself (virtio 1.2, 5.2).
 #pragma once
 
 #include "cli/check/bed.h"
+#include "wire/virtio_blk.h"
 
-enum { SDC_CHECK_SECTOR = 512 };
+enum { SDC_CHECK_DISK_UNTOUCHED = 0xa5 }; // a status that the device has not written
 
-enum sdc_check_disk_type {
-    SDC_CHECK_DISK_IN = 0,
-    SDC_CHECK_DISK_OUT = 1,
-    SDC_CHECK_DISK_FLUSH = 4,
-    SDC_CHECK_DISK_GET_ID = 8,
-    SDC_CHECK_DISK_DISCARD = 11,
-    SDC_CHECK_DISK_WRITE_ZEROES = 13,
-};
-
-enum { SDC_CHECK_DISK_OK = 0, SDC_CHECK_DISK_IOERR = 1, SDC_CHECK_DISK_UNSUPP = 2, SDC_CHECK_DISK_UNTOUCHED = 0xa5 };
-
-// Features of the device's own (5.2.3).
-#define SDC_CHECK_BLK_F_SIZE_MAX (UINT64_C(1) << 1)
-#define SDC_CHECK_BLK_F_SEG_MAX (UINT64_C(1) << 2)
-#define SDC_CHECK_BLK_F_RO (UINT64_C(1) << 5)
-#define SDC_CHECK_BLK_F_BLK_SIZE (UINT64_C(1) << 6)
-#define SDC_CHECK_BLK_F_FLUSH (UINT64_C(1) << 9)
-#define SDC_CHECK_BLK_F_MQ (UINT64_C(1) << 12)
-#define SDC_CHECK_BLK_F_DISCARD (UINT64_C(1) << 13)
-#define SDC_CHECK_BLK_F_WRITE_ZEROES (UINT64_C(1) << 14)
+// Features of the device's own that the tester knows.
 #define SDC_CHECK_BLK_FEATURES                                                                                          \
-    (SDC_CHECK_BLK_F_SIZE_MAX | SDC_CHECK_BLK_F_SEG_MAX | SDC_CHECK_BLK_F_RO | SDC_CHECK_BLK_F_BLK_SIZE |               \
-     SDC_CHECK_BLK_F_FLUSH | SDC_CHECK_BLK_F_MQ | SDC_CHECK_BLK_F_DISCARD | SDC_CHECK_BLK_F_WRITE_ZEROES)
+    (SDC_VIRTIO_BLK_F_SIZE_MAX | SDC_VIRTIO_BLK_F_SEG_MAX | SDC_VIRTIO_BLK_F_RO | SDC_VIRTIO_BLK_F_BLK_SIZE |           \
+     SDC_VIRTIO_BLK_F_FLUSH | SDC_VIRTIO_BLK_F_MQ | SDC_VIRTIO_BLK_F_DISCARD | SDC_VIRTIO_BLK_F_WRITE_ZEROES)
 
 // What the disk says of itself.
 struct sdc_check_disk {

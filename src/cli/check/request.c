@@ -21,12 +21,12 @@ enum {
 
 static bool has_range(const struct sdc_check_request *request)
 {
-    return request->type == SDC_CHECK_DISK_DISCARD || request->type == SDC_CHECK_DISK_WRITE_ZEROES;
+    return request->type == SDC_VIRTIO_BLK_T_DISCARD || request->type == SDC_VIRTIO_BLK_T_WRITE_ZEROES;
 }
 
 static bool device_writes(const struct sdc_check_request *request)
 {
-    return request->form || request->type == SDC_CHECK_DISK_IN || request->type == SDC_CHECK_DISK_GET_ID;
+    return request->form || request->type == SDC_VIRTIO_BLK_T_IN || request->type == SDC_VIRTIO_BLK_T_GET_ID;
 }
 
 static uint32_t head_size(const struct sdc_check_request *request)
@@ -95,13 +95,13 @@ static void prepare_disk(struct sdc_check_request *request)
 
     if (has_range(request))
         request->size = RANGE;
-    else if (request->type == SDC_CHECK_DISK_GET_ID)
+    else if (request->type == SDC_VIRTIO_BLK_T_GET_ID)
         request->size = ID_BYTES;
-    else if (request->type == SDC_CHECK_DISK_FLUSH)
+    else if (request->type == SDC_VIRTIO_BLK_T_FLUSH)
         request->size = 0;
     sdc_put32(head, request->type);
     sdc_put32(head + 4, 0);
-    sdc_put64(head + 8, has_range(request) || request->type == SDC_CHECK_DISK_FLUSH ? 0 : request->sector);
+    sdc_put64(head + 8, has_range(request) || request->type == SDC_VIRTIO_BLK_T_FLUSH ? 0 : request->sector);
     if (has_range(request)) {
         sdc_put64(data, request->sector);
         sdc_put32(data + 8, request->sectors);
@@ -244,7 +244,7 @@ static void judge_length(struct sdc_check_bed *bed, uint16_t queue, const struct
                    request->type, written, room);
     if (written > room)
         sdc_check_fail(bed->check, "the device must write at least as many bytes as the used length says");
-    if (status == SDC_CHECK_DISK_OK && !request->form)
+    if (status == SDC_VIRTIO_BLK_S_OK && !request->form)
         sdc_check_note(bed->check,
                        "the used length of a request of type %" PRIu32 " is %" PRIu32 " bytes, though %" PRIu32
                        " were written: the driver is to ignore what lies behind it",
@@ -286,7 +286,7 @@ static void judge_form(struct sdc_check_bed *bed, uint16_t queue, const struct s
                    request->form->out_size, request->size);
     sdc_check_request_guards(bed, request);
     sdc_check_came(bed->check, "used length %" PRIu32, written);
-    judge_length(bed, queue, request, SDC_CHECK_DISK_OK);
+    judge_length(bed, queue, request, SDC_VIRTIO_BLK_S_OK);
     if (!request->form->any_size || written == SDC_CHECK_WRITTEN_ALL)
         return;
     sdc_check_that(bed->check, written > 0, "the device must place one or more random bytes into the buffer");
@@ -306,7 +306,7 @@ void sdc_check_request_judge(struct sdc_check_bed *bed, uint16_t queue, const st
                    request->sector, request->size);
     sdc_check_request_guards(bed, request);
     sdc_check_came(bed->check, "status %u%s", got, got == SDC_CHECK_DISK_UNTOUCHED ? " (untouched)" : "");
-    if (got > SDC_CHECK_DISK_UNSUPP)
+    if (got > SDC_VIRTIO_BLK_S_UNSUPP)
         sdc_check_fail(bed->check, "the status of a request that was used is 0 (OK), 1 (IOERR) or 2 (UNSUPP)");
     if (status >= 0 && got != status)
         sdc_check_fail(bed->check, "the request has to end with status %d", status);
@@ -321,5 +321,5 @@ void sdc_check_request_do(struct sdc_check_bed *bed, uint16_t queue, struct sdc_
         sdc_check_skip(bed->check, "a request does not fit into a ring of %u entries", bed->queues[queue].ring.config.size);
     sdc_check_bed_show(bed, queue);
     sdc_check_bed_wait(bed, queue, request->id);
-    sdc_check_request_judge(bed, queue, request, SDC_CHECK_DISK_OK);
+    sdc_check_request_judge(bed, queue, request, SDC_VIRTIO_BLK_S_OK);
 }

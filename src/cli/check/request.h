@@ -21,7 +21,7 @@ const char *sdc_check_cut_name(enum sdc_check_cut cut);
 // A request, and memory for it. The parts lie one behind another, so that they may be joined; around them is memory that nobody may write.
 struct sdc_check_request {
     const struct sdc_check_form *form; // NULL: it is a disk's
-    uint32_t type;                     // a disk's: enum sdc_check_disk_type
+    uint32_t type;                     // a disk's: enum sdc_virtio_blk_type
     uint64_t sector;
     uint32_t size;  // bytes of data
     uint8_t *memory;

@@ -21,7 +21,7 @@ enum {
 // The device is to be asked exactly: with the event index or without.
 static void open_exactly(struct sdc_check_stage *stage, struct sdc_check *check, uint64_t features)
 {
-    sdc_check_stage_open(stage, check, features | SDC_VIRTIO_F_INDIRECT_DESC, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(stage, check, features | SDC_VIRTIO_F_INDIRECT_DESC, SDC_VIRTIO_BLK_SECTOR);
     if (features & SDC_VIRTIO_F_EVENT_IDX)
         sdc_check_stage_needs(stage, SDC_VIRTIO_F_EVENT_IDX, "EVENT_IDX");
     sdc_check_bed_run_queues(&stage->bed, 1, 32);
@@ -37,7 +37,7 @@ static void quiet_read(struct sdc_check_stage *stage)
                           sdc_check_stage_has(stage, SDC_VIRTIO_F_INDIRECT_DESC));
     sdc_check_bed_show(&stage->bed, 0);
     sdc_check_bed_wait_all(&stage->bed, 0, true);
-    sdc_check_request_judge(&stage->bed, 0, request, SDC_CHECK_DISK_OK);
+    sdc_check_request_judge(&stage->bed, 0, request, SDC_VIRTIO_BLK_S_OK);
 }
 
 // Back ends signal a queue when it starts, so that nothing is lost over a reconnection, and some with the first request too: that is not
@@ -206,7 +206,7 @@ static void polled(struct sdc_check *check, uint64_t features)
 {
     struct sdc_check_stage stage;
 
-    sdc_check_stage_open(&stage, check, features | SDC_CHECK_RINGS, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, features | SDC_CHECK_RINGS, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_bed_make_queue(&stage.bed, 0, 32);
     sdc_fd_close(&stage.bed.queues[0].call_fd);
     sdc_check_bed_start_queue(&stage.bed, 0);

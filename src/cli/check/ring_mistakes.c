@@ -108,8 +108,8 @@ static bool index_jumps(struct scene *scene)
 static bool outside_memory(struct scene *scene)
 {
     const struct sdc_client_memory *memory = &scene->stage.bed.memory;
-    const uint64_t places[] = {NOWHERE, memory->iova - SDC_CHECK_SECTOR / 2, memory->iova + memory->size - SDC_CHECK_SECTOR / 2,
-                               memory->iova + memory->size, UINT64_MAX - SDC_CHECK_SECTOR / 2, UINT64_C(1) << 63};
+    const uint64_t places[] = {NOWHERE, memory->iova - SDC_VIRTIO_BLK_SECTOR / 2, memory->iova + memory->size - SDC_VIRTIO_BLK_SECTOR / 2,
+                               memory->iova + memory->size, UINT64_MAX - SDC_VIRTIO_BLK_SECTOR / 2, UINT64_C(1) << 63};
     unsigned which = scene->variant % 3;
 
     scene->pieces[which].iova = places[scene->variant / 3];
@@ -122,7 +122,8 @@ static bool huge(struct scene *scene)
     static const uint32_t sizes[] = {UINT32_MAX, 0x80000000, 1 << 30};
 
     const struct sdc_client_memory *memory = &scene->stage.bed.memory;
-    scene->pieces[1].iova = memory->iova + memory->size - SDC_CHECK_SECTOR; // so that what lies inside of the memory is of no use to us
+    // What lies inside of the memory is of no use to us.
+    scene->pieces[1].iova = memory->iova + memory->size - SDC_VIRTIO_BLK_SECTOR;
     scene->pieces[1].size = sizes[scene->variant % 3];
     // Once, and so often that the sum of all does not fit into 32 bits.
     unsigned count = scene->variant < 3 ? 3 : QUEUE;
@@ -175,7 +176,7 @@ static bool parts_missing(struct scene *scene)
         add(scene, 3);
         return true;
     case 4: // data that are no sectors
-        scene->pieces[1].size = SDC_CHECK_SECTOR - 1;
+        scene->pieces[1].size = SDC_VIRTIO_BLK_SECTOR - 1;
         add(scene, 3);
         return true;
     default: // no data
@@ -280,7 +281,7 @@ static void works_again(struct scene *scene, uint64_t features)
         if (!gone)
             sdc_check_vhost_fence(&stage->bed.vhost);
         sdc_check_bed_vanish(&stage->bed);
-        sdc_check_stage_open(stage, check, features, SDC_CHECK_SECTOR);
+        sdc_check_stage_open(stage, check, features, SDC_VIRTIO_BLK_SECTOR);
     } else {
         sdc_check_bed_reset(&stage->bed);
     }
@@ -298,7 +299,7 @@ static void make(struct sdc_check *check, uint64_t layout, uint64_t features, co
     for (unsigned variant = 0; more; variant++) {
         struct sdc_check_stage *stage = &scene.stage;
         uint64_t iova;
-        sdc_check_stage_open(stage, check, layout | features, SDC_CHECK_SECTOR);
+        sdc_check_stage_open(stage, check, layout | features, SDC_VIRTIO_BLK_SECTOR);
         if (features & SDC_VIRTIO_F_INDIRECT_DESC)
             sdc_check_stage_needs(stage, SDC_VIRTIO_F_INDIRECT_DESC, "INDIRECT_DESC");
         uint8_t *canary = sdc_check_bed_take(&stage->bed, CANARY, &iova);

@@ -16,7 +16,7 @@ static void same_bytes(struct sdc_check_stage *stage, const uint8_t *expected, c
 {
     if (stage->request.form || memcmp(sdc_check_request_data(&stage->request), expected, stage->request.size) == 0)
         return; // of a device that is no disk nobody knows what it will say
-    sdc_check_sent(stage->bed.check, "a read of sectors 0 to %u as %s", stage->request.size / SDC_CHECK_SECTOR - 1, how);
+    sdc_check_sent(stage->bed.check, "a read of sectors 0 to %u as %s", stage->request.size / SDC_VIRTIO_BLK_SECTOR - 1, how);
     sdc_check_came(stage->bed.check, "other bytes than those of a read with header, data and status in one descriptor each");
     sdc_check_fail(stage->bed.check, "the device must not make assumptions about the arrangement of descriptors");
 }
@@ -64,7 +64,7 @@ static void direct_then_indirect(struct sdc_check *check, uint64_t layout)
     sdc_check_sent(check, "a chain of a descriptor, and then a table with the rest of the request");
     sdc_check_bed_show(&stage.bed, 0);
     sdc_check_bed_wait(&stage.bed, 0, stage.request.id);
-    sdc_check_request_judge(&stage.bed, 0, &stage.request, SDC_CHECK_DISK_OK);
+    sdc_check_request_judge(&stage.bed, 0, &stage.request, SDC_VIRTIO_BLK_S_OK);
     same_bytes(&stage, expected, "a descriptor and a table");
 }
 
@@ -87,17 +87,17 @@ static void table_marked_writable(struct sdc_check *check, uint64_t layout)
     sdc_check_sent(check, "a table whose descriptor has the write flag too");
     sdc_check_bed_show(&stage.bed, 0);
     sdc_check_bed_wait(&stage.bed, 0, stage.request.id);
-    sdc_check_request_judge(&stage.bed, 0, &stage.request, SDC_CHECK_DISK_OK);
+    sdc_check_request_judge(&stage.bed, 0, &stage.request, SDC_VIRTIO_BLK_S_OK);
 }
 
 // As long a chain as the disk says it takes, and the queue allows.
 static void longest(struct sdc_check *check, uint64_t layout)
 {
     struct sdc_check_stage stage;
-    const uint32_t size = 128 * SDC_CHECK_SECTOR;
+    const uint32_t size = 128 * SDC_VIRTIO_BLK_SECTOR;
 
     sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, size);
-    if (stage.disk.sectors < size / SDC_CHECK_SECTOR)
+    if (stage.disk.sectors < size / SDC_VIRTIO_BLK_SECTOR)
         sdc_check_skip(check, "the disk has %" PRIu64 " sectors", stage.disk.sectors);
     sdc_check_bed_run_queues(&stage.bed, 1, 0);
     sdc_check_stage_read(&stage, 0, SDC_CHECK_CUT_MANY, false);
@@ -124,7 +124,7 @@ static void sizes(struct sdc_check *check, uint64_t layout)
     bool packed = layout & SDC_VIRTIO_F_RING_PACKED;
     struct sdc_check_stage stage;
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_VIRTIO_BLK_SECTOR);
     uint16_t max = (uint16_t)sdc_min(sdc_check_bed_queue_max(&stage.bed, 0), SIZE_MAX_TRIED);
     size_t used = stage.bed.memory.used;
     for (unsigned i = 0;; i++) {
@@ -160,7 +160,7 @@ static void full(struct sdc_check *check, uint64_t layout)
     struct sdc_check_stage stage;
     struct sdc_check_crowd crowd;
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_crowd_new(&stage, &crowd, FLIGHT);
     sdc_check_bed_run_queues(&stage.bed, 1, (uint16_t)sdc_min(FLIGHT, sdc_check_bed_queue_max(&stage.bed, 0)));
     for (unsigned i = 0; i < LAPS * 2; i++)
@@ -175,7 +175,7 @@ static void index_wraps(struct sdc_check *check, uint64_t layout)
     struct sdc_check_crowd crowd;
     unsigned left = 65536 + 2 * FLIGHT;
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_crowd_new(&stage, &crowd, FLIGHT);
     sdc_check_bed_make_queue(&stage.bed, 0, (uint16_t)sdc_min(FLIGHT, sdc_check_bed_queue_max(&stage.bed, 0)));
     if (stage.bed.vhost_user) {
@@ -197,7 +197,7 @@ static void all_queues(struct sdc_check *check, uint64_t layout)
     struct sdc_check_stage stage;
     struct sdc_check_crowd crowds[8];
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_VIRTIO_BLK_SECTOR);
     uint16_t count = (uint16_t)sdc_min(sdc_min(stage.bed.queues_max, stage.disk.queues), SDC_COUNT(crowds));
     if (count < 2)
         sdc_check_not_offered(check, "there is one queue that requests are known of");
@@ -239,7 +239,7 @@ static void in_order(struct sdc_check *check, uint64_t layout)
     struct sdc_check_stage stage;
     struct sdc_check_crowd crowd;
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS | SDC_VIRTIO_F_IN_ORDER, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS | SDC_VIRTIO_F_IN_ORDER, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_stage_needs(&stage, SDC_VIRTIO_F_IN_ORDER, "IN_ORDER");
     sdc_check_crowd_new(&stage, &crowd, FLIGHT);
     sdc_check_bed_run_queues(&stage.bed, 1, 64);
@@ -253,7 +253,7 @@ static void notification_data(struct sdc_check *check, uint64_t layout)
     struct sdc_check_stage stage;
     struct sdc_check_crowd crowd;
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS | SDC_VIRTIO_F_NOTIFICATION_DATA, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS | SDC_VIRTIO_F_NOTIFICATION_DATA, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_stage_needs(&stage, SDC_VIRTIO_F_NOTIFICATION_DATA, "NOTIFICATION_DATA");
     sdc_check_crowd_new(&stage, &crowd, FLIGHT);
     sdc_check_bed_run_queues(&stage.bed, 1, 64);
@@ -268,7 +268,7 @@ static void device_reset(struct sdc_check *check, uint64_t layout)
     struct sdc_check_stage stage;
     struct sdc_check_crowd crowd;
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_crowd_new(&stage, &crowd, FLIGHT);
     size_t used = stage.bed.memory.used;
     for (unsigned i = 0; i < 4; i++) {
@@ -285,7 +285,7 @@ static void reset_in_flight(struct sdc_check *check, uint64_t layout)
     struct sdc_check_stage stage;
     struct sdc_check_crowd crowd;
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_crowd_new(&stage, &crowd, FLIGHT);
     size_t used = stage.bed.memory.used;
     for (unsigned round = 0; round < 8; round++) {
@@ -315,7 +315,7 @@ static void queue_reset(struct sdc_check *check, uint64_t layout)
     struct sdc_error err = {0};
     bool resetting = true;
 
-    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS | SDC_VIRTIO_F_RING_RESET, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout | SDC_CHECK_RINGS | SDC_VIRTIO_F_RING_RESET, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_stage_needs(&stage, SDC_VIRTIO_F_RING_RESET, "RING_RESET");
     if (stage.bed.vhost_user)
         sdc_check_not_offered(check, "VIRTIO_F_RING_RESET has no message in vhost-user");

@@ -10,11 +10,11 @@ enum { MEMORY = 32 << 20 };
 static void open_disk(struct sdc_check_stage *stage)
 {
     sdc_check_disk_read(&stage->bed, &stage->disk);
-    if (stage->disk.sectors < SDC_CHECK_STAGE_DATA / SDC_CHECK_SECTOR)
+    if (stage->disk.sectors < SDC_CHECK_STAGE_DATA / SDC_VIRTIO_BLK_SECTOR)
         sdc_check_skip(stage->bed.check, "the disk has %" PRIu64 " sectors; %d are needed", stage->disk.sectors,
-                       SDC_CHECK_STAGE_DATA / SDC_CHECK_SECTOR);
+                       SDC_CHECK_STAGE_DATA / SDC_VIRTIO_BLK_SECTOR);
     // Requests are of whole blocks: whether a disk takes less than one is the affair of one test, disk/part-of-a-block.
-    stage->block = stage->disk.block_sectors * SDC_CHECK_SECTOR;
+    stage->block = stage->disk.block_sectors * SDC_VIRTIO_BLK_SECTOR;
 }
 
 static void open_form(struct sdc_check_stage *stage)
@@ -50,7 +50,7 @@ void sdc_check_stage_request(struct sdc_check_stage *stage, uint32_t data, struc
     else if (!form)
         data = (data + stage->block - 1) / stage->block * stage->block;
     sdc_check_request_new(&stage->bed, data, request);
-    request->type = SDC_CHECK_DISK_IN;
+    request->type = SDC_VIRTIO_BLK_T_IN;
     request->size = data;
 }
 
@@ -111,6 +111,6 @@ unsigned sdc_check_crowd_wave(struct sdc_check_stage *stage, uint16_t queue, str
     sdc_check_bed_show(&stage->bed, queue);
     sdc_check_bed_wait_all(&stage->bed, queue, polled);
     for (unsigned i = 0; i < added; i++)
-        sdc_check_request_judge(&stage->bed, queue, &crowd->requests[i], SDC_CHECK_DISK_OK);
+        sdc_check_request_judge(&stage->bed, queue, &crowd->requests[i], SDC_VIRTIO_BLK_S_OK);
     return added;
 }

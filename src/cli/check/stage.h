@@ -5,7 +5,7 @@
 #include "cli/check/request.h"
 
 enum {
-    SDC_CHECK_STAGE_DATA = 16 * SDC_CHECK_SECTOR, // that each disk is expected to have
+    SDC_CHECK_STAGE_DATA = 16 * SDC_VIRTIO_BLK_SECTOR, // that each disk is expected to have
     SDC_CHECK_STAGE_SMALL = 64,                   // bytes of a small request where any number will do
     SDC_CHECK_CROWD_MAX = 64,
 };

@@ -137,7 +137,7 @@ static void in_band(struct sdc_check *check, uint64_t layout)
     struct sdc_check_crowd crowd;
 
     sdc_check_stage_open_as(&stage, check, (struct sdc_check_bed_wishes){.features = layout | SDC_CHECK_RINGS, .in_band = true},
-                            SDC_CHECK_SECTOR);
+                            SDC_VIRTIO_BLK_SECTOR);
     sdc_check_crowd_new(&stage, &crowd, 16);
     sdc_check_bed_run_queues(&stage.bed, 1, 64);
     for (unsigned i = 0; i < ROUNDS; i++) {

@@ -116,7 +116,7 @@ static void open_with_log(struct scene *scene, struct sdc_check *check, uint64_t
 {
     struct sdc_check_stage *stage = &scene->stage;
 
-    sdc_check_stage_open(stage, check, features, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(stage, check, features, SDC_VIRTIO_BLK_SECTOR);
     if (features & SDC_VIRTIO_F_IN_ORDER)
         sdc_check_stage_needs(stage, SDC_VIRTIO_F_IN_ORDER, "IN_ORDER");
     sdc_check_vhost_needs(&stage->bed.vhost, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, "INFLIGHT_SHMFD");
@@ -256,7 +256,7 @@ static void go_on(struct sdc_check *check, uint64_t features, enum death death, 
     sdc_check_bed_wait_all(bed, 0, true);
     for (unsigned i = 0; i < CHAINS; i++) {
         if (death == DIED_HIDDEN || !was_given(i))
-            sdc_check_request_judge(bed, 0, &scene.crowd.requests[i], SDC_CHECK_DISK_OK);
+            sdc_check_request_judge(bed, 0, &scene.crowd.requests[i], SDC_VIRTIO_BLK_S_OK);
         else
             sdc_check_that(check, sdc_check_request_untouched(&scene.crowd.requests[i]),
                            "what was used before the back end came is not touched any more");
@@ -293,7 +293,7 @@ static void reconnect(struct sdc_check *check, uint64_t layout)
     struct sdc_check_stage stage;
     struct sdc_check_crowd crowd;
 
-    sdc_check_stage_open(&stage, check, layout, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(&stage, check, layout, SDC_VIRTIO_BLK_SECTOR);
     struct sdc_check_bed *bed = &stage.bed;
     sdc_check_vhost_needs(&bed->vhost, SDC_VHOST_PROTOCOL_F_INFLIGHT_SHMFD, "INFLIGHT_SHMFD");
     sdc_check_crowd_new(&stage, &crowd, SDC_CHECK_CROWD_MAX);
@@ -310,7 +310,7 @@ static void reconnect(struct sdc_check *check, uint64_t layout)
         sdc_check_bed_kick(bed, 0);
         sdc_check_bed_wait_all(bed, 0, true);
         for (unsigned i = 0; i < added; i++)
-            sdc_check_request_judge(bed, 0, &crowd.requests[i], SDC_CHECK_DISK_OK);
+            sdc_check_request_judge(bed, 0, &crowd.requests[i], SDC_VIRTIO_BLK_S_OK);
     }
 }
 

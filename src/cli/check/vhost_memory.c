@@ -77,7 +77,7 @@ static void table_replaced(struct sdc_check *check)
     sdc_check_stage_open_as(&stage, check,
                             (struct sdc_check_bed_wishes){.features = SDC_CHECK_RINGS,
                                                           .protocol = ALL & ~SDC_VHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS},
-                            SDC_CHECK_SECTOR);
+                            SDC_VIRTIO_BLK_SECTOR);
     sdc_check_bed_run_queues(&stage.bed, 1, 64);
     sdc_check_stage_read(&stage, 0, SDC_CHECK_CUT_PLAIN, false);
     if (sdc_client_memory_new(&more, stage.bed.memory.iova + (UINT64_C(1) << 32), 1 << 20, &err) < 0)

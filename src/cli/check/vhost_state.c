@@ -28,7 +28,7 @@ static void open_stateful(struct sdc_check_stage *stage, struct sdc_check *check
 {
     const struct sdc_check_bed_wishes wishes = {.features = SDC_CHECK_RINGS, .protocol = PROTOCOL};
 
-    sdc_check_stage_open_as(stage, check, wishes, SDC_CHECK_SECTOR);
+    sdc_check_stage_open_as(stage, check, wishes, SDC_VIRTIO_BLK_SECTOR);
     sdc_check_vhost_needs(&stage->bed.vhost, SDC_VHOST_PROTOCOL_F_DEVICE_STATE, "DEVICE_STATE");
 }
 

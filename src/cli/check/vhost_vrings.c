@@ -23,7 +23,7 @@ enum { SIZE = 64, SMALL = 8, QUIET_MS = 50, QUEUES_NONE = 300 };
 
 static void open_vring(struct sdc_check_stage *stage, struct sdc_check *check, uint64_t layout)
 {
-    sdc_check_stage_open(stage, check, layout | SDC_CHECK_RINGS, SDC_CHECK_SECTOR);
+    sdc_check_stage_open(stage, check, layout | SDC_CHECK_RINGS, SDC_VIRTIO_BLK_SECTOR);
 }
 
 static struct sdc_check_ring *ring_of(struct sdc_check_stage *stage)
@@ -115,7 +115,7 @@ static void stopped_is_quiet(struct sdc_check *check, uint64_t layout)
     sdc_check_bed_kick(&stage.bed, 0);
     sdc_check_bed_wait_all(&stage.bed, 0, false);
     for (unsigned i = 0; i < added; i++)
-        sdc_check_request_judge(&stage.bed, 0, &crowd.requests[i], SDC_CHECK_DISK_OK);
+        sdc_check_request_judge(&stage.bed, 0, &crowd.requests[i], SDC_VIRTIO_BLK_S_OK);
 }
 
 // Stopped with requests in flight: it has finished them, or goes on with them; none is lost, none is done twice, and meanwhile nothing of
@@ -148,7 +148,7 @@ static void stop_in_flight(struct sdc_check *check, uint64_t layout)
         sdc_check_sent(check, "%u requests, GET_VRING_BASE (0x%" PRIx32 ", %u not used then), and a start from there", added, base, flying);
         sdc_check_bed_wait_all(&stage.bed, 0, true);
         for (unsigned i = 0; i < added; i++)
-            sdc_check_request_judge(&stage.bed, 0, &crowd.requests[i], SDC_CHECK_DISK_OK);
+            sdc_check_request_judge(&stage.bed, 0, &crowd.requests[i], SDC_VIRTIO_BLK_S_OK);
     }
 }
 
@@ -197,7 +197,7 @@ static void polls(struct sdc_check *check)
             return;
         }
     }
-    sdc_check_request_judge(&stage.bed, 0, request, SDC_CHECK_DISK_OK);
+    sdc_check_request_judge(&stage.bed, 0, request, SDC_VIRTIO_BLK_S_OK);
 }
 
 // Off and on, stopped and running. What was made available while it was off is done by the time it is on.
@@ -226,7 +226,7 @@ static void without_protocol_features(struct sdc_check *check)
 {
     // Nobody can be asked what the disk says of itself.
     struct sdc_check_stage stage = {.disk = {.size_max = UINT32_MAX, .seg_max = 1, .block_sectors = 1, .queues = 1},
-                                    .block = SDC_CHECK_SECTOR};
+                                    .block = SDC_VIRTIO_BLK_SECTOR};
 
     sdc_check_bed_open(&stage.bed, check, &(struct sdc_check_bed_wishes){.bare = true});
     sdc_check_stage_request(&stage, SDC_CHECK_STAGE_DATA, &stage.request);
