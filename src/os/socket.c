@@ -74,6 +74,23 @@ static int connect_error(const char *path, int code, int timeout_ms, struct sdc_
     }
 }
 
+bool sdc_socket_file(const char *path, struct sdc_socket_file *file)
+{
+    struct stat st;
+
+    if (lstat(path, &st) < 0)
+        return false;
+    *file = (struct sdc_socket_file){.device = st.st_dev,
+                                     .inode = st.st_ino,
+                                     .born_ns = (uint64_t)st.st_ctim.tv_sec * UINT64_C(1000000000) + (uint64_t)st.st_ctim.tv_nsec};
+    return true;
+}
+
+bool sdc_socket_same_file(const struct sdc_socket_file *a, const struct sdc_socket_file *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->born_ns == b->born_ns;
+}
+
 int sdc_socket_check_path(const char *path, struct sdc_error *err)
 {
     struct sockaddr_un address;

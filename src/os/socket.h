@@ -36,6 +36,12 @@ int sdc_socket_adopt(int fd, struct sdc_error *err);
 void sdc_socket_unlisten(const char *path, struct sdc_socket_place *place);
 // Blocks while the server's backlog is full, at most timeout_ms. The fd (blocking, close-on-exec) or a negative errno.
 int sdc_socket_connect(const char *path, int timeout_ms, struct sdc_error *err);
+// Which file is at a path: another one there is not equal, with a number that was used before neither. False: none is.
+struct sdc_socket_file {
+    uint64_t device, inode, born_ns;
+};
+bool sdc_socket_file(const char *path, struct sdc_socket_file *file);
+bool sdc_socket_same_file(const struct sdc_socket_file *a, const struct sdc_socket_file *b);
 // Whether a socket can have such a path: 0, -ENAMETOOLONG or -EINVAL.
 int sdc_socket_check_path(const char *path, struct sdc_error *err);
 // Two stream sockets that are connected with each other, close-on-exec. 0 or a negative errno.

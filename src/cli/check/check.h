@@ -9,6 +9,7 @@
 #pragma once
 
 #include "cli/protocol.h"
+#include "os/socket.h"
 
 #include <sidecard/error.h>
 
@@ -99,6 +100,7 @@ struct sdc_check_options {
     const char *request;    // as it was typed; NULL: what is known of the device
     struct sdc_check_form form; // what that says
     bool destructive;
+    bool restarts; // the server ends with its client, and somebody starts it anew, with another socket file
     bool json;
     bool list;
     bool help;
@@ -133,6 +135,7 @@ struct sdc_check {
     const struct sdc_check_target *target;
     struct sdc_check_outcome *outcome; // where the tester finds it: with `last`, in memory that it shares
     struct sdc_check_exchange *last;   // what was sent last, and what came back
+    struct sdc_socket_file *served;    // with --restarts: the socket that the client before had connected to; shared, too
     uint64_t deadline_ns;              // of the whole test
 };
 

@@ -41,7 +41,8 @@ static void open_load(struct load *load, struct sdc_check *check, bool writes)
     struct sdc_error err = {0};
     *load = (struct load){.check = check, .writes = writes};
     sdc_check_sent(check, "what a driver sends to use the disk");
-    sdc_check_must(check, sdc_vfio_client_open(check->options->socket, &options, &load->client, &err), &err, "VERSION");
+    int fd = sdc_check_connect(check);
+    sdc_check_must(check, sdc_vfio_client_open_fd(fd, check->options->socket, &options, &load->client, &err), &err, "VERSION");
     sdc_check_must(check, sdc_driver_disk_find(load->client, &wishes, &load->disk, &err), &err, "finding the disk");
     sdc_check_must(check, sdc_driver_disk_start(load->disk, &setup, &err), &err, "setting up a queue");
     sdc_check_must(check, sdc_client_memory_new(&load->memory, DATA_IOVA, DEPTH * BYTES, &err), &err, "memory");

@@ -22,7 +22,8 @@ void sdc_check_nvme_open(struct sdc_check_nvme *nvme, struct sdc_check *check)
     struct sdc_error err = {0};
     memset(nvme, 0, sizeof *nvme);
     nvme->check = check;
-    sdc_check_must(check, sdc_vfio_client_open(check->options->socket, &options, &client, &err), &err, "VERSION");
+    int fd = sdc_check_connect(check);
+    sdc_check_must(check, sdc_vfio_client_open_fd(fd, check->options->socket, &options, &client, &err), &err, "VERSION");
     sdc_check_sent(check, "what enables a controller (NVMe base 2.0, 3.5.1)");
     sdc_check_must(check, sdc_driver_nvme_controller_open(&nvme->controller, client, false, &err), &err, "enabling the controller");
     uint64_t page = nvme->controller.page_size;

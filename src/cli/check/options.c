@@ -24,6 +24,7 @@ const char sdc_check_usage[] =
     "  --request=HEX,BYTES   a request that the device does at any time and that does no harm: what it reads (may be nothing), and\n"
     "                        how many bytes it may write; for devices other than disks and entropy devices\n"
     "  --timeout=SECONDS     that an answer may take (5)\n"
+    "  --restarts            the server ends with its client and is started anew, at the same path: each client waits for another server\n"
     "  --json                results as JSON\n"
     "  --help                this text\n"
     "\n"
@@ -38,6 +39,7 @@ static const struct sdc_option rows[] = {
     {"device", SDC_OPTION_TEXT, AT(device), 0, 0, "blk", NULL},
     {"request", SDC_OPTION_TEXT, AT(request), 0, 0, "0100,64", NULL},
     {"timeout", SDC_OPTION_NUMBER, AT(timeout_s), 1, 3600, "10", NULL},
+    {"restarts", SDC_OPTION_FLAG, AT(restarts), 0, 0, NULL, NULL},
     {"json", SDC_OPTION_FLAG, AT(json), 0, 0, NULL, NULL},
     {"help", SDC_OPTION_FLAG, AT(help), 0, 0, NULL, NULL},
 };
@@ -59,6 +61,10 @@ int sdc_check_options_parse(int argc, char **argv, struct sdc_check_options *opt
     options->protocol = sdc_protocol_parse(socket, &options->socket);
     if (*options->socket == '\0')
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the socket's path is empty; type for example sidecard check vm0.sock");
+    if (options->restarts && options->protocol == SDC_PROTOCOL_EITHER)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
+                             "--restarts: say which protocol it speaks, since asking would end it; type vfio-user:%s or vhost-user:%s",
+                             options->socket, options->socket);
     options->device_number = options->device ? sdc_virtio_device_number(options->device) : 0;
     if (options->device && options->device_number == 0)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--device=%s: there is no such virtio device; type for example --device=blk",

@@ -5,7 +5,7 @@
 #include "base/check.h"
 #include "os/child.h"
 #include "os/clock.h"
-#include "os/socket.h"
+#include "os/fd.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define MS_NS UINT64_C(1000000)
+enum { RETRY_MS = 10 };
 
 // vsnprintf to a text of the outcome.
 #define SAY(place, format)                                \
@@ -107,16 +108,41 @@ int sdc_check_patience(const struct sdc_check *check)
     return (int)sdc_max(sdc_min(left, check->options->timeout_s * 1000), 1);
 }
 
+// Connects to a server that the client before has not seen: by the socket's file, before and after. -ESTALE: it is not there yet.
+static int connect_to_another(struct sdc_check *check, int patience, struct sdc_error *err)
+{
+    const char *path = check->options->socket;
+    struct sdc_socket_file before, after;
+
+    if (!sdc_socket_file(path, &before) || sdc_socket_same_file(&before, check->served))
+        return sdc_error_set(err, -ESTALE, SDC_FAULT_PEER, "%s: no server was started anew, with another socket", path);
+    int fd = sdc_socket_connect(path, patience, err);
+    if (fd < 0)
+        return fd;
+    if (!sdc_socket_file(path, &after) || !sdc_socket_same_file(&before, &after)) {
+        sdc_fd_close(&fd);
+        return sdc_error_set(err, -ESTALE, SDC_FAULT_PEER, "%s: another server has taken the place of the one that was there", path);
+    }
+    *check->served = after;
+    return fd;
+}
+
+static int connect_once(struct sdc_check *check, int patience, struct sdc_error *err)
+{
+    return check->options->restarts ? connect_to_another(check, patience, err)
+                                    : sdc_socket_connect(check->options->socket, patience, err);
+}
+
 int sdc_check_connect(struct sdc_check *check)
 {
     struct sdc_error err = {0};
     int patience = sdc_check_patience(check);
     uint64_t give_up = sdc_clock_ns() + (uint64_t)patience * MS_NS;
-    int fd = sdc_socket_connect(check->options->socket, patience, &err);
+    int fd = connect_once(check, patience, &err);
     // A server that serves one client and ends may be started anew by somebody.
-    while ((fd == -ENOENT || fd == -ECONNREFUSED) && sdc_clock_ns() < give_up) {
-        sdc_clock_pause(10 * MS_NS);
-        fd = sdc_socket_connect(check->options->socket, patience, &err);
+    while ((fd == -ENOENT || fd == -ECONNREFUSED || fd == -ESTALE) && sdc_clock_ns() < give_up) {
+        sdc_clock_pause(RETRY_MS * MS_NS);
+        fd = connect_once(check, patience, &err);
     }
     if (fd < 0) {
         sdc_check_sent(check, "a connection to the socket");

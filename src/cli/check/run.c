@@ -30,6 +30,7 @@ struct shared {
     struct sdc_check_outcome outcome;
     struct sdc_check_exchange last;
     struct sdc_check_target target;
+    struct sdc_socket_file served; // stays from one to the next
     bool ended; // the test said how it ended, or came to its end
 };
 
@@ -49,6 +50,7 @@ static void in_child(void *argument)
         .target = &work->run->target,
         .outcome = &work->shared->outcome,
         .last = &work->shared->last,
+        .served = &work->shared->served,
         .deadline_ns = work->deadline_ns,
     };
     if (work->test)
@@ -66,7 +68,7 @@ static int do_work(struct work *work, struct sdc_error *err)
     struct sdc_check_outcome *outcome = &work->shared->outcome;
     uint64_t limit_ms = ANSWERS * work->run->options->timeout_s * 1000;
     int number;
-    memset(work->shared, 0, sizeof *work->shared);
+    *work->shared = (struct shared){.served = work->shared->served};
     if (work->test)
         snprintf(outcome->section, sizeof outcome->section, "%s", work->test->section);
     work->deadline_ns = sdc_clock_ns() + limit_ms * MS_NS;
@@ -148,7 +150,8 @@ static int choose(struct sdc_check_run *run, struct sdc_error *err)
 // Lets a client without faults come. *tries: how many came until one was let in; 0: none was, and shared says why.
 static int greet(struct sdc_check_run *run, struct shared *shared, unsigned *tries, struct sdc_error *err)
 {
-    for (unsigned i = 1; i <= GREETINGS; i++) {
+    // Who waits for a server that is started anew has waited as long as an answer may take.
+    for (unsigned i = 1; i <= (run->options->restarts ? 1 : GREETINGS); i++) {
         struct work work = {.run = run, .shared = shared};
         int ret = do_work(&work, err);
         *tries = i;
@@ -176,9 +179,9 @@ static int look(struct sdc_check_run *run, struct shared *shared, struct sdc_err
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--request=%s: it is a disk, whose requests are known; leave --request out",
                              run->options->request);
     // Several, since a server that is about to end may still take a client that comes at once.
-    for (unsigned i = 0; ret == 0 && tries > 0 && i < FIRST_GREETINGS; i++) {
+    for (unsigned i = 0; ret == 0 && tries > 0 && i < (run->options->restarts ? 1 : FIRST_GREETINGS); i++) {
         ret = greet(run, shared, &tries, err);
-        run->one_client |= tries > 1;
+        run->one_client |= tries > 1 || run->options->restarts;
     }
     run->ungreeted = tries == 0;
     if (ret == 0 && run->ungreeted && !failed && outcome->unreached)
@@ -234,7 +237,7 @@ int sdc_check_run_all(struct sdc_check_run *run, void (*done)(const struct sdc_c
             entry->outcome.result = SDC_CHECK_SKIPPED;
             snprintf(entry->outcome.text, sizeof entry->outcome.text, "the server is gone");
         } else if (runs) {
-            if (run->one_client)
+            if (run->one_client && !run->options->restarts)
                 sdc_clock_pause(ANEW_MS * MS_NS);
             ret = do_work(&work, err);
             entry->outcome = work.shared->outcome;

@@ -78,6 +78,8 @@ static void second_client(struct sdc_check *check)
     struct sdc_vfu_version version = {0, 0};
     struct sdc_check_vfio first, second;
     struct sdc_error err;
+    if (check->options->restarts)
+        sdc_check_not_offered(check, "the server ends with its client");
     sdc_check_vfio_open(&first, check);
     second = (struct sdc_check_vfio){.check = check, .fd = sdc_socket_connect(check->options->socket, 100, &err)};
     sdc_check_vfio_fence(&first);
