@@ -10,6 +10,7 @@
 #include "control/server.h"
 #include "os/clock.h"
 #include "os/fd.h"
+#include "os/heap.h"
 #include "os/ready.h"
 
 #include <errno.h>
@@ -240,6 +241,7 @@ static int serve_until_end(struct order *order, struct sdc_error *err)
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP, 0};
     const struct sdc_server_options options = {.threads = order->process.threads, .loop = order->process.loop};
     struct sdc_server *server = NULL;
+    sdc_heap_is_ours();
     int rc = sdc_fds_make_room(order->cards, order->cards_count, order->process.threads, err);
 
     if (rc == 0)

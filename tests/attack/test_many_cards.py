@@ -107,6 +107,22 @@ def test_guests_that_are_idle_cost_memory_only(serve_cards, cards, loop_kind):
         server.assert_comes_to_rest(1)
 
 
+def test_guests_that_have_gone_cost_nothing(serve_cards, cards, loop_kind):
+    count = 100
+    server = serve_cards(cards(count), f"--loop={loop_kind}")
+    if server.sanitized():
+        pytest.skip("a sanitizer keeps what is freed")
+    before = server.private_bytes()
+    guests = [server.guest_of(number, memory=M) for number in range(count)]
+    for guest in guests:
+        guest.read(0, 8)
+    taken = server.private_bytes() - before
+    for guest in guests:
+        guest.close()
+    assert wait_until(lambda: server.private_bytes() - before < taken / 4), \
+        f"{(server.private_bytes() - before) >> 10} KiB of {taken >> 10} are still there"
+
+
 # --- open files ---------------------------------------------------------------------------------------------------
 
 def limited(monkeypatch, soft, hard):

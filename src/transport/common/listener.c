@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "os/fd.h"
+#include "os/heap.h"
 #include "os/socket.h"
 
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #define RETRY_NS UINT64_C(200000000) // between attempts to connect
+#define TRIM_NS UINT64_C(1000000000) // from the end of a session; others end meanwhile, and one may follow
 
 struct sdc_listener {
     struct sdc_loop *loop;
@@ -22,6 +24,7 @@ struct sdc_listener {
     void *context;
     struct sdc_watch watch;
     void *session; // NULL: nobody is connected
+    struct sdc_timer trim; // of what the last session has left free
     void (*closed)(void *context);
     void *closed_context;
 };
@@ -31,6 +34,7 @@ static void finish_close(struct sdc_listener *listener)
     void (*closed)(void *context) = listener->closed;
     void *context = listener->closed_context;
 
+    sdc_loop_timer_clear(listener->loop, &listener->trim);
     if (listener->path)
         sdc_loop_timer_clear(listener->loop, &listener->retry);
     else
@@ -40,9 +44,17 @@ static void finish_close(struct sdc_listener *listener)
     closed(context);
 }
 
+static void run_trim(struct sdc_timer *timer)
+{
+    (void)timer;
+    sdc_heap_trim();
+}
+
 void sdc_listener_ended(struct sdc_listener *listener)
 {
     listener->session = NULL;
+    if (sdc_heap_freed())
+        sdc_loop_timer_set(listener->loop, &listener->trim, TRIM_NS);
     if (listener->closed)
         finish_close(listener);
     else if (listener->path)
@@ -108,7 +120,8 @@ int sdc_listener_dial_new(struct sdc_loop *loop, const char *path, const char *n
 
     if (rc == 0) {
         *listener = (struct sdc_listener){
-            .loop = loop, .path = path, .name = name, .ops = ops, .context = context, .retry = {.expired = dial}};
+            .loop = loop, .path = path, .name = name, .ops = ops, .context = context, .retry = {.expired = dial},
+            .trim = {.expired = run_trim}};
         rc = sdc_loop_timer_set(loop, &listener->retry, 0);
     }
     if (rc < 0) {
@@ -154,6 +167,7 @@ int sdc_listener_new(struct sdc_loop *loop, int fd, const char *name, const stru
         .ops = ops,
         .context = context,
         .watch = {.fd = fd, .wanted = SDC_READABLE, .ready = client_waits},
+        .trim = {.expired = run_trim},
     };
     int rc = sdc_loop_watch(loop, &listener->watch);
     if (rc < 0) {
