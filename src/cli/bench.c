@@ -95,8 +95,9 @@ static int check_disk(struct sdc_bench_options *options, const struct sdc_driver
                              options->block_size, info->request_max);
     if (options->numjobs > info->queues)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
-                             "--numjobs=%" PRIu64 ": the disk has %u queue%s, one job each", options->numjobs,
-                             info->queues, info->queues == 1 ? "" : "s");
+                             "--numjobs=%" PRIu64 ": the disk has %u queue%s, one job each; type --numjobs=%u, or serve it with more "
+                             "--queues",
+                             options->numjobs, info->queues, info->queues == 1 ? "" : "s", info->queues);
     if (options->iodepth * options->numjobs * options->block_size > DATA_MAX)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER,
                              "--iodepth=%" PRIu64 " x --numjobs=%" PRIu64 " x --bs=%" PRIu64

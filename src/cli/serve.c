@@ -201,6 +201,8 @@ static int parse(struct order *order, int argc, char **argv, struct sdc_error *e
     order->command.help = glance.command.help;
     if (glance.command.help)
         return 0;
+    if (glance.command.config && *glance.command.config == '\0')
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "--config=: the path is missing; type for example --config=vm0.json");
     int rc = glance.command.config ? parse_with_file(order, argc, argv, err)
                                    : parse_one_card(order, count > 1 ? words[1] : "", argc, argv, err);
     if (rc == 0)

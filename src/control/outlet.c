@@ -38,12 +38,26 @@ int sdc_outlet_transport(const char *socket, enum sdc_card_shape *shape, const c
                          "vhost-user:PATH or fd:N, and ./ before a path with a colon in it", socket, (int)word, socket);
 }
 
+// A socket that somebody else makes has its mode and owner already.
+static int has_no_mode(const struct sdc_serve_options *options, struct sdc_error *err)
+{
+    const struct sdc_listen_options *listen = &options->listen;
+
+    if (listen->mode == -1 && listen->owner == (uid_t)-1 && listen->group == (gid_t)-1)
+        return 0;
+    return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket-%s: '%s' is a socket that somebody else makes; leave it out",
+                         listen->mode == -1 ? "owner" : "mode", options->socket);
+}
+
 // Opens what the user calls the socket, without the transport.
 static int open_socket(struct sdc_outlet *outlet, const struct sdc_serve_options *options, const char *socket, struct sdc_error *err)
 {
+    bool is_fd = strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0;
     uint64_t number;
 
-    if (strncmp(socket, fd_prefix, sizeof fd_prefix - 1) == 0) {
+    if ((is_fd || options->connect) && has_no_mode(options, err) < 0)
+        return -EINVAL;
+    if (is_fd) {
         if (options->connect)
             return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "connect: '%s' is a listening socket; type vhost-user:PATH", socket);
         if (sdc_parse_number(socket + sizeof fd_prefix - 1, 0, INT32_MAX, &number) < 0)

@@ -201,6 +201,17 @@ def test_connecting_takes_the_path_of_a_vhost_user_front_end(cli, workdir, disk,
     said(cli("serve", socket, "virtio-blk", disk, "--connect"), USAGE, said_of_it)
 
 
+@pytest.mark.parametrize("options", [("--socket-mode=0660",), ("--socket-owner=root",)])
+@pytest.mark.parametrize("how", [("fd:0",), ("vhost-user:{}", "--connect")])
+def test_socket_of_somebody_else_gets_neither_mode_nor_owner(cli, sock, disk, how, options):
+    name = options[0][2:].partition("=")[0]
+    said(cli("serve", how[0].format(sock), "virtio-blk", disk, *how[1:], *options), USAGE, name, how[0].format(sock), "leave it out")
+
+
+def test_configuration_file_without_a_path(cli):
+    said(cli("serve", "--config="), USAGE, "--config=", "path is missing")
+
+
 def test_connecting_to_a_path_that_no_socket_can_have_is_refused_at_once(cli, workdir, disk):
     code, stderr = cli("serve", f"vhost-user:{workdir.path}/{'x' * 120}", "virtio-blk", disk, "--connect")
     assert code != 0 and "the limit is 107" in stderr and "trying again" not in stderr

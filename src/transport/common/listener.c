@@ -91,8 +91,7 @@ static void client_waits(struct sdc_watch *watch, uint32_t events)
 static void dial(struct sdc_timer *timer)
 {
     struct sdc_listener *listener = sdc_container(timer, struct sdc_listener, retry);
-    struct sdc_error why = {0};
-    int fd = sdc_socket_connect(listener->path, 0, &why);
+    int fd = sdc_socket_connect(listener->path, 0, NULL);
 
     if (fd >= 0 && sdc_fd_set_nonblocking(fd) < 0)
         sdc_fd_close(&fd);
@@ -101,7 +100,7 @@ static void dial(struct sdc_timer *timer)
         return;
     }
     if (fd < 0 && !listener->told) {
-        sdc_log(SDC_LOG_WARNING, "%s: %s; trying again until somebody listens there", listener->name, why.text);
+        sdc_log(SDC_LOG_WARNING, "%s: nobody listens there (%s); trying again until somebody does", listener->name, strerror(-fd));
         listener->told = true;
     }
     sdc_loop_timer_set(listener->loop, &listener->retry, RETRY_NS);
