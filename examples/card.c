@@ -9,12 +9,11 @@
 #include <ctype.h>
 #include <err.h>
 #include <errno.h>
-#include <string.h>
 
 struct card {
     struct sdc_pci_device pci; // first: the library's pointer to it is ours to the card
     uint32_t registers[CARD_REGISTERS];
-    unsigned char *memory; // CARD_PAGE bytes, which a driver may change at any time
+    void *memory; // CARD_PAGE bytes, which a driver may change at any time
 };
 
 // The engine has done its work, or failed. After a reset nobody is there to be told.
@@ -25,84 +24,56 @@ static void finish(void *context, int result)
     if (result == -ECANCELED)
         return;
     card->registers[CARD_STATUS] = result == 0 ? CARD_DONE : CARD_FAILED;
-    sdc_pci_interrupt(&card->pci, SDC_PCI_MSIX, 0);
+    sdc_pci_raise(&card->pci, 0);
 }
 
-// 0: finish was called, or is going to be.
-static int start(struct card *card)
+// The driver has written to the command register.
+static void begin(struct sdc_pci_device *pci, uint64_t command)
 {
+    struct card *card = (struct card *)pci;
     const uint64_t address = (uint64_t)card->registers[CARD_ADDRESS_HIGH] << 32 | card->registers[CARD_ADDRESS];
     const uint32_t size = card->registers[CARD_SIZE];
+    char *text = (char *)card->memory;
+    int ret = -EINVAL;
 
-    if (size > CARD_PAGE)
-        return -EINVAL;
-    switch (card->registers[CARD_COMMAND]) {
-    case CARD_LOAD:
-        return sdc_dma_read(&card->pci, address, card->memory, size, finish, card);
-    case CARD_STORE:
-        return sdc_dma_write(&card->pci, address, card->memory, size, finish, card);
-    case CARD_CAPITALS:
+    if (card->registers[CARD_STATUS] == CARD_BUSY)
+        return;
+    card->registers[CARD_STATUS] = CARD_BUSY;
+    if (command == CARD_LOAD && size <= CARD_PAGE)
+        ret = sdc_dma_read(pci, address, card->memory, size, finish, card);
+    if (command == CARD_STORE && size <= CARD_PAGE)
+        ret = sdc_dma_write(pci, address, card->memory, size, finish, card);
+    if (command == CARD_CAPITALS && size <= CARD_PAGE) {
         for (uint32_t i = 0; i < size; i++)
-            card->memory[i] = (unsigned char)toupper(card->memory[i]);
+            text[i] = (char)toupper((unsigned char)text[i]);
         finish(card, 0);
-        return 0;
-    default:
-        return -EINVAL;
+    } else if (ret < 0) {
+        finish(card, ret);
     }
-}
-
-static int access_register(struct sdc_pci_device *pci, struct sdc_pci_access *access)
-{
-    struct card *card = (struct card *)pci;
-    const uint64_t number = access->offset / 4;
-
-    if (access->size != 4 || number >= CARD_REGISTERS) {
-        access->value = UINT64_MAX; // there is no such register
-    } else if (!access->write) {
-        access->value = card->registers[number];
-    } else if (number != CARD_STATUS && card->registers[CARD_STATUS] != CARD_BUSY) {
-        card->registers[number] = (uint32_t)access->value;
-        if (number == CARD_COMMAND) {
-            card->registers[CARD_STATUS] = CARD_BUSY;
-            int ret = start(card);
-            if (ret < 0)
-                finish(card, ret);
-        }
-    }
-    return 0;
-}
-
-// What DMA was under way has been cancelled.
-static void reset(struct sdc_pci_device *pci)
-{
-    struct card *card = (struct card *)pci;
-
-    memset(card->registers, 0, sizeof card->registers);
 }
 
 int main(int argc, char **argv)
 {
-    static const struct sdc_pci_ops ops = {
-        .name = "card", .access = access_register, .reset = reset, .destroy = sdc_pci_fini};
+    static const struct sdc_pci_ops ops = {.name = "card"};
     static const struct sdc_pci_identity identity = {
         .vendor = CARD_VENDOR, .device = CARD_DEVICE, .class_code = 0x120000}; // a processing accelerator
-    static const struct sdc_pci_area second_page = {.offset = CARD_PAGE, .size = CARD_PAGE};
-    static const struct sdc_server_options options = {.take_signals = true}; // SIGINT and SIGTERM end sdc_server_run
-    static struct card card;
-    struct sdc_server *server;
+    static const struct sdc_pci_register registers[CARD_REGISTERS] = {
+        {.offset = 4 * CARD_STATUS, .size = 4}, // drivers only read it
+        {.offset = 4 * CARD_ADDRESS, .size = 4, .writable = UINT32_MAX},
+        {.offset = 4 * CARD_ADDRESS_HIGH, .size = 4, .writable = UINT32_MAX},
+        {.offset = 4 * CARD_SIZE, .size = 4, .writable = UINT32_MAX},
+        {.offset = 4 * CARD_COMMAND, .size = 4, .writable = UINT32_MAX, .written = begin},
+    };
+    static struct card card = {.pci = {.bars = {{.size = CARD_BAR_SIZE}}}};
     struct sdc_error err;
-    void *bar;
 
     if (argc != 2)
         errx(2, "usage: card SOCKET");
-    card.pci.bars[0].size = CARD_BAR_SIZE;
-    if (sdc_server_new(&options, &server, &err) < 0 || sdc_pci_init(&card.pci, &ops, &identity, &err) < 0 ||
-        sdc_pci_add_msix(&card.pci, 1, 1, &err) < 0 || // one vector; its table is BAR 1
-        sdc_pci_add_memory(&card.pci, 0, &second_page, 1, &bar, &err) < 0)
+    if (sdc_pci_init(&card.pci, &ops, &identity, &err) < 0 ||
+        sdc_pci_add_registers(&card.pci, 0, registers, CARD_REGISTERS, card.registers, &err) < 0 ||
+        sdc_pci_add_memory(&card.pci, 0, CARD_PAGE, CARD_PAGE, &card.memory, &err) < 0 || // the second page of BAR 0
+        sdc_pci_add_msix(&card.pci, 1, 1, &err) < 0 ||                                    // one vector; its table is BAR 1
+        sdc_serve_pci(argv[1], &card.pci, NULL, &err) < 0)                                // until SIGINT or SIGTERM
         errx(1, "%s", err.text);
-    card.memory = (unsigned char *)bar + CARD_PAGE;
-    if (sdc_server_add_pci(server, argv[1], &card.pci, NULL, &err) < 0 || sdc_server_run(server, &err) < 0)
-        errx(1, "%s", err.text);
-    sdc_server_free(server);
     return 0;
 }

@@ -29,11 +29,6 @@ static void queue_work(struct sdc_virtio_device *device, struct sdc_virtqueue *q
             sdc_virtqueue_give(requests[i], fill(requests[i]));
 }
 
-static void destroy(struct sdc_virtio_device *device)
-{
-    (void)device; // it was never allocated
-}
-
 int main(int argc, char **argv)
 {
     static const struct sdc_virtio_ops ops = {
@@ -41,21 +36,13 @@ int main(int argc, char **argv)
         .device_id = 4,        // virtio 1.2, 5.4
         .pci_class = 0x00ff00, // as a PCI device it is of no class
         .queue_work = queue_work,
-        .destroy = destroy,
     };
-    static const struct sdc_server_options options = {.take_signals = true}; // SIGINT and SIGTERM end sdc_server_run
-    static struct sdc_virtio_device device;
-    struct sdc_server *server;
+    static struct sdc_virtio_device device = {.ops = &ops, .queues_count = 1, .queue_size_max = 256};
     struct sdc_error err;
 
     if (argc != 2)
         errx(2, "usage: entropy vfio-user:SOCKET|vhost-user:SOCKET");
-    device.ops = &ops;
-    device.queues_count = 1;
-    device.queue_size_max = 256;
-    if (sdc_server_new(&options, &server, &err) < 0 || sdc_server_add_virtio(server, argv[1], &device, NULL, &err) < 0 ||
-        sdc_server_run(server, &err) < 0)
+    if (sdc_serve_virtio(argv[1], &device, NULL, &err) < 0) // until SIGINT or SIGTERM
         errx(1, "%s", err.text);
-    sdc_server_free(server);
     return 0;
 }

@@ -47,12 +47,12 @@ typedef void sdc_dma_mapped(void *context, struct sdc_dma_window *window, int re
 SDC_PUBLIC int sdc_dma_map(struct sdc_pci_device *device, uint64_t iova, uint64_t size, enum sdc_access access, sdc_dma_mapped *mapped,
                            void *context);
 SDC_PUBLIC const struct sdc_span *sdc_dma_spans(const struct sdc_dma_window *window, uint32_t *count);
-// Gives it back. Its first `written` bytes were written, and are in the guest's memory when done is called with 0; done may be NULL, and a
-// window that was read has 0 written. The spans are gone when this returns.
+// Gives it back, once. Its first `written` bytes were written, and are in the guest's memory when done is called with 0; done may be NULL,
+// and a window that was read has 0 written. The spans are gone when this returns. A window that is NULL does nothing.
 SDC_PUBLIC void sdc_dma_unmap(struct sdc_dma_window *window, uint64_t written, sdc_dma_done *done, void *context);
 
 // All that is under way ends with -ECANCELED, before this returns, but for windows, which the device has to unmap as ever. What was written
-// so far stays written. Not from inside of a done or mapped.
+// so far stays written. From inside of a done or mapped, too.
 SDC_PUBLIC void sdc_dma_cancel(struct sdc_pci_device *device);
 
 #ifdef __cplusplus

@@ -4,8 +4,8 @@
 // home loop, but where a comment says that any thread may.
 //
 // A device author fills in bars[], calls sdc_pci_init and what else the device has (sdc_pci_add_...), and plugs it into a server
-// (sidecard/server.h). The library then keeps MSI-X, INTx, doorbells, mappable memory and guest memory for it (sidecard/dma.h), and asks it
-// for no more than it wants to do itself: every function of struct sdc_pci_ops may be NULL but destroy.
+// (sidecard/server.h). The library then keeps registers, MSI-X, INTx, doorbells, mappable memory and guest memory for it (sidecard/dma.h),
+// and asks it for no more than it wants to do itself: every function of struct sdc_pci_ops may be NULL.
 #pragma once
 
 #include <sidecard/error.h>
@@ -63,8 +63,8 @@ struct sdc_pci_state_needs {
     uint64_t live;      // of memory that the device writes by itself as it runs
 };
 
-// What a device does. Of a device that was made with sdc_pci_init the library calls the first group, in which all but destroy may be NULL;
-// a default stands in brackets.
+// What a device does. Of a device that was made with sdc_pci_init the library calls the first group, in which all may be NULL; a default
+// stands in brackets. None of them may throw a C++ exception.
 struct sdc_pci_ops {
     const char *name;
     // Serves a register access. DMA that a write sets off may be begun here, and moves data after the access was answered; what takes
@@ -73,8 +73,8 @@ struct sdc_pci_ops {
     // The driver wrote to a doorbell (sdc_pci_add_doorbell), by a message or through its eventfd: perhaps more than once. access
     // does not hear of it. [Nothing.]
     void (*doorbell)(struct sdc_pci_device *device, uint32_t region, uint64_t offset);
-    // Function-level reset, also after a client has gone: ends I/O, forgets all that the driver set. Starts; sdc_pci_ready
-    // follows when `busy` is false again. [Nothing.]
+    // Function-level reset, also after a client has gone: ends I/O, forgets all that the driver set. Registers of sdc_pci_add_registers
+    // have been reset before. Starts; sdc_pci_ready follows when `busy` is false again. [Nothing.]
     void (*reset)(struct sdc_pci_device *device);
     // A reset is under way; of devices that keep guest memory themselves, or a set_map. [A reset has ended when it returns, and when no
     // window of sidecard/dma.h is left.]
@@ -90,7 +90,8 @@ struct sdc_pci_ops {
     int (*config_read)(struct sdc_pci_device *device, uint32_t offset, uint32_t size);
     // Whether INTx is asserted right now (the host asks after an unmask). Any thread. May be NULL: no INTx.
     bool (*intx_level)(struct sdc_pci_device *device);
-    // Nothing is under way. Frees device, after sdc_pci_fini if it was made with sdc_pci_init.
+    // Nothing is under way. Frees device, after sdc_pci_fini if it was made with sdc_pci_init. Home loop, or when no loop runs: what the
+    // device has there (watches, timers, deferred functions) is taken out, and its threads have ended when it returns. [sdc_pci_fini.]
     void (*destroy)(struct sdc_pci_device *device);
 
     // --- devices that keep guest memory, eventfds and a state record themselves: those inside the library ---
@@ -149,9 +150,10 @@ struct sdc_pci_mappable {
 };
 
 struct sdc_pci_bar {
-    uint64_t size; // bytes, 0: absent; power of two, at least 16
+    uint64_t size; // bytes, 0: absent; power of two, at least 16, or of ports 4 to 256
     bool is_64bit;
     bool prefetchable;
+    bool is_io; // I/O ports; neither of the two, and nothing in it can be mapped
     struct sdc_pci_mappable mappable;
 };
 
@@ -189,7 +191,7 @@ struct sdc_pci_identity {
 
 // Makes a device of *device, zeroed but for bars[]: ops and the configuration space's header. Power management and PCI Express (with
 // function-level reset) follow behind the device's other capabilities. ops stay the caller's and outlive the device. -EINVAL: a BAR cannot
-// be so; -ENOMEM.
+// be so, or the device was made already, or was not zeroed; -ENOMEM.
 SDC_PUBLIC int sdc_pci_init(struct sdc_pci_device *device, const struct sdc_pci_ops *ops, const struct sdc_pci_identity *identity,
                             struct sdc_error *err);
 // Gives back what the library keeps for it. Nothing happens if sdc_pci_init has failed. From ops->destroy, or if it is never plugged in.
@@ -198,6 +200,26 @@ SDC_PUBLIC void sdc_pci_fini(struct sdc_pci_device *device);
 // What follows is called after sdc_pci_init and before the device is plugged in. All of these fail with -EINVAL, and err says why, or
 // with -ENOMEM or the like.
 
+// A register that the library keeps for its device. Bits that are neither writable nor cleared by ones are read-only.
+struct sdc_pci_register {
+    uint64_t offset;   // into the BAR; a multiple of size
+    uint32_t size;     // 1, 2, 4 or 8 bytes
+    uint64_t reset;    // its value at first, and after a reset
+    uint64_t writable; // bits that the driver may set and clear
+    uint64_t clears;   // bits that the driver clears by writing ones
+    // The driver reads it: what it is to see, in place of what the register holds. May be NULL.
+    uint64_t (*read)(struct sdc_pci_device *device);
+    // The driver has written value to it, and the register has taken what it takes of that. Bytes of value that the driver left out are
+    // the register's own. May be NULL.
+    void (*written)(struct sdc_pci_device *device, uint64_t value);
+};
+// Registers of a BAR, count of them in the order of their offsets, disjoint. *values, the caller's like the table, holds them, laid out as
+// in the BAR from the first register on, each in the host's byte order: as an array, or a structure. The device reads and changes them
+// there at any time, on its home loop. A driver may access a part of a register, or several at once; ops->access hears of none of these,
+// and is there for the rest of the BAR. Once for each BAR.
+SDC_PUBLIC int sdc_pci_add_registers(struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_register *registers, uint32_t count,
+                                     void *values, struct sdc_error *err);
+
 // MSI-X with 1 to SDC_PCI_MSIX_MAX vectors. BAR `bar`, whose size is 0 so far, becomes the library's, with the table and the pending bits.
 SDC_PUBLIC int sdc_pci_add_msix(struct sdc_pci_device *device, uint32_t vectors, unsigned bar, struct sdc_error *err);
 // MSI with 1, 2, 4, 8, 16 or 32 vectors.
@@ -205,12 +227,12 @@ SDC_PUBLIC int sdc_pci_add_msi(struct sdc_pci_device *device, uint32_t vectors, 
 // Another capability, of size bytes (a multiple of 4, its two-byte head included). *offset of it in device->config, where its bytes are
 // zero and read-only: the caller fills them in there, and in config_mask.
 SDC_PUBLIC int sdc_pci_add_capability(struct sdc_pci_device *device, uint8_t id, uint32_t size, uint32_t *offset, struct sdc_error *err);
-// Makes areas of a BAR, or with count 0 all of it, memory that a client may map. *memory is where the BAR's first byte would be; only the
-// areas are there. It stays there until sdc_pci_fini; messages read and write it too, and ops->access does not hear of that. A driver
-// writes to it at any time. Each client finds it full of zeroes, or of what ops->client_gone has put there, and nobody who has gone can see
-// it any more.
-SDC_PUBLIC int sdc_pci_add_memory(struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_area *areas, uint32_t count,
-                                  void **memory, struct sdc_error *err);
+// Makes size bytes at offset of a BAR, both multiples of 4096, or with size 0 all of it from there on, memory that a client may map. It is
+// at *memory until sdc_pci_fini; messages read and write it too, and ops->access does not hear of that. A driver writes to it at any time.
+// Each client finds it full of zeroes, or of what ops->client_gone has put there, and nobody who has gone can see it any more. At most
+// SDC_PCI_AREAS_MAX times for a BAR.
+SDC_PUBLIC int sdc_pci_add_memory(struct sdc_pci_device *device, unsigned bar, uint64_t offset, uint64_t size, void **memory,
+                                  struct sdc_error *err);
 // Writes of size bytes (1, 2, 4 or 8; 0: any of them) at offset of a BAR mean that something is to be done, and what they write does not
 // matter: ops->doorbell is called for them, and a client may have KVM signal an eventfd instead of sending messages. At most 64.
 SDC_PUBLIC int sdc_pci_add_doorbell(struct sdc_pci_device *device, unsigned bar, uint64_t offset, uint32_t size, struct sdc_error *err);
@@ -223,7 +245,8 @@ SDC_PUBLIC struct sdc_loop *sdc_pci_loop(const struct sdc_pci_device *device);
 // Raises an interrupt. Any thread. Nothing happens while no host is there.
 SDC_PUBLIC void sdc_pci_interrupt(struct sdc_pci_device *device, enum sdc_pci_irq kind, uint32_t vector);
 // The same by what the driver has switched on: MSI-X, MSI (of which it may have fewer vectors than there are: then the last one), or else
-// INTx, which is asserted from then on. Any thread. Of a device that was made with sdc_pci_init, like the next.
+// INTx, which is asserted from then on; without INTx it is MSI-X, if the device has that. Any thread. Of a device that was made with
+// sdc_pci_init, like the next.
 SDC_PUBLIC void sdc_pci_raise(struct sdc_pci_device *device, uint32_t vector);
 // Asserts INTx or takes it back: the driver has seen to it. A reset takes it back too. Any thread.
 SDC_PUBLIC void sdc_pci_set_intx(struct sdc_pci_device *device, bool asserted);

@@ -40,19 +40,26 @@ struct sdc_socket_options {
 SDC_PUBLIC int sdc_server_new(const struct sdc_server_options *options, struct sdc_server **server, struct sdc_error *err);
 
 // Plugs a device into a socket: PATH, vfio-user:PATH, vhost-user:PATH, or with fd:N for a path, a listening socket that was passed in and
-// stays the caller's. The device is the server's from then on, also when this fails, and is destroyed (ops->destroy) with it. Clients can
-// connect, and are let in when the server runs. Before it runs. options may be NULL.
+// stays the caller's. The device is the server's from then on, also when this fails, and is destroyed (ops->destroy) with it, or when it is
+// removed. Clients can connect, and are let in when the server runs. Any thread, at any time: before the server runs, while it does, and
+// from inside a callback. options may be NULL.
 //
 // -EINVAL: there is no such transport, or the device is not well made, and *err says how; -EADDRINUSE: somebody serves at this path;
-// others from making the socket.
+// -EBUSY: the device is plugged in already, and stays so; -ECANCELED: the server has been stopped; others from making the socket.
 SDC_PUBLIC int sdc_server_add_pci(struct sdc_server *server, const char *socket, struct sdc_pci_device *device,
                                   const struct sdc_socket_options *options, struct sdc_error *err);
 // A virtio device, over vfio-user (it is shown as a PCI device) or vhost-user.
 SDC_PUBLIC int sdc_server_add_virtio(struct sdc_server *server, const char *socket, struct sdc_virtio_device *device,
                                      const struct sdc_socket_options *options, struct sdc_error *err);
 
+// Unplugs a device. Its session ends in order, as by sdc_server_stop, the socket's file is removed, and then the device is destroyed, on
+// its home loop; that is how the caller hears of it. Any thread, at any time; one that does not run yet does so when it runs, or is freed.
+// -ENOENT: it is not plugged in, or was removed before.
+SDC_PUBLIC int sdc_server_remove_pci(struct sdc_server *server, const struct sdc_pci_device *device, struct sdc_error *err);
+SDC_PUBLIC int sdc_server_remove_virtio(struct sdc_server *server, const struct sdc_virtio_device *device, struct sdc_error *err);
+
 // Serves until sdc_server_stop, then ends every session in order. In the calling thread, and others if there is more than one loop. 0, or
-// -EAGAIN: threads cannot be made.
+// -EAGAIN: threads cannot be made; -ECANCELED: it has come to its end before.
 SDC_PUBLIC int sdc_server_run(struct sdc_server *server, struct sdc_error *err);
 
 // Ends sdc_server_run, or has sdc_server_process say that it has ended: every session ends in order, which takes a moment (3 s for a client
@@ -78,6 +85,15 @@ SDC_PUBLIC int sdc_server_process(struct sdc_server *server, struct sdc_error *e
 // After sdc_server_run has returned, sdc_server_process has said ENDED, or instead of them; never while a session lives. Destroys the
 // devices. NULL is fine.
 SDC_PUBLIC void sdc_server_free(struct sdc_server *server);
+
+// --- a program that is one device ---
+
+// Serves a device at a socket until SIGINT or SIGTERM comes: a server with take_signals is made, run and freed. The device is destroyed
+// when this returns, whatever that says. Errors as above. options may be NULL.
+SDC_PUBLIC int sdc_serve_pci(const char *socket, struct sdc_pci_device *device, const struct sdc_socket_options *options,
+                             struct sdc_error *err);
+SDC_PUBLIC int sdc_serve_virtio(const char *socket, struct sdc_virtio_device *device, const struct sdc_socket_options *options,
+                                struct sdc_error *err);
 
 // The library's version, as in "0.1.0".
 SDC_PUBLIC const char *sdc_version(void);

@@ -86,7 +86,8 @@ struct sdc_virtio_ops {
     // what save wrote in another process, after accept; it is not to be trusted. Home loop. Both may be NULL: nothing.
     void (*state_save)(struct sdc_virtio_device *device, void *bytes);
     void (*state_load)(struct sdc_virtio_device *device, const void *bytes);
-    // Frees device. Home loop; no queue runs.
+    // Frees device, and takes out what it has on its home loop (timers and the like). Home loop, or when no loop runs; no queue runs. May
+    // be NULL: there is nothing to free.
     void (*destroy)(struct sdc_virtio_device *device);
 };
 

@@ -251,8 +251,8 @@ static int check_virtio(const struct sdc_virtio_device *device, struct sdc_error
 {
     const struct sdc_virtio_ops *ops = device->ops;
 
-    if (!ops->name || !ops->queue_work || !ops->destroy || (device->config_size > 0 && !ops->config_read))
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "a virtio device needs a name, queue_work, destroy, and config_read if it has a "
+    if (!ops || !ops->name || !ops->queue_work || (device->config_size > 0 && !ops->config_read))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "a virtio device needs ops with a name, queue_work, and config_read if it has a "
                              "config_size; one of them is NULL");
     if (device->queues_count < 1 || device->queues_count > SDC_LIMIT_QUEUES)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "virtio device %s: %u queues; there are 1 to %u", ops->name,
@@ -270,7 +270,7 @@ int sdc_card_of_virtio(struct sdc_virtio_device *device, const struct sdc_card_o
     int rc = card ? check_virtio(device, err) : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a card");
 
     if (rc < 0) {
-        device->ops->destroy(device);
+        sdc_virtio_destroy(device);
     } else {
         card->device = device;
         rc = shape_virtio(card, device, options, loops, loops_count, err);

@@ -5,6 +5,8 @@
 #include "base/parse.h"
 #include "control/reload.h"
 #include "os/fd.h"
+#include "os/socket.h"
+#include "transport/common/virtio_core.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -69,7 +71,8 @@ static int open_socket(struct sdc_outlet *outlet, const struct sdc_serve_options
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': the path is missing", options->socket);
     if (options->connect) {
         outlet->dialled = strdup(socket);
-        return outlet->dialled ? 0 : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a path");
+        return outlet->dialled ? sdc_socket_check_path(socket, err)
+                               : sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a path");
     }
     outlet->path = strdup(socket);
     if (!outlet->path)
@@ -98,11 +101,11 @@ void sdc_outlet_free(struct sdc_outlet *outlet)
     free(outlet);
 }
 
-static int start_listening(struct sdc_outlet *outlet, bool allow_file_memory, struct sdc_error *err)
+int sdc_outlet_listen(struct sdc_outlet *outlet, struct sdc_error *err)
 {
     struct sdc_loop *home = outlet->home;
-    struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = allow_file_memory, .record = outlet->record};
-    struct sdc_vhu_options vhu = {.name = outlet->name, .path = outlet->dialled, .allow_file_memory = allow_file_memory};
+    struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = outlet->allow_file_memory, .record = outlet->record};
+    struct sdc_vhu_options vhu = {.name = outlet->name, .path = outlet->dialled, .allow_file_memory = outlet->allow_file_memory};
 
     if (outlet->card->shape == SDC_CARD_VHOST)
         return sdc_vhu_listen(home, outlet->fd, outlet->card->vhost, &vhu, &outlet->listener, err);
@@ -143,7 +146,7 @@ void sdc_outlet_destroy(const struct sdc_outlet_device *device)
     if (device && device->pci && device->pci->ops && device->pci->ops->destroy)
         device->pci->ops->destroy(device->pci);
     if (device && device->virtio)
-        device->virtio->ops->destroy(device->virtio);
+        sdc_virtio_destroy(device->virtio);
 }
 
 static int make_card(struct sdc_outlet *outlet, const struct sdc_serve_options *options, const struct sdc_outlet_device *device,
@@ -173,8 +176,6 @@ static int open_parts(struct sdc_outlet *outlet, const struct sdc_serve_options 
         rc = open_socket(outlet, options, socket, err);
     if (rc == 0)
         rc = open_record(outlet, options, keeper, err);
-    if (rc == 0)
-        rc = start_listening(outlet, options->allow_file_memory, err);
     return rc;
 }
 
@@ -190,7 +191,8 @@ int sdc_outlet_open(const struct sdc_serve_options *options, const struct sdc_ou
         free(outlet);
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a socket");
     }
-    *outlet = (struct sdc_outlet){.home = loops[0], .place = {.lock_fd = -1}, .fd = -1, .name = name};
+    *outlet = (struct sdc_outlet){
+        .home = loops[0], .place = {.lock_fd = -1}, .fd = -1, .name = name, .allow_file_memory = options->allow_file_memory};
     int rc = open_parts(outlet, options, device, loops, loops_count, keeper, err);
     if (rc < 0)
         sdc_outlet_free(outlet);

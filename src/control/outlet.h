@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// An outlet: a card at its socket. All of it belongs to the card's home loop; before the loops run, to whoever makes them.
+// An outlet: a card at its socket. All of it belongs to the card's home loop, but where a comment says otherwise; before the loops run, to
+// whoever makes them.
 #pragma once
 
 #include "control/keeper.h"
@@ -12,8 +13,9 @@ struct sdc_reload;
 struct sdc_server;
 
 struct sdc_outlet {
-    struct sdc_outlet *next;
+    struct sdc_outlet *next; // the server's, under its lock
     struct sdc_server *server;
+    const void *device; // that somebody else has made, as they know it; NULL: the card is of the command
     struct sdc_loop *home;
     struct sdc_card *card;
     char *path; // of the socket file, which is ours to remove; NULL: it was passed in
@@ -23,8 +25,14 @@ struct sdc_outlet {
     int fd;
     struct sdc_listener *listener;
     struct sdc_vfu_record *record; // NULL: there is no keeper
-    // From the server's thread to home.
+    bool allow_file_memory;
+    bool closing; // under the server's lock: close_post was sent
+    bool leaves;  // likewise: it goes while the server runs
+    unsigned visited; // loops, by leave_post
+    // To home.
+    struct sdc_post listen_post;
     struct sdc_post close_post;
+    struct sdc_post leave_post; // round all loops, and home: none has anything of it under way any more
     struct sdc_post refresh_post;
     atomic_bool refreshing; // refresh_post is on its way
     struct sdc_reload *_Atomic reload; // what the card is to become: taken by refresh_post. NULL: it stays as it is
@@ -40,11 +48,14 @@ struct sdc_outlet_device {
     struct sdc_virtio_device *virtio;
 };
 
-// Makes the card, of device, or, if that is NULL, by the options; with loops[0] for its home; and listens. What options point to may go
-// afterwards; the device is taken over, also when this fails. keeper: NULL for none. 0 or a negative errno with err filled.
+// Makes the card, of device, or, if that is NULL, by the options; with loops[0] for its home; and its socket. Of a device any thread may do
+// so, whether the loops run or not. What options point to may go afterwards; the device is taken over, also when this fails. keeper: NULL
+// for none. 0 or a negative errno with err filled.
 int sdc_outlet_open(const struct sdc_serve_options *options, const struct sdc_outlet_device *device, struct sdc_loop *const *loops,
                     unsigned loops_count, struct sdc_keeper *keeper, struct sdc_outlet **outlet, struct sdc_error *err);
+// Lets clients in. Home loop. -ENOMEM with err filled.
+int sdc_outlet_listen(struct sdc_outlet *outlet, struct sdc_error *err);
 // Destroys a device that nobody has taken over. NULL is fine.
 void sdc_outlet_destroy(const struct sdc_outlet_device *device);
-// Its listener is closed, no loop runs.
+// Its listener is closed. No loop runs, or none but home has anything of it, and it is home's to free.
 void sdc_outlet_free(struct sdc_outlet *outlet);

@@ -10,6 +10,7 @@
 #include "os/clock.h"
 #include "os/fd.h"
 #include "os/signals.h"
+#include "transport/common/pci_core.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -20,7 +21,7 @@
 #define MILLISECOND UINT64_C(1000000)
 
 static void end(struct sdc_server *server);
-static void listener_closed(void *context);
+static void all_closed(struct sdc_post *post);
 
 struct runner {
     struct sdc_server *server;
@@ -37,11 +38,13 @@ struct sdc_server {
     bool all_made;          // under the gate
     int signals_fd;
     struct sdc_watch signals;
-    struct sdc_outlet *outlets; // newest first; fixed while the loops run
+    pthread_mutex_t lock; // guards what devices change that come and go in any thread while the loops run: the next five
+    struct sdc_outlet *outlets; // newest first
     unsigned outlets_count;
-    atomic_uint open; // listeners that are not closed yet; zero: the loops may stop
-    struct sdc_post closed_post; // to loops[0]: open is zero
+    unsigned homes; // loops that were made somebody's home, so far
+    unsigned open;  // outlets that are not closed yet; zero: the loops may stop, when it ends
     bool ending;
+    struct sdc_post closed_post; // to loops[0]: open is zero
     atomic_bool asked_to_stop;
     struct sdc_post stop_post; // to loops[0]: sdc_server_stop; sent once
     bool begun;                // it runs, or has run
@@ -54,7 +57,7 @@ struct sdc_server {
     bool left;
 };
 
-// --- the keeper ---
+// --- the keeper: the one card that it has was there before the loops ran ---
 
 int sdc_server_keep(struct sdc_server *server, int fd, struct sdc_error *err)
 {
@@ -95,9 +98,12 @@ static void keeper_says_stop(void *context)
 {
     struct sdc_server *server = context;
 
-    if (server->ending)
-        return;
+    pthread_mutex_lock(&server->lock);
+    bool late = server->ending;
     server->ending = true;
+    pthread_mutex_unlock(&server->lock);
+    if (late)
+        return;
     server->stop_deadline_ns = sdc_clock_ns() + SDC_LIMIT_STOP_MS * MILLISECOND;
     for (struct sdc_outlet *outlet = server->outlets; outlet; outlet = outlet->next)
         sdc_listener_hold(outlet->listener);
@@ -111,11 +117,87 @@ bool sdc_server_left(const struct sdc_server *server)
 
 // --- cards ---
 
+// Home. The last of the loops to be asked: none of them has anything of the outlet under way any more.
+static void forget(struct sdc_outlet *outlet)
+{
+    struct sdc_server *server = outlet->server;
+    struct sdc_outlet **link = &server->outlets;
+
+    pthread_mutex_lock(&server->lock);
+    while (*link != outlet)
+        link = &(*link)->next;
+    *link = outlet->next;
+    server->outlets_count--;
+    pthread_mutex_unlock(&server->lock);
+    sdc_outlet_free(outlet);
+}
+
+// What was posted on a loop before this has run, and so has what was deferred in that turn.
+static void visit_loops(struct sdc_post *post)
+{
+    struct sdc_outlet *outlet = sdc_container(post, struct sdc_outlet, leave_post);
+    struct sdc_server *server = outlet->server;
+    unsigned visited = outlet->visited++;
+
+    if (visited < server->loops_count)
+        sdc_loop_post(server->loops[visited], post);
+    else if (visited == server->loops_count || atomic_load(&outlet->refreshing))
+        sdc_loop_post(outlet->home, post);
+    else
+        forget(outlet);
+}
+
+// Home.
+static void outlet_closed(void *context)
+{
+    struct sdc_outlet *outlet = context;
+    struct sdc_server *server = outlet->server;
+
+    pthread_mutex_lock(&server->lock);
+    bool leaves = outlet->leaves;
+    bool last = --server->open == 0 && server->ending;
+    pthread_mutex_unlock(&server->lock);
+    outlet->listener = NULL;
+    if (leaves) {
+        if (outlet->card->shape == SDC_CARD_PCI)
+            sdc_pci_unplug(outlet->card->pci);
+        sdc_loop_post(outlet->home, &outlet->leave_post);
+    }
+    if (last)
+        sdc_loop_post(server->loops[0], &server->closed_post);
+}
+
 static void close_outlet(struct sdc_post *post)
 {
     struct sdc_outlet *outlet = sdc_container(post, struct sdc_outlet, close_post);
 
-    sdc_listener_close(outlet->listener, listener_closed, outlet);
+    if (outlet->listener)
+        sdc_listener_close(outlet->listener, outlet_closed, outlet);
+    else
+        outlet_closed(outlet);
+}
+
+// Under the lock.
+static void send_close(struct sdc_outlet *outlet)
+{
+    if (!outlet->closing)
+        sdc_loop_post(outlet->home, &outlet->close_post);
+    outlet->closing = true;
+}
+
+// Home. Without memory for a listener the device goes again.
+static void listen_outlet(struct sdc_post *post)
+{
+    struct sdc_outlet *outlet = sdc_container(post, struct sdc_outlet, listen_post);
+    struct sdc_error err;
+
+    if (sdc_outlet_listen(outlet, &err) == 0)
+        return;
+    sdc_log(SDC_LOG_ERROR, "socket '%s': nobody is let in: %s", outlet->name, err.text);
+    pthread_mutex_lock(&outlet->server->lock);
+    outlet->leaves = true;
+    send_close(outlet);
+    pthread_mutex_unlock(&outlet->server->lock);
 }
 
 // Home. Takes over a reference.
@@ -144,27 +226,56 @@ static void refresh_outlet(struct sdc_post *post)
 }
 
 // Card n has its home on thread n, and its queues on those from there on, so that many cards of few queues spread over all.
-static int add(struct sdc_server *server, const struct sdc_serve_options *options, const struct sdc_outlet_device *device,
-               struct sdc_error *err)
+static int open_outlet(struct sdc_server *server, const struct sdc_serve_options *options, const struct sdc_outlet_device *device,
+                       struct sdc_outlet **out, struct sdc_error *err)
 {
     struct sdc_loop *loops[SDC_LIMIT_THREADS];
+    struct sdc_outlet *outlet;
+
+    pthread_mutex_lock(&server->lock);
+    unsigned home = server->homes++;
+    pthread_mutex_unlock(&server->lock);
+    for (unsigned i = 0; i < server->loops_count; i++)
+        loops[i] = server->loops[(home + i) % server->loops_count];
+    int rc = sdc_outlet_open(options, device, loops, server->loops_count, server->keeper, &outlet, err);
+    if (rc < 0)
+        return rc;
+    outlet->server = server;
+    outlet->listen_post.run = listen_outlet;
+    outlet->close_post.run = close_outlet;
+    outlet->leave_post.run = visit_loops;
+    outlet->refresh_post.run = refresh_outlet;
+    *out = outlet;
+    return 0;
+}
+
+// Under the lock.
+static void hang_in(struct sdc_server *server, struct sdc_outlet *outlet)
+{
+    outlet->next = server->outlets;
+    server->outlets = outlet;
+    server->outlets_count++;
+    server->open++;
+}
+
+int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err)
+{
     struct sdc_outlet *outlet;
 
     if (server->keeper && server->outlets)
         return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "socket '%s': with a keeper there is one card in a process; start one for each",
                              options->socket);
-    for (unsigned i = 0; i < server->loops_count; i++)
-        loops[i] = server->loops[(server->outlets_count + i) % server->loops_count];
-    int rc = sdc_outlet_open(options, device, loops, server->loops_count, server->keeper, &outlet, err);
+    int rc = open_outlet(server, options, NULL, &outlet, err);
     if (rc < 0)
         return rc;
-    outlet->server = server;
-    outlet->close_post.run = close_outlet;
-    outlet->refresh_post.run = refresh_outlet;
-    outlet->next = server->outlets;
-    server->outlets = outlet;
-    server->outlets_count++;
-    atomic_fetch_add(&server->open, 1);
+    rc = sdc_outlet_listen(outlet, err);
+    if (rc < 0) {
+        sdc_outlet_free(outlet);
+        return rc;
+    }
+    pthread_mutex_lock(&server->lock);
+    hang_in(server, outlet);
+    pthread_mutex_unlock(&server->lock);
     rc = sdc_listener_resume(outlet->listener, err);
     if (rc < 0) {
         // What was begun is ended in order.
@@ -174,30 +285,75 @@ static int add(struct sdc_server *server, const struct sdc_serve_options *option
     return rc;
 }
 
-int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err)
+// --- devices that somebody else has made ---
+
+static struct sdc_outlet *outlet_of(const struct sdc_server *server, const void *device)
 {
-    return add(server, options, NULL, err);
+    struct sdc_outlet *outlet = server->outlets;
+
+    while (outlet && outlet->device != device)
+        outlet = outlet->next;
+    return outlet;
 }
 
+// A device that is somebody's already is not this server's to destroy.
+static int check_device(struct sdc_server *server, const char *socket, const struct sdc_outlet_device *device, const void *known,
+                        struct sdc_error *err)
+{
+    if (!known)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "there is no device to plug in, but NULL");
+    pthread_mutex_lock(&server->lock);
+    bool plugged = outlet_of(server, known) || (device->pci && sdc_pci_loop(device->pci));
+    pthread_mutex_unlock(&server->lock);
+    if (plugged)
+        return sdc_error_set(err, -EBUSY, SDC_FAULT_USER, "socket '%s': the device is plugged in already", socket ? socket : "NULL");
+    return 0;
+}
+
+static void take_options(struct sdc_serve_options *options, const char *socket, const struct sdc_socket_options *said)
+{
+    sdc_serve_options_init(options);
+    options->socket = socket;
+    if (!said)
+        return;
+    options->listen.mode = said->mode ? (int)(said->mode & 0777) : options->listen.mode;
+    options->allow_file_memory = said->allow_file_memory;
+    options->connect = said->connect;
+    options->card.poll = said->always_poll ? SDC_POLL_ALWAYS : said->never_poll ? SDC_POLL_NEVER : SDC_POLL_ADAPTIVE;
+    options->card.poll_max_us = (uint32_t)sdc_min(said->poll_max_us, SDC_LIMIT_POLL_MAX_US);
+}
+
+// What can fail is done here, in whichever thread; what the loops have to do with it is posted.
 static int add_device(struct sdc_server *server, const char *socket, const struct sdc_outlet_device *device,
                       const struct sdc_socket_options *said, struct sdc_error *err)
 {
+    const void *known = device->pci ? (const void *)device->pci : device->virtio;
     struct sdc_serve_options options;
+    struct sdc_outlet *outlet;
 
-    sdc_serve_options_init(&options);
-    options.socket = socket;
-    if (said) {
-        options.listen.mode = said->mode ? (int)(said->mode & 0777) : options.listen.mode;
-        options.allow_file_memory = said->allow_file_memory;
-        options.connect = said->connect;
-        options.card.poll = said->always_poll ? SDC_POLL_ALWAYS : said->never_poll ? SDC_POLL_NEVER : SDC_POLL_ADAPTIVE;
-        options.card.poll_max_us = (uint32_t)sdc_min(said->poll_max_us, SDC_LIMIT_POLL_MAX_US);
-    }
-    if (server->begun) {
+    int rc = check_device(server, socket, device, known, err);
+    if (rc < 0)
+        return rc;
+    if (!socket) {
         sdc_outlet_destroy(device);
-        return sdc_error_set(err, -EBUSY, SDC_FAULT_USER, "socket '%s': the server runs already; add devices before that", socket);
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "there is no socket to plug the device into, but NULL");
     }
-    return add(server, &options, device, err);
+    take_options(&options, socket, said);
+    rc = open_outlet(server, &options, device, &outlet, err);
+    if (rc < 0)
+        return rc;
+    outlet->device = known;
+    pthread_mutex_lock(&server->lock);
+    bool late = server->ending;
+    if (!late) {
+        hang_in(server, outlet);
+        sdc_loop_post(outlet->home, &outlet->listen_post);
+    }
+    pthread_mutex_unlock(&server->lock);
+    if (!late)
+        return 0;
+    sdc_outlet_free(outlet);
+    return sdc_error_set(err, -ECANCELED, SDC_FAULT_USER, "socket '%s': the server has been stopped", socket);
 }
 
 int sdc_server_add_pci(struct sdc_server *server, const char *socket, struct sdc_pci_device *device,
@@ -210,6 +366,29 @@ int sdc_server_add_virtio(struct sdc_server *server, const char *socket, struct 
                           const struct sdc_socket_options *options, struct sdc_error *err)
 {
     return add_device(server, socket, &(struct sdc_outlet_device){.virtio = device}, options, err);
+}
+
+static int remove_device(struct sdc_server *server, const void *device, struct sdc_error *err)
+{
+    pthread_mutex_lock(&server->lock);
+    struct sdc_outlet *outlet = device ? outlet_of(server, device) : NULL;
+    bool stays = outlet && !outlet->closing;
+    if (stays) {
+        outlet->leaves = true;
+        send_close(outlet);
+    }
+    pthread_mutex_unlock(&server->lock);
+    return stays ? 0 : sdc_error_set(err, -ENOENT, SDC_FAULT_USER, "the device is not plugged in here, or goes already");
+}
+
+int sdc_server_remove_pci(struct sdc_server *server, const struct sdc_pci_device *device, struct sdc_error *err)
+{
+    return remove_device(server, device, err);
+}
+
+int sdc_server_remove_virtio(struct sdc_server *server, const struct sdc_virtio_device *device, struct sdc_error *err)
+{
+    return remove_device(server, device, err);
 }
 
 void sdc_server_follow(struct sdc_server *server, const char *config)
@@ -228,27 +407,20 @@ static void all_closed(struct sdc_post *post)
         sdc_loop_stop(server->loops[i]);
 }
 
-// On the outlet's home.
-static void listener_closed(void *context)
-{
-    struct sdc_server *server = ((struct sdc_outlet *)context)->server;
-
-    if (atomic_fetch_sub(&server->open, 1) == 1)
-        sdc_loop_post(server->loops[0], &server->closed_post);
-}
-
 static void end(struct sdc_server *server)
 {
-    if (server->ending)
-        return;
+    pthread_mutex_lock(&server->lock);
+    bool first = !server->ending;
+    bool none = first && server->open == 0;
     server->ending = true;
-    if (!server->outlets)
+    for (struct sdc_outlet *outlet = first ? server->outlets : NULL; outlet; outlet = outlet->next)
+        send_close(outlet);
+    pthread_mutex_unlock(&server->lock);
+    if (none)
         all_closed(&server->closed_post);
-    for (struct sdc_outlet *outlet = server->outlets; outlet; outlet = outlet->next)
-        sdc_loop_post(outlet->home, &outlet->close_post);
 }
 
-// A file that is wrong changes nothing.
+// A file that is wrong changes nothing. All cards are the file's: none comes or goes.
 static void read_again(struct sdc_server *server)
 {
     struct sdc_reload *reload;
@@ -265,6 +437,16 @@ static void read_again(struct sdc_server *server)
     sdc_reload_unref(reload);
 }
 
+static void refresh_all(struct sdc_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    for (struct sdc_outlet *outlet = server->outlets; outlet; outlet = outlet->next) {
+        if (!outlet->leaves && !atomic_exchange(&outlet->refreshing, true))
+            sdc_loop_post(outlet->home, &outlet->refresh_post);
+    }
+    pthread_mutex_unlock(&server->lock);
+}
+
 static void signal_arrived(struct sdc_watch *watch, uint32_t events)
 {
     struct sdc_server *server = sdc_container(watch, struct sdc_server, signals);
@@ -278,10 +460,7 @@ static void signal_arrived(struct sdc_watch *watch, uint32_t events)
         }
         if (server->config)
             read_again(server);
-        for (struct sdc_outlet *outlet = server->outlets; outlet; outlet = outlet->next) {
-            if (!atomic_exchange(&outlet->refreshing, true))
-                sdc_loop_post(outlet->home, &outlet->refresh_post);
-        }
+        refresh_all(server);
     }
 }
 
@@ -362,8 +541,9 @@ static int begin(struct sdc_server *server, struct sdc_error *err)
 
 int sdc_server_run(struct sdc_server *server, struct sdc_error *err)
 {
+    if (server->ended)
+        return sdc_error_set(err, -ECANCELED, SDC_FAULT_USER, "the server has been stopped; make another one");
     int rc = begin(server, err);
-
     if (rc < 0)
         return rc;
     sdc_loop_run(server->loops[0]);
@@ -433,6 +613,7 @@ int sdc_server_new_with(const struct sdc_server_options *options, const int *sig
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a server");
 
     pthread_mutex_init(&server->gate, NULL);
+    pthread_mutex_init(&server->lock, NULL);
     server->signals_fd = -1;
     server->stop_timer.expired = look_whether_idle;
     server->closed_post.run = all_closed;
@@ -461,14 +642,18 @@ int sdc_server_new(const struct sdc_server_options *options, struct sdc_server *
 static void end_what_lives(struct sdc_server *server)
 {
     if (server->begun && !server->ended) {
+        if (sdc_loop_inside() || sdc_loop_is_anothers(server->loops[0]))
+            sdc_bug("sdc_server_free of a server that runs, inside a callback or in another thread: that is what sdc_server_stop is for");
         sdc_server_stop(server);
         sdc_loop_run(server->loops[0]);
         join(server);
         return;
     }
     // It never ran, so no session is there to wait for.
-    for (struct sdc_outlet *outlet = server->ending ? NULL : server->outlets; outlet; outlet = outlet->next)
-        sdc_listener_close(outlet->listener, listener_closed, outlet);
+    for (struct sdc_outlet *outlet = server->ending ? NULL : server->outlets; outlet; outlet = outlet->next) {
+        if (outlet->listener)
+            sdc_listener_close(outlet->listener, outlet_closed, outlet);
+    }
 }
 
 void sdc_server_free(struct sdc_server *server)
@@ -488,5 +673,6 @@ void sdc_server_free(struct sdc_server *server)
         sdc_loop_free(server->loops[i]);
     sdc_fd_close(&server->signals_fd);
     pthread_mutex_destroy(&server->gate);
+    pthread_mutex_destroy(&server->lock);
     free(server);
 }

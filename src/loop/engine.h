@@ -61,6 +61,7 @@ struct sdc_loop {
     bool started; // the engine's start has been called, and not its finish
     uint64_t now_ns;
     atomic_bool running; // between the start and the end of sdc_loop_run, or of the calls of sdc_loop_process
+    const void *_Atomic owner; // what tells the thread that runs it, or ran it last, from others
     atomic_bool stopping;
 
     _Atomic(struct sdc_post *) posts; // newest first
@@ -99,6 +100,9 @@ void sdc_loop_enter(struct sdc_loop *loop);
 bool sdc_loop_take_turn(struct sdc_loop *loop);
 void sdc_loop_leave(struct sdc_loop *loop);
 void sdc_loop_leave_for_good(struct sdc_loop *loop);
+
+// loop.c, for what the owner asks of the loop between two calls of sdc_loop_process: has the next one come.
+void sdc_loop_stir(struct sdc_loop *loop);
 
 // outside.c
 void sdc_loop_outside_free(struct sdc_loop *loop);

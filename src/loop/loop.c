@@ -10,6 +10,7 @@
 #include <string.h>
 
 static _Thread_local struct sdc_loop *current; // the loop that this thread runs
+static _Thread_local char self;                // its address is the thread's own
 
 int sdc_loop_new(enum sdc_loop_kind kind, struct sdc_loop **loop, struct sdc_error *err)
 {
@@ -59,6 +60,17 @@ bool sdc_loop_is_mine(const struct sdc_loop *loop)
     return current == loop || !atomic_load_explicit(&loop->running, memory_order_acquire);
 }
 
+bool sdc_loop_is_anothers(const struct sdc_loop *loop)
+{
+    return atomic_load_explicit(&loop->running, memory_order_acquire) &&
+           atomic_load_explicit(&loop->owner, memory_order_relaxed) != &self;
+}
+
+bool sdc_loop_inside(void)
+{
+    return current != NULL;
+}
+
 uint64_t sdc_loop_now(const struct sdc_loop *loop)
 {
     return loop->now_ns;
@@ -72,6 +84,12 @@ static void wake_if_asleep(struct sdc_loop *loop)
 {
     if (atomic_load(&loop->sleeping) && atomic_exchange(&loop->sleeping, false))
         loop->ops->wake(loop);
+}
+
+void sdc_loop_stir(struct sdc_loop *loop)
+{
+    if (loop->outside && current != loop)
+        wake_if_asleep(loop);
 }
 
 void sdc_loop_post(struct sdc_loop *loop, struct sdc_post *post)
@@ -119,6 +137,7 @@ void sdc_loop_defer(struct sdc_loop *loop, struct sdc_deferred *deferred)
     deferred->next = NULL;
     *loop->deferred_end = deferred;
     loop->deferred_end = &deferred->next;
+    sdc_loop_stir(loop);
 }
 
 void sdc_loop_undefer(struct sdc_loop *loop, struct sdc_deferred *deferred)
@@ -229,6 +248,7 @@ void sdc_loop_enter(struct sdc_loop *loop)
     if (!loop->started) {
         if (atomic_exchange(&loop->running, true))
             sdc_bug("a loop is run by two threads");
+        atomic_store_explicit(&loop->owner, &self, memory_order_relaxed);
         loop->ops->start(loop);
         loop->started = true;
     }
@@ -272,6 +292,9 @@ void sdc_loop_run(struct sdc_loop *loop)
 
 int sdc_loop_watch(struct sdc_loop *loop, struct sdc_watch *watch)
 {
+    if (sdc_loop_is_anothers(loop))
+        sdc_bug("sdc_loop_watch in another thread than the loop's: hand it over with sdc_loop_post");
+    sdc_loop_stir(loop);
     return loop->ops->watch(loop, watch);
 }
 
@@ -281,6 +304,7 @@ void sdc_loop_rewatch(struct sdc_loop *loop, struct sdc_watch *watch, uint32_t w
         return;
     watch->wanted = wanted;
     loop->ops->rewatch(loop, watch);
+    sdc_loop_stir(loop);
 }
 
 void sdc_loop_unwatch(struct sdc_loop *loop, struct sdc_watch *watch)

@@ -29,6 +29,12 @@ void sdc_loop_stop(struct sdc_loop *loop);
 // Whether the caller is on the loop's thread (or the loop has not been run yet).
 bool sdc_loop_is_mine(const struct sdc_loop *loop);
 
+// Whether another thread runs it: what only the owner may call is a mistake of an author's then. Between two calls of sdc_loop_process it
+// is the thread's that made them.
+bool sdc_loop_is_anothers(const struct sdc_loop *loop);
+// Whether the caller is inside of a callback of any loop's.
+bool sdc_loop_inside(void);
+
 // --- file I/O (owner) ---
 
 // A loop on epoll does reads of so many bytes at once where the page cache has them; longer ones are for its threads.

@@ -2,6 +2,7 @@
 // A loop's timers: a binary heap, the earliest deadline on top. Each timer knows its place in it.
 #include "loop/engine.h"
 
+#include "base/log.h"
 #include "os/clock.h"
 
 #include <errno.h>
@@ -61,6 +62,8 @@ static int make_room(struct sdc_loop *loop)
 int sdc_loop_timer_set(struct sdc_loop *loop, struct sdc_timer *timer, uint64_t after_ns)
 {
     if (timer->place == 0) {
+        if (sdc_loop_is_anothers(loop))
+            sdc_bug("sdc_loop_timer_set in another thread than the loop's: hand it over with sdc_loop_post");
         int ret = make_room(loop);
         if (ret < 0)
             return ret;
@@ -70,6 +73,7 @@ int sdc_loop_timer_set(struct sdc_loop *loop, struct sdc_timer *timer, uint64_t 
     uint64_t now = sdc_clock_ns();
     timer->deadline_ns = after_ns < SDC_LOOP_FOREVER - 1 - now ? now + after_ns : SDC_LOOP_FOREVER - 1;
     sift_down(loop, sift_up(loop, timer->place - 1));
+    sdc_loop_stir(loop);
     return 0;
 }
 

@@ -23,7 +23,7 @@ struct card {
     struct sdc_dma_window *held[WINDOWS];
     unsigned held_count;
     uint8_t fill;
-    uint8_t *memory;
+    uint8_t *memory; // of the first area
     uint64_t todo;
     struct sdc_deferred work;
 };
@@ -174,8 +174,8 @@ static void card_client_gone(struct sdc_pci_device *device)
 {
     struct card *card = card_of(device);
 
-    assert_int_equal(card->memory[CARD_AREA + 8], 0);
-    card->memory[CARD_AREA] = 0x5c;
+    assert_int_equal(card->memory[8], 0);
+    card->memory[0] = 0x5c;
     *reg(card, CARD_RESETS) = 0;
     *reg(card, CARD_CANCELLED) = 0;
 }
@@ -200,13 +200,12 @@ static const struct sdc_pci_ops card_ops = {
 
 struct sdc_pci_device *card_new(atomic_bool *destroyed, bool with_msix)
 {
-    static const struct sdc_pci_area areas[] = {{CARD_AREA, 0x1000}, {CARD_AREA_2, 0x1000}};
     const struct sdc_pci_identity identity = {
         .vendor = 0x1d0f, .device = 0x5ca1, .subsystem_vendor = 0x1d0f, .subsystem = 1, .revision = 7, .class_code = 0x088000,
         .intx = true};
     struct card *card = calloc(1, sizeof *card);
     struct sdc_error err = {0};
-    void *memory;
+    void *area_2, *area;
 
     assert_non_null(card);
     card->destroyed = destroyed;
@@ -217,10 +216,12 @@ struct sdc_pci_device *card_new(atomic_bool *destroyed, bool with_msix)
     if (with_msix)
         assert_int_equal(sdc_pci_add_msix(&card->pci, CARD_VECTORS, CARD_MSIX, &err), 0);
     assert_int_equal(sdc_pci_add_msi(&card->pci, 2, &err), 0);
-    assert_int_equal(sdc_pci_add_memory(&card->pci, CARD_MEMORY, areas, 2, &memory, &err), 0);
+    assert_int_equal(sdc_pci_add_memory(&card->pci, CARD_MEMORY, CARD_AREA_2, 0x1000, &area_2, &err), 0);
+    assert_int_equal(sdc_pci_add_memory(&card->pci, CARD_MEMORY, CARD_AREA, 0x1000, &area, &err), 0);
+    assert_int_equal((char *)area_2 - (char *)area, CARD_AREA_2 - CARD_AREA);
     assert_int_equal(sdc_pci_add_doorbell(&card->pci, CARD_REGISTERS, CARD_BELL, 4, &err), 0);
-    card->memory = memory;
-    card->memory[CARD_AREA] = 0x5c;
+    card->memory = area;
+    card->memory[0] = 0x5c;
     return &card->pci;
 }
 

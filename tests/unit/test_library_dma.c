@@ -406,6 +406,31 @@ static void intx_comes_back_when_it_is_enabled(void **state)
     assert_false(dev.pci.ops->intx_level(&dev.pci));
 }
 
+static void done_and_cancel(void *context, int result)
+{
+    done(context, result);
+    sdc_dma_cancel(&dev.pci);
+}
+
+// From inside a done: the others end there and then, what is asked for afterwards goes its way.
+static void a_done_may_cancel_the_others(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(sdc_dma_read(&dev.pci, 0, dev.room, 1, i == 1 ? done_and_cancel : done, NULL), 0);
+    assert_int_equal(sdc_dma_read(&dev.pci, FAR, dev.room, 1, done, NULL), 0);
+    turns();
+    assert_int_equal(dev.done, 7);
+    assert_int_equal(dev.result, -ECANCELED);
+    assert_int_equal(sdc_dma_read(&dev.pci, 0, dev.room, 1, done, NULL), 0);
+    turns();
+    assert_int_equal(dev.done, 8);
+    assert_int_equal(dev.result, 0);
+    sdc_dma_unmap(NULL, 0, done, NULL);
+    answer_all();
+    assert_int_equal(dev.done, 8);
+}
+
 static void what_is_plugged_in_stays_as_it_is(void **state)
 {
     uint32_t offset;
@@ -433,6 +458,7 @@ int main(void)
         TEST(a_reset_waits_for_windows_and_the_device),
         TEST(bounces_are_bounded),
         TEST(intx_comes_back_when_it_is_enabled),
+        TEST(a_done_may_cancel_the_others),
         TEST(what_is_plugged_in_stays_as_it_is),
     };
 

@@ -158,6 +158,26 @@ static void fds_have_it_readable(void **state)
     end(counted.loop);
 }
 
+// What the owner asks for between two calls, without a call of its own for that.
+static void what_is_asked_for_between_calls_counts(void **state)
+{
+    struct counted counted = {.loop = new_outside(), .timer.expired = timer_ran};
+
+    (void)state;
+    assert_int_equal(sdc_loop_timer_set(counted.loop, &counted.timer, MS), 0);
+    process_until(counted.loop, &counted.count, 1);
+    settle(counted.loop);
+    counted.watch = (struct sdc_watch){.fd = sdc_eventfd_new(), .wanted = 0, .ready = watch_ran};
+    sdc_eventfd_signal(counted.watch.fd);
+    assert_int_equal(sdc_loop_watch(counted.loop, &counted.watch), 0);
+    settle(counted.loop);
+    sdc_loop_rewatch(counted.loop, &counted.watch, SDC_READABLE);
+    process_until(counted.loop, &counted.count, 2);
+    sdc_loop_unwatch(counted.loop, &counted.watch);
+    sdc_fd_close(&counted.watch.fd);
+    end(counted.loop);
+}
+
 static void files_have_it_readable(void **state)
 {
     struct counted counted = {.loop = new_outside()};
@@ -256,6 +276,7 @@ int main(void)
         cmocka_unit_test(no_post_is_slept_over),
         cmocka_unit_test(timers_have_it_readable),
         cmocka_unit_test(fds_have_it_readable),
+        cmocka_unit_test(what_is_asked_for_between_calls_counts),
         cmocka_unit_test(files_have_it_readable),
         cmocka_unit_test(what_polls_always_goes_on),
         cmocka_unit_test(a_window_ends_and_it_waits),

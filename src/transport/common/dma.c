@@ -11,6 +11,7 @@
 #include "transport/common/dma.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "transport/common/pci_core.h"
 
 #include <errno.h>
@@ -28,6 +29,7 @@ struct sdc_dma_window {
     uint64_t iova;
     uint32_t size;
     enum sdc_access access;
+    bool held;                // a window that the device has
     uint8_t *local;           // a copy's; NULL: it is a window
     sdc_dma_mapped *mapped;   // a window's, until the device has been told
     sdc_dma_done *done;       // may be NULL when a window is unmapped
@@ -139,6 +141,7 @@ static void arrived(struct sdc_dma_window *window)
         window->mapped = NULL;
         window->dma->under_way--;
         window->dma->windows++;
+        window->held = true;
         mapped(window->context, window, 0);
     } else if (window->access == SDC_ACCESS_READ) {
         sdc_payload_read(payload, 0, window->local, window->size);
@@ -224,10 +227,9 @@ static void work(struct sdc_post *post)
     dma->posted = false;
     for (struct sdc_dma_window *window = dma->ended; window; window = window->next)
         last = window;
-    for (struct sdc_dma_window *window = NULL; last && window != last;) {
-        window = take(&dma->ended, &dma->ended_end);
+    struct sdc_dma_window *window = NULL;
+    while (last && window != last && (window = take(&dma->ended, &dma->ended_end)) != NULL) // what is told may cancel all others
         tell(window);
-    }
     while ((request = sdc_remote_arrived(&dma->remote)) != NULL)
         arrived(window_of(request));
     while (begin_next(dma, &bytes))
@@ -339,12 +341,19 @@ void sdc_dma_end_all(struct sdc_dma *dma)
 
 // --- the device's side ---
 
+static void check_thread(const struct sdc_dma *dma)
+{
+    if (sdc_loop_is_anothers(dma->loop))
+        sdc_bug("DMA in another thread than the device's loop: hand it over with sdc_loop_post");
+}
+
 static int ask(struct sdc_pci_device *device, const struct sdc_dma_window *wanted, uint64_t size)
 {
     struct sdc_dma *dma = device->core ? &device->core->dma : NULL;
 
     if (!dma || !dma->loop || size > SDC_DMA_SIZE_MAX)
         return -EINVAL;
+    check_thread(dma);
     if (dma->refuses)
         return -ECANCELED;
     if (dma->under_way + dma->windows >= SDC_DMA_UNDER_WAY_MAX)
@@ -404,8 +413,13 @@ const struct sdc_span *sdc_dma_spans(const struct sdc_dma_window *window, uint32
 
 void sdc_dma_unmap(struct sdc_dma_window *window, uint64_t written, sdc_dma_done *done, void *context)
 {
+    if (!window)
+        return;
     struct sdc_dma *dma = window->dma;
-
+    check_thread(dma);
+    if (!window->held)
+        sdc_bug("a window of DMA is unmapped twice");
+    window->held = false;
     window->done = done;
     window->context = context;
     dma->windows--;
@@ -419,6 +433,7 @@ void sdc_dma_cancel(struct sdc_pci_device *device)
 {
     if (!device->core || !device->core->dma.loop)
         return;
+    check_thread(&device->core->dma);
     sdc_dma_end_all(&device->core->dma);
     sdc_pci_ready(device); // messages that nobody waits for any more are forgotten
 }

@@ -28,7 +28,7 @@ struct sdc_listener_ops {
 // name is for the log, and outlives it.
 int sdc_listener_new(struct sdc_loop *loop, int fd, const char *name, const struct sdc_listener_ops *ops, void *context,
                      struct sdc_listener **listener, struct sdc_error *err);
-// Connects to a client that listens at path, which outlives the listener, and tries again for as long as nobody does.
+// Connects to a client that listens at path, one that can be, which outlives the listener; and tries again for as long as nobody does.
 int sdc_listener_dial_new(struct sdc_loop *loop, const char *path, const char *name, const struct sdc_listener_ops *ops, void *context,
                           struct sdc_listener **listener, struct sdc_error *err);
 // Before the loop runs: goes on with the session that another process had. 0, or a negative errno with err filled: then it should be

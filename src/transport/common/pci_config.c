@@ -14,6 +14,7 @@ enum {
     CAPS_FIRST = 0x40,
     COMMAND_WRITABLE = 0x0547, // I/O, memory, bus master, parity, SERR, INTx disable
     STATUS_CAP_LIST = 1 << 4,
+    BAR_IO = 1,
     BAR_64BIT = 4,
     BAR_PREFETCHABLE = 8,
     MSI_SIZE = 16, // 14, and what makes a multiple of 4 of it
@@ -36,7 +37,8 @@ void sdc_pci_config_add_bar(struct sdc_pci_device *device, unsigned index)
 
     if (bar->size == 0)
         return;
-    sdc_put32(&device->config[at], (bar->is_64bit ? BAR_64BIT : 0) | (bar->prefetchable ? BAR_PREFETCHABLE : 0));
+    sdc_put32(&device->config[at],
+              (bar->is_io ? BAR_IO : 0) | (bar->is_64bit ? BAR_64BIT : 0) | (bar->prefetchable ? BAR_PREFETCHABLE : 0));
     sdc_put32(&device->config_mask[at], (uint32_t)mask);
     if (bar->is_64bit)
         sdc_put32(&device->config_mask[at + 4], (uint32_t)(mask >> 32));

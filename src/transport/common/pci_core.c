@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "os/fd.h"
 #include "transport/common/msix.h"
 #include "transport/common/pci_config.h"
@@ -18,6 +19,7 @@ enum {
     MSIX_CAP = 12,
     MSI_CAP = 16,
     MSI_MAX = 32, // vectors
+    PORTS_MAX = 256, // I/O ports of a BAR (PCI Local Bus 3.0, 6.2.5.1)
 };
 
 // --- interrupts ---
@@ -26,6 +28,8 @@ void sdc_pci_set_intx(struct sdc_pci_device *device, bool asserted)
 {
     struct sdc_pci_core *core = device->core;
 
+    if (!core)
+        return;
     bool before = atomic_exchange(&core->intx_asserted, asserted);
     if (asserted && !before && core->has_intx && !atomic_load(&core->intx_disabled))
         sdc_pci_interrupt(device, SDC_PCI_INTX, 0);
@@ -34,9 +38,12 @@ void sdc_pci_set_intx(struct sdc_pci_device *device, bool asserted)
 void sdc_pci_raise(struct sdc_pci_device *device, uint32_t vector)
 {
     struct sdc_pci_core *core = device->core;
-    unsigned msi = atomic_load(&core->msi_enabled);
 
-    if (atomic_load(&core->msix_enabled))
+    if (!core)
+        return;
+    unsigned msi = atomic_load(&core->msi_enabled);
+    bool msix_alone = core->msix_vectors > 0 && msi == 0 && !core->has_intx;
+    if (atomic_load(&core->msix_enabled) || msix_alone)
         sdc_pci_interrupt(device, SDC_PCI_MSIX, vector);
     else if (msi > 0)
         sdc_pci_interrupt(device, SDC_PCI_MSI, vector < msi ? vector : msi - 1);
@@ -194,6 +201,8 @@ static int card_access(struct sdc_pci_device *device, struct sdc_pci_access *acc
         ring(bell);
         return 0;
     }
+    if (sdc_pci_registers_access(core, access))
+        return 0;
     if (core->ops->access)
         return core->ops->access(device, access);
     access->value = 0;
@@ -213,6 +222,7 @@ static void card_reset(struct sdc_pci_device *device)
         sdc_msix_reset(device, core->msix_table, core->msix_vectors);
     atomic_store(&core->intx_asserted, false);
     look_at_config(core);
+    sdc_pci_registers_reset(core);
     if (core->ops->reset)
         core->ops->reset(device);
     if (!still_resetting(core))
@@ -266,7 +276,13 @@ int sdc_pci_admit(struct sdc_pci_device *device)
 
 static void card_destroy(struct sdc_pci_device *device)
 {
-    device->core->ops->destroy(device);
+    struct sdc_pci_core *core = device->core;
+
+    core->destroying = true;
+    if (core->ops->destroy)
+        core->ops->destroy(device);
+    else
+        sdc_pci_fini(device);
 }
 
 static const struct sdc_pci_ops card_ops = {
@@ -292,6 +308,11 @@ static int check_bar(const struct sdc_pci_device *device, unsigned index, struct
 
     if (bar->size == 0)
         return 0;
+    if (bar->is_io && (!sdc_is_power_of_two(bar->size) || bar->size < 4 || bar->size > PORTS_MAX || bar->is_64bit || bar->prefetchable))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u: it has 0x%" PRIx64 " I/O ports; there are 4 to %u, a power of two, "
+                             "without is_64bit and prefetchable", index, bar->size, PORTS_MAX);
+    if (bar->is_io)
+        return 0;
     if (!sdc_is_power_of_two(bar->size) || bar->size < 16 || bar->size > most)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u: its size is 0x%" PRIx64 "; it has to be a power of two, from 16 to 0x%"
                              PRIx64 "%s", index, bar->size, most, bar->is_64bit ? "" : ", or more with is_64bit");
@@ -309,14 +330,15 @@ static bool is_upper_half(const struct sdc_pci_device *device, unsigned bar)
 int sdc_pci_init(struct sdc_pci_device *device, const struct sdc_pci_ops *ops, const struct sdc_pci_identity *identity,
                  struct sdc_error *err)
 {
-    device->core = NULL;
+    if (!device || !ops || !identity)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "a PCI device needs its structure, ops and an identity; one of them is NULL");
+    if (device->core)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "the PCI device was made already, or its structure was not zeroed");
     for (unsigned i = 0; i < SDC_COUNT(device->bars); i++) {
         int rc = check_bar(device, i, err);
         if (rc < 0)
             return rc;
     }
-    if (!ops->destroy)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "a PCI device needs a function destroy in its ops");
     struct sdc_pci_core *core = calloc(1, sizeof *core);
     if (!core)
         return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a PCI device");
@@ -337,6 +359,8 @@ void sdc_pci_fini(struct sdc_pci_device *device)
 
     if (!core)
         return;
+    if (core->loop && !core->destroying)
+        sdc_bug("sdc_pci_fini of a device that is plugged in: its server destroys it");
     for (uint32_t i = 0; i < core->doorbells_count; i++)
         unwire(&core->doorbells[i]);
     sdc_pci_memory_close(core);
@@ -345,6 +369,7 @@ void sdc_pci_fini(struct sdc_pci_device *device)
     free(core->msix_table);
     free(core);
     device->core = NULL;
+    device->ops = NULL;
 }
 
 static uint32_t room_for_caps(const struct sdc_pci_device *device)
@@ -354,10 +379,21 @@ static uint32_t room_for_caps(const struct sdc_pci_device *device)
     return SDC_PCI_CONFIG_KEPT - LAST_CAPS - at;
 }
 
+int sdc_pci_check_new(const struct sdc_pci_device *device, const char *what, struct sdc_error *err)
+{
+    if (!device || !device->core)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: the device was not made with sdc_pci_init", what);
+    if (device->core->loop)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: the device is plugged in already", what);
+    return 0;
+}
+
 static int check_cap(const struct sdc_pci_device *device, const char *name, uint32_t size, struct sdc_error *err)
 {
-    if (device->core->loop)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: the device is plugged in already", name);
+    int rc = sdc_pci_check_new(device, name, err);
+
+    if (rc < 0)
+        return rc;
     if (size < 4 || size % 4 != 0 || size > room_for_caps(device))
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "%s: %u bytes; there is room for %u, and the size has to be a multiple of 4",
                              name, size, room_for_caps(device));
@@ -378,11 +414,11 @@ int sdc_pci_add_capability(struct sdc_pci_device *device, uint8_t id, uint32_t s
 
 int sdc_pci_add_msix(struct sdc_pci_device *device, uint32_t vectors, unsigned bar, struct sdc_error *err)
 {
-    struct sdc_pci_core *core = device->core;
     int rc = check_cap(device, "MSI-X", MSIX_CAP, err);
 
     if (rc < 0)
         return rc;
+    struct sdc_pci_core *core = device->core;
     if (core->msix_vectors > 0 || vectors == 0 || vectors > SDC_PCI_MSIX_MAX)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "MSI-X: %u vectors; 1 to %u, and once only", vectors, SDC_PCI_MSIX_MAX);
     if (bar >= SDC_PCI_ROM || device->bars[bar].size > 0 || is_upper_half(device, bar))
@@ -406,11 +442,11 @@ int sdc_pci_add_msix(struct sdc_pci_device *device, uint32_t vectors, unsigned b
 
 int sdc_pci_add_msi(struct sdc_pci_device *device, uint32_t vectors, struct sdc_error *err)
 {
-    struct sdc_pci_core *core = device->core;
     int rc = check_cap(device, "MSI", MSI_CAP, err);
 
     if (rc < 0)
         return rc;
+    struct sdc_pci_core *core = device->core;
     if (core->msi_cap || !sdc_is_power_of_two(vectors) || vectors > MSI_MAX)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "MSI: %u vectors; a power of two up to %u, and once only", vectors, MSI_MAX);
     device->irq_counts[SDC_PCI_MSI] = vectors;
@@ -420,15 +456,18 @@ int sdc_pci_add_msi(struct sdc_pci_device *device, uint32_t vectors, struct sdc_
 
 int sdc_pci_add_doorbell(struct sdc_pci_device *device, unsigned bar, uint64_t offset, uint32_t size, struct sdc_error *err)
 {
-    struct sdc_pci_core *core = device->core;
+    int rc = sdc_pci_check_new(device, "doorbell", err);
     bool fits = size == 0 || (size <= 8 && sdc_is_power_of_two(size) && offset % size == 0);
 
+    if (rc < 0)
+        return rc;
+    struct sdc_pci_core *core = device->core;
     if (bar >= SDC_PCI_ROM || !sdc_within(offset, size ? size : 1, device->bars[bar].size) || !fits)
         return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "doorbell at 0x%" PRIx64 " of BAR %u: %u bytes; it has to lie in the BAR, with "
                              "1, 2, 4 or 8 bytes, aligned, or 0 for any", offset, bar, size);
-    if (core->loop || core->doorbells_count == SDC_PCI_DOORBELLS_MAX)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "doorbell at 0x%" PRIx64 " of BAR %u: there are %u, or the device is plugged in "
-                             "already", offset, bar, core->doorbells_count);
+    if (core->doorbells_count == SDC_PCI_DOORBELLS_MAX)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "doorbell at 0x%" PRIx64 " of BAR %u: there are %u already, at most %u", offset,
+                             bar, core->doorbells_count, SDC_PCI_DOORBELLS_MAX);
     core->doorbells[core->doorbells_count++] =
         (struct sdc_pci_doorbell){.core = core, .bar = bar, .size = size, .offset = offset, .watch = {.fd = -1}};
     return 0;
@@ -438,14 +477,14 @@ int sdc_pci_add_doorbell(struct sdc_pci_device *device, unsigned bar, uint64_t o
 
 struct sdc_loop *sdc_pci_loop(const struct sdc_pci_device *device)
 {
-    return device->core->loop;
+    return device->core ? device->core->loop : NULL;
 }
 
 // What the parts that were added one by one make of one another, and areas with an fd of the author's own.
 static int check_parts(const struct sdc_pci_core *core, struct sdc_error *err)
 {
     const struct sdc_pci_device *device = core->device;
-    int rc = 0;
+    int rc = sdc_pci_registers_check(core, err);
 
     for (unsigned i = 0; i < SDC_COUNT(device->bars) && rc == 0; i++) {
         const struct sdc_pci_mappable *mappable = &device->bars[i].mappable;
@@ -480,4 +519,12 @@ int sdc_pci_plug(struct sdc_pci_device *device, struct sdc_loop *loop, struct sd
     core->loop = loop;
     sdc_dma_open(&core->dma, loop);
     return 0;
+}
+
+void sdc_pci_unplug(struct sdc_pci_device *device)
+{
+    if (!device->core)
+        return;
+    device->core->dma.refuses = true;
+    sdc_dma_end_all(&device->core->dma);
 }

@@ -27,6 +27,13 @@ struct sdc_pci_memory {
     uint8_t *base; // where the BAR's first byte is; NULL: none of it is
 };
 
+// Registers of a BAR that the library keeps.
+struct sdc_pci_block {
+    const struct sdc_pci_register *registers; // the author's, like values
+    uint32_t count;                           // 0: there are none
+    uint8_t *values;                          // of the first one, and the others behind it
+};
+
 struct sdc_pci_core {
     const struct sdc_pci_ops *ops; // the author's
     struct sdc_pci_device *device;
@@ -35,6 +42,7 @@ struct sdc_pci_core {
     bool has_intx;
     bool resetting;
     bool stale; // there was no memory to replace what the last client may still have mapped: nobody is let in until there is
+    bool destroying; // by its host: sdc_pci_fini may come
     uint32_t msix_vectors; // 0: it has none
     unsigned msix_bar;
     uint64_t msix_pba; // offset in the BAR, of the pending bits
@@ -47,6 +55,7 @@ struct sdc_pci_core {
     atomic_bool intx_disabled;
     atomic_bool intx_asserted;
     struct sdc_pci_memory memories[6];
+    struct sdc_pci_block blocks[6];
     struct sdc_pci_doorbell doorbells[SDC_PCI_DOORBELLS_MAX];
     uint32_t doorbells_count;
     struct sdc_dma dma;
@@ -54,6 +63,12 @@ struct sdc_pci_core {
 
 // Before any client: its home loop is `loop` from now on. -EINVAL with err filled: it is not well made.
 int sdc_pci_plug(struct sdc_pci_device *device, struct sdc_loop *loop, struct sdc_error *err);
+
+// Home loop: it is not shown any more. Nothing of the device's is under way on the loop when all has run that is posted there by now.
+void sdc_pci_unplug(struct sdc_pci_device *device);
+
+// Whether a part, what, may be added to a device: 0, or -EINVAL with err filled.
+int sdc_pci_check_new(const struct sdc_pci_device *device, const char *what, struct sdc_error *err);
 
 // Home loop: who shows it from now on, or NULL.
 void sdc_pci_set_host(struct sdc_pci_device *device, struct sdc_pci_host *host);
@@ -72,3 +87,9 @@ bool sdc_pci_memory_access(struct sdc_pci_core *core, struct sdc_pci_access *acc
 // what it was.
 int sdc_pci_memory_renew(struct sdc_pci_core *core);
 void sdc_pci_memory_close(struct sdc_pci_core *core);
+
+// pci_registers.c. Whether the access is to registers that the library keeps; it has been done then.
+bool sdc_pci_registers_access(struct sdc_pci_core *core, struct sdc_pci_access *access);
+void sdc_pci_registers_reset(struct sdc_pci_core *core);
+// Whether some of them lie in memory that clients may map: 0, or -EINVAL with err filled.
+int sdc_pci_registers_check(const struct sdc_pci_core *core, struct sdc_error *err);

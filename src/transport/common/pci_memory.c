@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 enum { PAGE = 4096 };
 
@@ -118,38 +119,74 @@ static int fill_areas(uint8_t *base, const struct sdc_pci_bar *bar)
     return fd;
 }
 
-int sdc_pci_add_memory(struct sdc_pci_device *device, unsigned bar, const struct sdc_pci_area *areas, uint32_t count, void **memory,
-                       struct sdc_error *err)
+// Puts an area in its place among the others.
+static void insert(struct sdc_pci_mappable *mappable, uint64_t offset, uint64_t size)
 {
-    struct sdc_pci_core *core = device->core;
-    const struct sdc_pci_area whole = {.offset = 0, .size = bar < SDC_PCI_ROM ? device->bars[bar].size : 0};
-    void *base;
+    uint32_t at = mappable->areas_count++;
 
-    if (whole.size == 0)
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u: the device has no such BAR", bar);
-    if (core->memories[bar].base || (core->msix_vectors > 0 && core->msix_bar == bar))
-        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "BAR %u: it has memory already, or MSI-X", bar);
-    if (count == 0) {
-        areas = &whole;
-        count = 1;
-    }
-    int rc = sdc_pci_memory_check(device, bar, areas, count, err);
+    for (; at > 0 && mappable->areas[at - 1].offset > offset; at--)
+        mappable->areas[at] = mappable->areas[at - 1];
+    mappable->areas[at] = (struct sdc_pci_area){.offset = offset, .size = size};
+}
+
+// A BAR's first area comes with room for all of the BAR, and a file. 0, or a negative errno.
+static int make_first(struct sdc_pci_memory *memory, struct sdc_pci_bar *bar, const struct sdc_pci_mappable *mappable)
+{
+    struct sdc_pci_bar wanted = {.size = bar->size, .mappable = *mappable};
+    void *base;
+    int rc = sdc_map_reserve(bar->size, &base);
+
     if (rc < 0)
         return rc;
-    rc = sdc_map_reserve(whole.size, &base);
-    if (rc < 0)
-        return sdc_error_set(err, rc, SDC_FAULT_HOST, "BAR %u: no room for 0x%" PRIx64 " bytes", bar, whole.size);
-    struct sdc_pci_mappable *mappable = &device->bars[bar].mappable;
-    *mappable = (struct sdc_pci_mappable){.areas_count = count};
-    memcpy(mappable->areas, areas, count * sizeof *areas);
-    mappable->fd = fill_areas(base, &device->bars[bar]);
-    if (mappable->fd < 0) {
-        rc = mappable->fd;
-        *mappable = (struct sdc_pci_mappable){0};
-        sdc_unmap(base, whole.size);
-        return sdc_error_set(err, rc, SDC_FAULT_HOST, "BAR %u: no memory for its areas", bar);
+    wanted.mappable.fd = fill_areas(base, &wanted);
+    if (wanted.mappable.fd < 0) {
+        sdc_unmap(base, bar->size);
+        return wanted.mappable.fd;
     }
-    core->memories[bar].base = *memory = base;
+    bar->mappable = wanted.mappable;
+    memory->base = base;
+    return 0;
+}
+
+// What stands at the other areas stays.
+static int make_area(struct sdc_pci_memory *memory, struct sdc_pci_bar *bar, const struct sdc_pci_mappable *wanted, uint64_t offset,
+                     uint64_t size)
+{
+    if (!memory->base)
+        return make_first(memory, bar, wanted);
+    int rc = sdc_fd_map_over(bar->mappable.fd, offset, size, memory->base + offset);
+    if (rc == 0)
+        bar->mappable = *wanted;
+    return rc;
+}
+
+int sdc_pci_add_memory(struct sdc_pci_device *device, unsigned bar, uint64_t offset, uint64_t size, void **memory, struct sdc_error *err)
+{
+    int rc = sdc_pci_check_new(device, "memory", err);
+
+    if (rc < 0)
+        return rc;
+    struct sdc_pci_core *core = device->core;
+    if (bar >= SDC_PCI_ROM || device->bars[bar].size == 0)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "memory in BAR %u: the device has no such BAR", bar);
+    struct sdc_pci_bar *in = &device->bars[bar];
+    struct sdc_pci_mappable wanted = in->mappable;
+    if (in->is_io || (core->msix_vectors > 0 && core->msix_bar == bar) || (wanted.areas_count > 0 && !core->memories[bar].base))
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "memory in BAR %u: that has I/O ports, MSI-X, or areas with an fd of your own",
+                             bar);
+    if (wanted.areas_count == SDC_PCI_AREAS_MAX)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "memory in BAR %u: it has %u areas already, at most %u", bar,
+                             wanted.areas_count, SDC_PCI_AREAS_MAX);
+    size = size == 0 && offset < in->size ? in->size - offset : size;
+    insert(&wanted, offset, size);
+    rc = sdc_pci_memory_check(device, bar, wanted.areas, wanted.areas_count, err);
+    if (rc < 0)
+        return rc;
+    rc = make_area(&core->memories[bar], in, &wanted, offset, size);
+    if (rc < 0)
+        return sdc_error_set(err, rc, SDC_FAULT_HOST, "memory in BAR %u: there is none for 0x%" PRIx64 " bytes: %s", bar, size,
+                             strerror(-rc));
+    *memory = core->memories[bar].base + offset;
     return 0;
 }
 

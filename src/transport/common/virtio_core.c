@@ -471,11 +471,17 @@ void sdc_virtio_core_poll(struct sdc_virtio_core *core, enum sdc_poll_mode mode,
     }
 }
 
+void sdc_virtio_destroy(struct sdc_virtio_device *device)
+{
+    if (device->ops && device->ops->destroy)
+        device->ops->destroy(device);
+}
+
 void sdc_virtio_core_free(struct sdc_virtio_core *core)
 {
     for (uint16_t i = 0; i < core->device->queues_count; i++)
         sdc_fd_close(&core->states[i].kick_fd);
-    core->device->ops->destroy(core->device);
+    sdc_virtio_destroy(core->device);
     sdc_map_unref(core->map);
     free(core->queues);
     free(core->states);
@@ -484,5 +490,5 @@ void sdc_virtio_core_free(struct sdc_virtio_core *core)
 
 struct sdc_loop *sdc_virtio_loop(const struct sdc_virtio_device *device)
 {
-    return device->core->home;
+    return device->core ? device->core->home : NULL;
 }

@@ -34,6 +34,8 @@ struct sdc_virtio_core {
 int sdc_virtio_core_new(struct sdc_virtio_device *device, struct sdc_loop *const *loops, unsigned loops_count,
                         const struct sdc_virtio_core_ops *ops, void *context, struct sdc_virtio_core **core,
                         struct sdc_error *err);
+// Ends a device, whose core is not used any more, if it has one.
+void sdc_virtio_destroy(struct sdc_virtio_device *device);
 // Not busy, and reset. Frees the device too.
 void sdc_virtio_core_free(struct sdc_virtio_core *core);
 

@@ -102,7 +102,7 @@ int sdc_vhu_card_new(struct sdc_virtio_device *device, struct sdc_loop *const *l
     if (rc < 0) {
         free(card);
         free(vrings);
-        device->ops->destroy(device);
+        sdc_virtio_destroy(device);
         return rc;
     }
     card->vrings = vrings;

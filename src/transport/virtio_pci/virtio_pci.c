@@ -414,7 +414,7 @@ int sdc_virtio_pci_new(struct sdc_virtio_device *device, struct sdc_loop *const 
         free(card);
         free(queues);
         free(table);
-        ops->destroy(device);
+        sdc_virtio_destroy(device);
         return rc;
     }
 
