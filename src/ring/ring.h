@@ -40,6 +40,9 @@ struct sdc_ring_format {
     bool (*rearm)(struct sdc_ring *ring);
 };
 
+extern const struct sdc_ring_format sdc_ring_split;
+extern const struct sdc_ring_format sdc_ring_packed;
+
 struct sdc_ring {
     const struct sdc_ring_format *format;
     struct sdc_ring_config config;
@@ -101,14 +104,16 @@ bool sdc_ring_publish(struct sdc_ring *ring);
 // Whether there is something to take. Cheap, and may be asked as often as one likes: who polls does it all the time. Breaks the ring where
 // take would. False for remote rings, which are not polled.
 bool sdc_ring_look(struct sdc_ring *ring);
+// After such a look that found something: how many chains are there, as far as that is known at no price; of a packed ring it is not.
+static inline uint32_t sdc_ring_there(const struct sdc_ring *ring)
+{
+    return ring->format == &sdc_ring_split ? (uint16_t)(ring->split.avail_seen - ring->avail_next) : UINT16_MAX;
+}
 
 // Asks the driver not to notify, and to notify again. rearm returns true if something is there already: take it, the driver may have
 // made it available before it saw that it should notify.
 void sdc_ring_suppress(struct sdc_ring *ring);
 bool sdc_ring_rearm(struct sdc_ring *ring);
-
-extern const struct sdc_ring_format sdc_ring_split;
-extern const struct sdc_ring_format sdc_ring_packed;
 
 // Packed rings: whether the wrap counter of the next available entry is 0.
 static inline bool sdc_ring_wrapped(const struct sdc_ring *ring)

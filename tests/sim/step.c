@@ -2,6 +2,7 @@
 // Who runs next, by the seed; and the clock, which moves when nobody can run, or when it likes to.
 #include "sim.h"
 
+#include "loop/gather.h"
 #include "loop/poller.h"
 
 enum { ACTORS = 3 + SIM_LOOPS + SIM_QUEUES, DEPTH = 3, CALLS_MAX = 2000000 };
@@ -70,9 +71,8 @@ static void perhaps_jump(void)
     EVENT("time jumps to %llu", clock_ns);
 }
 
-// Nobody else can do anything. Whether somebody can now, or will, since windows are over some time: a loop that always polls, and finds
-// nothing, is no reason to go on.
-static bool look_around(void)
+// All that poll look. Whether one may look in vain and yet find something later.
+static bool look_at_rings(void)
 {
     bool some = false;
 
@@ -82,6 +82,19 @@ static bool look_around(void)
         sim_loop_run(i);
         sim_guest_check();
         some |= sim_loop_polls(i) && plan.poll == SDC_POLL_ADAPTIVE;
+    }
+    return some;
+}
+
+// Nobody else can do anything. Whether somebody can now, or will, since windows are over some time: a loop that always polls, and finds
+// nothing, is no reason to go on. It may let what it finds wait for more: not longer than until the third look.
+static bool look_around(void)
+{
+    bool some = false;
+
+    for (unsigned look = 0; look < 3; look++) {
+        some |= look_at_rings();
+        clock_ns += SDC_GATHER_STEP_NS;
     }
     for (unsigned i = 0; i < plan.loops; i++)
         some |= sim_loop_can_run(i);

@@ -40,9 +40,17 @@ static bool look(struct sdc_poller *poller)
     // The driver makes room in a completion queue without a word to us, too.
     if (sq->cq->waiting && nvme_has_room(sq->cq))
         nvme_post_waiting(sq->cq);
-    if (!nvme_may_take(sq) || nvme_available(sq) <= 0)
+    if (!nvme_may_take(sq))
         return false;
-    nvme_look(sq);
+    uint64_t now = sdc_loop_now(sq->worker->loop);
+    if (sdc_gather_rests(&sq->gather, now))
+        return true;
+    int count = nvme_available(sq);
+    if (count <= 0)
+        return false;
+    // As in a virtqueue.
+    if (sq->in_flight > sq->resting || !sdc_gather_waits(&sq->gather, (uint32_t)count, now))
+        nvme_look(sq);
     return true;
 }
 

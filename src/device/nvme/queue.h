@@ -7,6 +7,7 @@
 #include "device/nvme/command.h"
 #include "device/nvme/logs.h"
 #include "device/nvme/nvme.h"
+#include "loop/gather.h"
 #include "loop/poller.h"
 #include "ring/nvme_cq.h"
 #include "ring/nvme_log.h"
@@ -113,6 +114,7 @@ struct nvme_sq {
     struct nvme_again *again; // what another process took, oldest first
     uint32_t again_count, again_next;
     struct sdc_poller poller;
+    struct sdc_gather gather;
     bool misled; // its doorbell makes no sense
     struct sdc_remote_queue remote;
     struct nvme_command *fetching;        // its handler misses something, and runs again when that is here

@@ -221,8 +221,9 @@ void virtio_blk_queue_work(struct sdc_virtio_device *device, struct sdc_virtqueu
     struct sdc_block_request *batch[BATCH];
     unsigned taken;
 
-    while ((taken = sdc_virtqueue_take(virtqueue, requests, BATCH)) > 0) {
+    do {
         unsigned count = 0;
+        taken = sdc_virtqueue_take(virtqueue, requests, BATCH);
         for (unsigned i = 0; i < taken; i++) {
             struct blk_request *blk = sdc_virtio_request_private(requests[i]);
             int status = prepare(disk, requests[i], blk);
@@ -233,7 +234,8 @@ void virtio_blk_queue_work(struct sdc_virtio_device *device, struct sdc_virtqueu
         }
         if (count > 0)
             queue->backend->ops->submit(queue->backend, batch, count);
-    }
+        // What came meanwhile is for the next turn, after what is here was answered: it would come one by one.
+    } while (taken == BATCH);
 }
 
 // --- the life of a queue ---

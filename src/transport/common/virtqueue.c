@@ -310,8 +310,12 @@ static bool look(struct sdc_poller *poller)
     }
     if (!may_take(queue))
         return false;
+    if (sdc_gather_rests(&queue->gather, sdc_loop_now(queue->loop)))
+        return true;
     if (sdc_ring_look(&queue->ring)) {
-        sdc_virtqueue_schedule(queue);
+        // Where the backend has something to do it is not kept waiting for more.
+        if (queue->ring.in_flight > 0 || !sdc_gather_waits(&queue->gather, sdc_ring_there(&queue->ring), sdc_loop_now(queue->loop)))
+            sdc_virtqueue_schedule(queue);
         return true;
     }
     if (queue->ring.broken)

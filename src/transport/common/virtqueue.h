@@ -5,6 +5,7 @@
 
 #include <sidecard/virtio.h>
 
+#include "loop/gather.h"
 #include "loop/poller.h"
 #include "ring/ring.h"
 #include "transport/common/map_use.h"
@@ -82,6 +83,7 @@ struct sdc_virtqueue {
     struct sdc_watch kick_watch;
     unsigned lone_kicks; // signals by eventfd, one after the other, that counted 1
     struct sdc_poller poller;
+    struct sdc_gather gather;
     bool running;
     bool stopping;  // a STOP waits for in_flight to become zero
     bool remapping; // a REMAP waits until those in flight are afloat
