@@ -175,6 +175,7 @@ KEEPS = {
     ("src/transport/common/guest_memory.c", "make_lists"), # when a client shows more files than ever
     ("src/loop/timers.c", "make_room"),             # up to as many as were set
     ("src/loop/files.c", "make_room"),              # up to as many as were added
+    ("src/loop/uring_buffers.c", "make_room"),      # up to as many as there were regions of guest memory
     # Once when a queue goes on where another process was killed.
     ("src/ring/inflight.c", "inflight_line_up"),
     ("src/ring/inflight.c", "sdc_inflight_recover"),

@@ -83,7 +83,7 @@ def config():
         "all": {"threads": 2, "loop": "epoll", "log-level": "info", "cards": [{
             **card, "queues": 4, "queue-size": 64, "read-only": True, "block-size": 4096, "write-cache": False, "packed": True,
             "in-order": True, "serial": "S", "seg-max": 9, "size-max": "64k", "direct": False, "raw": True, "allow-file-memory": True,
-            "connect": True, "socket-mode": "0660", "socket-owner": "0:0"}]},
+            "fixed-buffers": True, "connect": True, "socket-mode": "0660", "socket-owner": "0:0"}]},
         "filters": changed(filters=[{"type": "slice", "offset": "4k", "size": 65536}, {"type": "error", "probability": 0.5, "every": 1}]),
         "filter-kinds": {"cards": [{"socket": "a", "device": "nvme", "namespaces": [
             {"backend": "x", "filters": [{"type": "delay", "all": "1ms-2ms"}]}, {"backend": "y", "filters": [{"type": "dealy"}]}]}]},

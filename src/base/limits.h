@@ -34,6 +34,10 @@
 // NVMe
 #define SDC_LIMIT_NAMESPACES 256 // of a controller
 
+// guest memory that is registered with io_uring
+#define SDC_LIMIT_WINDOW_BYTES (64 * 1024) // smaller regions are not: they are many, and come and go
+#define SDC_LIMIT_WINDOWS 512                // regions of a session
+
 // waiting
 #define SDC_LIMIT_POLL_US 50        // that an adaptive queue looks before it sleeps, at most, unless the user says otherwise
 #define SDC_LIMIT_POLL_MAX_US 10000 // what the user may say

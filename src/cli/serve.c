@@ -47,6 +47,7 @@ static const char usage[] =
     "  --direct              read and write past the host's page cache\n"
     "  --raw                 take the image as raw even if it looks like qcow2, vmdk, vhdx or vdi\n"
     "  --allow-file-memory   let the guest's memory be a plain file\n"
+    "  --fixed-buffers       register the guest's memory with io_uring, for --direct; it stays in memory as long as it is shared\n"
     "  --connect             connect to a vhost-user front end that listens at the socket, and again when it goes\n"
     "  --socket-mode=MODE    permissions of the socket, octal\n"
     "  --socket-owner=USER[:GROUP]\n"

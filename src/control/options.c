@@ -120,6 +120,7 @@ static int parse_poll(const struct sdc_option *option, const char *text, void *v
 static const struct sdc_option serve_rows[] = {
     {"allow-file-memory", SDC_OPTION_FLAG, SERVE(allow_file_memory), 0, 0, NULL, NULL},
     {"connect", SDC_OPTION_FLAG, SERVE(connect), 0, 0, NULL, NULL},
+    {"fixed-buffers", SDC_OPTION_FLAG, SERVE(fixed_buffers), 0, 0, NULL, NULL},
     {"poll", SDC_OPTION_CALL, SERVE(card.poll), 0, 0, "adaptive", parse_poll},
     {"poll-max-us", SDC_OPTION_NUMBER, SERVE(card.poll_max_us), 1, SDC_LIMIT_POLL_MAX_US, "50", NULL},
     {"socket-mode", SDC_OPTION_CALL, SERVE(listen.mode), 0, 0, "0660", parse_mode},

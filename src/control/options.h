@@ -23,6 +23,7 @@ struct sdc_serve_options {
     struct sdc_card_options card;
     struct sdc_listen_options listen;
     bool allow_file_memory;
+    bool fixed_buffers; // guest memory is registered with io_uring
     bool connect; // to a vhost-user front end that listens at the socket
 };
 

@@ -95,18 +95,33 @@ void sdc_outlet_free(struct sdc_outlet *outlet)
     sdc_vfu_record_close(outlet->record);
     if (outlet->card)
         sdc_card_free(outlet->card);
+    free(outlet->fixed_loops);
     free(outlet->path);
     free(outlet->dialled);
     free(outlet->name);
     free(outlet);
 }
 
+// The loops that register guest memory are named to sessions, whose guests' memory they outlive.
+static int keep_loops(struct sdc_outlet *outlet, struct sdc_loop *const *loops, unsigned count, struct sdc_error *err)
+{
+    if (!sdc_loop_takes_buffers(outlet->home))
+        return 0;
+    outlet->fixed_loops = malloc(count * sizeof(struct sdc_loop *));
+    if (!outlet->fixed_loops)
+        return sdc_error_set(err, -ENOMEM, SDC_FAULT_HOST, "no memory for a socket");
+    memcpy(outlet->fixed_loops, loops, count * sizeof(struct sdc_loop *));
+    outlet->fixed_loops_count = count;
+    return 0;
+}
+
 int sdc_outlet_listen(struct sdc_outlet *outlet, struct sdc_error *err)
 {
     struct sdc_loop *home = outlet->home;
-    struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = outlet->allow_file_memory, .record = outlet->record};
-    struct sdc_vhu_options vhu = {.name = outlet->name, .path = outlet->dialled, .allow_file_memory = outlet->allow_file_memory};
-
+    struct sdc_vfu_options vfu = {.name = outlet->name, .allow_file_memory = outlet->allow_file_memory, .record = outlet->record,
+                                  .fixed_loops = outlet->fixed_loops, .fixed_loops_count = outlet->fixed_loops_count};
+    struct sdc_vhu_options vhu = {.name = outlet->name, .path = outlet->dialled, .allow_file_memory = outlet->allow_file_memory,
+                                  .fixed_loops = outlet->fixed_loops, .fixed_loops_count = outlet->fixed_loops_count};
     if (outlet->card->shape == SDC_CARD_VHOST)
         return sdc_vhu_listen(home, outlet->fd, outlet->card->vhost, &vhu, &outlet->listener, err);
     return sdc_vfu_listen(home, outlet->fd, outlet->card->pci, &vfu, &outlet->listener, err);
@@ -176,6 +191,8 @@ static int open_parts(struct sdc_outlet *outlet, const struct sdc_serve_options 
         rc = open_socket(outlet, options, socket, err);
     if (rc == 0)
         rc = open_record(outlet, options, keeper, err);
+    if (rc == 0 && options->fixed_buffers)
+        rc = keep_loops(outlet, loops, loops_count, err);
     return rc;
 }
 

@@ -26,6 +26,8 @@ struct sdc_outlet {
     struct sdc_listener *listener;
     struct sdc_vfu_record *record; // NULL: there is no keeper
     bool allow_file_memory;
+    struct sdc_loop **fixed_loops; // those that register guest memory; NULL: none does
+    unsigned fixed_loops_count;
     bool closing; // under the server's lock: close_post was sent
     bool leaves;  // likewise: it goes while the server runs
     unsigned visited; // loops, by leave_post

@@ -33,6 +33,8 @@ struct sdc_server {
     struct sdc_loop *loops[SDC_LIMIT_THREADS];
     struct runner runners[SDC_LIMIT_THREADS];
     unsigned loops_count;
+    bool epoll_asked_for;
+    bool said_unfixed; // that nothing can be registered
     unsigned runners_count; // threads that were made; loops[0] has none of its own
     pthread_mutex_t gate;   // held until all threads are made: no client is let in before
     bool all_made;          // under the gate
@@ -225,6 +227,22 @@ static void refresh_outlet(struct sdc_post *post)
     outlet->card->refresh(outlet->card);
 }
 
+// Memory is registered with io_uring only. Who asked for epoll is told that this makes no sense; where the host refuses io_uring the card
+// is served all the same.
+static int check_fixed_buffers(struct sdc_server *server, const struct sdc_serve_options *options, struct sdc_error *err)
+{
+    if (!options->fixed_buffers || sdc_loop_takes_buffers(server->loops[0]))
+        return 0;
+    if (server->epoll_asked_for)
+        return sdc_error_set(err, -EINVAL, SDC_FAULT_USER, "socket '%s': fixed-buffers: memory is registered with io_uring; leave out "
+                             "one of fixed-buffers and loop=epoll", options->socket);
+    if (!server->said_unfixed)
+        sdc_log(SDC_LOG_WARNING, "socket '%s': fixed-buffers: io_uring is not permitted here, so no memory is registered with it",
+                options->socket);
+    server->said_unfixed = true;
+    return 0;
+}
+
 // Card n has its home on thread n, and its queues on those from there on, so that many cards of few queues spread over all.
 static int open_outlet(struct sdc_server *server, const struct sdc_serve_options *options, const struct sdc_outlet_device *device,
                        struct sdc_outlet **out, struct sdc_error *err)
@@ -265,7 +283,9 @@ int sdc_server_add(struct sdc_server *server, const struct sdc_serve_options *op
     if (server->keeper && server->outlets)
         return sdc_error_set(err, -ENOTSUP, SDC_FAULT_USER, "socket '%s': with a keeper there is one card in a process; start one for each",
                              options->socket);
-    int rc = open_outlet(server, options, NULL, &outlet, err);
+    int rc = check_fixed_buffers(server, options, err);
+    if (rc == 0)
+        rc = open_outlet(server, options, NULL, &outlet, err);
     if (rc < 0)
         return rc;
     rc = sdc_outlet_listen(outlet, err);
@@ -615,6 +635,7 @@ int sdc_server_new_with(const struct sdc_server_options *options, const int *sig
     pthread_mutex_init(&server->gate, NULL);
     pthread_mutex_init(&server->lock, NULL);
     server->signals_fd = -1;
+    server->epoll_asked_for = options->loop == SDC_LOOP_EPOLL;
     server->stop_timer.expired = look_whether_idle;
     server->closed_post.run = all_closed;
     server->stop_post.run = told_to_stop;

@@ -39,6 +39,9 @@ struct sdc_loop_engine {
     void (*file_add)(struct sdc_loop *loop, int file);
     void (*file_remove)(struct sdc_loop *loop, int file);
     void (*io)(struct sdc_loop *loop, struct sdc_io *io);
+    // NULL, both: memory is not registered.
+    void (*buffer_add)(struct sdc_loop *loop, struct sdc_loop_buffer *buffer);
+    void (*buffer_remove)(struct sdc_loop *loop, struct sdc_loop_buffer *buffer);
     // NULL, both: there is no cheaper way than sending.
     int (*send)(struct sdc_loop *loop, struct sdc_send *send, const void *bytes, size_t size);
     void (*unsend)(struct sdc_loop *loop, struct sdc_send *send);

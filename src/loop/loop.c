@@ -313,6 +313,21 @@ void sdc_loop_unwatch(struct sdc_loop *loop, struct sdc_watch *watch)
         loop->ops->unwatch(loop, watch);
 }
 
+bool sdc_loop_takes_buffers(const struct sdc_loop *loop)
+{
+    return loop->ops->buffer_add != NULL;
+}
+
+void sdc_loop_buffer_add(struct sdc_loop *loop, struct sdc_loop_buffer *buffer)
+{
+    loop->ops->buffer_add(loop, buffer);
+}
+
+void sdc_loop_buffer_remove(struct sdc_loop *loop, struct sdc_loop_buffer *buffer)
+{
+    loop->ops->buffer_remove(loop, buffer);
+}
+
 int sdc_loop_send(struct sdc_loop *loop, struct sdc_send *send, const void *bytes, size_t size)
 {
     return loop->ops->send ? loop->ops->send(loop, send, bytes, size) : 0;

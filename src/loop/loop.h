@@ -63,6 +63,24 @@ void sdc_loop_file_remove(struct sdc_loop *loop, int file);
 // Starts it. done is called later, never from inside; io is the loop's until then. Cannot fail: errors come as results.
 void sdc_loop_io(struct sdc_loop *loop, struct sdc_io *io);
 
+// --- memory that I/O goes to and comes from (owner) ---
+
+// A stretch of memory that stays mapped, so that the loop may have the kernel hold its pages and need not have them looked up for each I/O.
+// Zeroed but for the first three.
+struct sdc_loop_buffer {
+    void *base;
+    uint64_t size; // bytes, not 0
+    // The kernel holds nothing of it any more. May free it.
+    void (*removed)(struct sdc_loop_buffer *buffer);
+    void *engine; // the loop's
+};
+// Whether it can do such a thing: with io_uring. Any thread.
+bool sdc_loop_takes_buffers(const struct sdc_loop *loop);
+// Stretches may overlap. That the kernel refuses, or there is no memory for it, is not told: I/O goes on as ever.
+void sdc_loop_buffer_add(struct sdc_loop *loop, struct sdc_loop_buffer *buffer);
+// I/O that begins from now on does without. removed is called when what has begun has ended, from inside if nothing has to be waited for.
+void sdc_loop_buffer_remove(struct sdc_loop *loop, struct sdc_loop_buffer *buffer);
+
 // --- sends: a few bytes on a stream socket, with the system call by which the turn ends (owner) ---
 
 enum { SDC_SEND_MOST = 512 };

@@ -39,13 +39,23 @@ struct io_uring_sqe *sdc_uring_sqe(struct sdc_uring *uring)
     return sqe;
 }
 
-static void prepare_transfer(struct io_uring_sqe *sqe, int file, const struct sdc_io *io)
+// One span: of memory that is registered, if all of it is.
+static void prepare_span(struct sdc_uring *uring, struct io_uring_sqe *sqe, int file, const struct sdc_io *io)
+{
+    static const uint8_t ops[2][2] = {{IORING_OP_READ, IORING_OP_READ_FIXED}, {IORING_OP_WRITE, IORING_OP_WRITE_FIXED}};
+    unsigned size = io->spans->size < RW_MOST ? (unsigned)io->spans->size : RW_MOST;
+    int slot = uring->buffers.count > 0 ? sdc_uring_buffer_find(uring, io->spans->base, size) : -1;
+
+    io_uring_prep_rw(ops[io->op == SDC_IO_WRITE][slot >= 0], sqe, file, io->spans->base, size, io->offset);
+    if (slot >= 0)
+        sqe->buf_index = (uint16_t)slot;
+}
+
+static void prepare_transfer(struct sdc_uring *uring, struct io_uring_sqe *sqe, int file, const struct sdc_io *io)
 {
     bool write = io->op == SDC_IO_WRITE;
     if (io->spans_count == 1) {
-        unsigned size = io->spans->size < RW_MOST ? (unsigned)io->spans->size : RW_MOST;
-        io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, file, io->spans->base, size,
-                         io->offset);
+        prepare_span(uring, sqe, file, io);
     } else {
         io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, file, io->spans, io->spans_count,
                          io->offset);
@@ -62,7 +72,7 @@ static void prepare(struct sdc_loop *loop, struct io_uring_sqe *sqe, const struc
     switch (io->op) {
     case SDC_IO_READ:
     case SDC_IO_WRITE:
-        prepare_transfer(sqe, file, io);
+        prepare_transfer(uring, sqe, file, io);
         break;
     case SDC_IO_FDATASYNC:
         io_uring_prep_fsync(sqe, file, IORING_FSYNC_DATASYNC);
@@ -218,6 +228,9 @@ static void dispatch_one(struct sdc_loop *loop, uint64_t data, int result)
     case SDC_URING_SEND:
         sdc_uring_send_failed(uring, data / (SDC_URING_TAGS + 1), result);
         break;
+    case SDC_URING_BUFFER:
+        sdc_uring_buffer_released(uring, data / (SDC_URING_TAGS + 1));
+        break;
     default: // SDC_URING_CANCEL: the watch was done before it could be cancelled
         break;
     }
@@ -344,6 +357,7 @@ static void close_uring(struct sdc_loop *loop)
     struct sdc_uring *uring = loop->engine;
     io_uring_queue_exit(&uring->ring);
     sdc_uring_free_watches(uring);
+    sdc_uring_free_buffers(uring);
     sdc_fd_close(&uring->wake_fd);
     free(uring);
 }
@@ -411,6 +425,8 @@ const struct sdc_loop_engine sdc_loop_uring = {
     .file_add = add_file,
     .file_remove = remove_file,
     .io = start_io,
+    .buffer_add = sdc_uring_buffer_add,
+    .buffer_remove = sdc_uring_buffer_remove,
     .send = sdc_uring_send,
     .unsend = sdc_uring_unsend,
 };

@@ -39,6 +39,7 @@ struct control {
     int32_t submit_error; // what handing over to io_uring ends with,
     uint32_t submit_times;
     uint32_t submit_hits;
+    uint32_t fixed; // I/Os by memory that is registered with io_uring
     struct rule rules[OPS][2]; // the second when the first has had its times
 };
 
@@ -259,9 +260,11 @@ static enum op op_of(const struct ring_state *state, const struct io_uring_sqe *
     switch (sqe->opcode) {
     case IORING_OP_READ:
     case IORING_OP_READV:
+    case IORING_OP_READ_FIXED:
         return OP_READ;
     case IORING_OP_WRITE:
     case IORING_OP_WRITEV:
+    case IORING_OP_WRITE_FIXED:
         return OP_WRITE;
     case IORING_OP_FSYNC:
         return OP_FLUSH;
@@ -281,12 +284,14 @@ static int perform(const struct changed *changed)
     int64_t ret = -1;
     switch (sqe->opcode) {
     case IORING_OP_READ:
+    case IORING_OP_READ_FIXED:
         ret = transfer(OP_READ, changed->fd, &one, 1, (off_t)sqe->off, sqe->rw_flags);
         break;
     case IORING_OP_READV:
         ret = transfer(OP_READ, changed->fd, iov, (int)sqe->len, (off_t)sqe->off, sqe->rw_flags);
         break;
     case IORING_OP_WRITE:
+    case IORING_OP_WRITE_FIXED:
         ret = transfer(OP_WRITE, changed->fd, &one, 1, (off_t)sqe->off, sqe->rw_flags);
         break;
     case IORING_OP_WRITEV:
@@ -318,6 +323,7 @@ static void change(struct ring_state *state, struct io_uring_sqe *sqe)
 {
     enum op op = op_of(state, sqe);
     int32_t value = 0;
+    control->fixed += sqe->opcode == IORING_OP_READ_FIXED || sqe->opcode == IORING_OP_WRITE_FIXED;
     enum kind kind = op == OP_NONE ? PASS : meet(op, &value);
     if (kind == SHORT)
         cut_short(sqe, (uint32_t)value);

@@ -18,7 +18,7 @@ PASS, ERROR, SHORT, HOLD = range(4)
 FOREVER = 0xFFFFFFFF
 
 # As in faults.c.
-HEAD = struct.Struct("@IIIiII")
+HEAD = struct.Struct("@IIIiIII")
 RULE = struct.Struct("@IiIII")
 
 
@@ -76,6 +76,11 @@ class Faults:
     @property
     def refused_submissions(self):
         return self._head()[5]
+
+    @property
+    def fixed(self):
+        """I/Os by memory that is registered with io_uring."""
+        return self._head()[6]
 
     def hits(self, op):
         """How often the operation's rule was met."""

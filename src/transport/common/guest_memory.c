@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "os/fd.h"
+#include "transport/common/guest_window.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -130,6 +131,19 @@ static int open_file(struct sdc_guest_memory *memory, int fd, const struct sdc_f
     return 0;
 }
 
+// The region holds file, or a window into it, from now on. Takes over a reference to file.
+static void hold(struct sdc_guest_memory *memory, struct sdc_region *region, struct sdc_mapping *file, uint64_t offset)
+{
+    region->host = file->base + offset;
+    region->mapping = sdc_container(file, struct sdc_guest_file, mapping)->writable
+                          ? sdc_guest_window_new(memory, file, region->host, region->size)
+                          : NULL; // the kernel registers only what it may write to
+    if (region->mapping)
+        sdc_mapping_unref(file);
+    else
+        region->mapping = file;
+}
+
 int sdc_guest_memory_find(struct sdc_guest_memory *memory, int fd, uint64_t offset, struct sdc_region *region)
 {
     struct sdc_file_identity id;
@@ -150,9 +164,10 @@ int sdc_guest_memory_find(struct sdc_guest_memory *memory, int fd, uint64_t offs
     bool writable = region->access & SDC_ACCESS_WRITE;
     if (writable && !id.writable)
         return -EACCES;
-    rc = open_file(memory, fd, &id, end, writable, &region->mapping);
+    struct sdc_mapping *file;
+    rc = open_file(memory, fd, &id, end, writable, &file);
     if (rc == 0)
-        region->host = region->mapping->base + offset;
+        hold(memory, region, file, offset);
     return rc;
 }
 
@@ -174,14 +189,13 @@ int sdc_guest_memory_find_in_slot(struct sdc_guest_memory *memory, uint32_t slot
     if (!file)
         return -ENOENT;
     sdc_mapping_ref(&file->mapping);
-    region->mapping = &file->mapping;
-    region->host = file->mapping.base + offset;
+    hold(memory, region, &file->mapping, offset);
     return 0;
 }
 
 uint32_t *sdc_guest_memory_slot(const struct sdc_region *region)
 {
-    return &sdc_container(region->mapping, struct sdc_guest_file, mapping)->slot;
+    return &sdc_container(sdc_guest_window_file(region->mapping), struct sdc_guest_file, mapping)->slot;
 }
 
 // --- maps ---

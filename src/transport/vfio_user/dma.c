@@ -139,12 +139,23 @@ static void reply_unmap(struct vfu_session *session)
         memcpy(room, &reply, sizeof reply);
 }
 
+// What an unmap names of `set`, which is the table or what that was before: loops are not to have it registered, or may again.
+static void tell_loops(const struct sdc_regions *set, const struct sdc_vfu_dma_unmap *unmap, void (*tell)(const struct sdc_region *region))
+{
+    bool all = unmap->flags & SDC_VFU_UNMAP_ALL;
+    const struct sdc_region *region = all ? sdc_regions_past(set, 0) : sdc_regions_find(set, unmap->address);
+
+    for (; region; region = all ? sdc_regions_next(set, region) : NULL)
+        tell(region);
+}
+
 // The regions are there again, so that the client can try again; in the table, and at once in a map that takes the place of the one that
 // may still be on its way to the card's queues. Without memory for that the table is published when the card is not busy any more.
 static void put_back(struct vfu_session *session)
 {
     struct vfu_dma *dma = &session->dma;
 
+    tell_loops(&dma->before, &dma->unmap, sdc_guest_memory_keep);
     sdc_regions_clear(&dma->memory.table.regions);
     dma->memory.table.regions = dma->before;
     dma->before = (struct sdc_regions){0};
@@ -162,7 +173,7 @@ void vfu_dma_give_up(struct vfu_session *session)
 static bool unmap_finished(struct vfu_session *session)
 {
     struct vfu_dma *dma = &session->dma;
-    bool drained = dma->memory.maps_alive == 1 && !session->device->ops->busy(session->device);
+    bool drained = dma->memory.maps_alive == 1 && dma->memory.windows_leaving == 0 && !session->device->ops->busy(session->device);
 
     if (!drained && !session->impatient)
         return false;
@@ -227,5 +238,6 @@ int vfu_dma_unmap(struct vfu_session *session, struct vfu_message *message)
         put_back(session);
         return rc;
     }
+    tell_loops(&dma->before, &dma->unmap, sdc_guest_memory_let_go);
     return vfu_session_wait(session, &message->header, unmap_finished);
 }

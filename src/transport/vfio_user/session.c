@@ -72,7 +72,8 @@ static void take_down(struct vfu_session *session)
         session->closing = VFU_CLOSE_END;
         vfu_dma_withdraw(session);
     }
-    if (session->closing == VFU_CLOSE_END && !device->ops->busy(device) && session->dma.memory.maps_alive == 0) {
+    const struct sdc_guest_memory *memory = &session->dma.memory;
+    if (session->closing == VFU_CLOSE_END && !device->ops->busy(device) && memory->maps_alive == 0 && memory->windows_leaving == 0) {
         if (device->ops->client_gone)
             device->ops->client_gone(device);
         vfu_record_end(session);
@@ -340,6 +341,8 @@ static struct vfu_session *make(struct sdc_loop *loop, int fd, struct sdc_pci_de
         .dma.memory = {.loop = loop,
                        .name = options->name,
                        .allow_plain_files = options->allow_file_memory,
+                       .loops = options->fixed_loops,
+                       .loops_count = options->fixed_loops_count,
                        .released = memory_released,
                        .slot_free = slot_free},
         .begun = UINT64_MAX,

@@ -14,6 +14,8 @@ struct sdc_vfu_record;
 struct sdc_vfu_options {
     const char *name;       // for the log: the socket's path
     bool allow_file_memory; // guest memory may be a plain file, which can be truncated under us
+    struct sdc_loop *const *fixed_loops; // that register guest memory with io_uring, where the card's queues are; they outlive the listener
+    unsigned fixed_loops_count;          // 0: none does
     struct sdc_vfu_record *record; // NULL: nothing is kept for another process
 };
 

@@ -26,7 +26,7 @@ bool vhu_translate(const struct vhu_session *session, uint64_t user, uint64_t si
 // The card uses the newest map, and what used older ones has ended.
 static bool memory_taken(struct vhu_session *session)
 {
-    if (session->memory.maps_alive > 1)
+    if (session->memory.maps_alive > 1 || session->memory.windows_leaving > 0)
         return false;
     return vhu_finish(session);
 }

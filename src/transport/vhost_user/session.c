@@ -59,7 +59,8 @@ static void take_down(struct vhu_session *session)
         sdc_guest_memory_withdraw(&session->memory);
         sdc_region_table_clear(&session->iotlb.table);
     }
-    if (session->step_down == VHU_CLOSE_END && !sdc_virtio_core_busy(core) && session->memory.maps_alive == 0) {
+    bool given_up = session->memory.maps_alive == 0 && session->memory.windows_leaving == 0;
+    if (session->step_down == VHU_CLOSE_END && !sdc_virtio_core_busy(core) && given_up) {
         session->card->session = NULL;
         sdc_loop_undefer(session->loop, &session->step);
         session->ended(session);
@@ -196,7 +197,12 @@ struct vhu_session *vhu_session_new(struct sdc_loop *loop, int fd, struct sdc_vh
             .watch = {.fd = fd, .wanted = SDC_READABLE, .ready = socket_ready},
             .deadline = {.expired = run_deadline},
             .step = {.run = run_step},
-            .memory = {.loop = loop, .name = options->name, .allow_plain_files = options->allow_file_memory, .released = memory_released},
+            .memory = {.loop = loop,
+                       .name = options->name,
+                       .allow_plain_files = options->allow_file_memory,
+                       .loops = options->fixed_loops,
+                       .loops_count = options->fixed_loops_count,
+                       .released = memory_released},
             .slots = slots,
             .channel = {.fd = -1},
             .ended = ended,

@@ -20,6 +20,8 @@ struct sdc_vhu_options {
     const char *name;       // for the log: the socket's path
     const char *path;       // to connect to; outlives the listener
     bool allow_file_memory; // guest memory may be a plain file, which can be truncated under us
+    struct sdc_loop *const *fixed_loops; // that register guest memory with io_uring, where the card's queues are; they outlive the listener
+    unsigned fixed_loops_count;          // 0: none does
 };
 
 // Serves card on fd, a listening non-blocking socket that stays the caller's, from the card's home loop. card outlives the listener.
