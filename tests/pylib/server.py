@@ -247,7 +247,8 @@ class Server:
         return self.sanitized() or {number: int(status["voluntary_ctxt_switches"]) for number, status in after.items()} == before
 
     def assert_comes_to_rest(self, seconds=0.2):
-        assert wait_until(lambda: self.is_at_rest(seconds), step=0), f"it spins, or is woken again and again: {self._threads()}"
+        assert wait_until(lambda: self.is_at_rest(seconds), step=0), \
+            f"it spins, or is woken again and again: {self.threads()}, {self.cpu_seconds()} s"
 
     def sanitized(self):
         """AddressSanitizer and its kin reserve terabytes of addresses, and keep freed memory for a while."""

@@ -48,40 +48,45 @@ def without_randomisation():
     return ["setarch", "-R"] if works else []
 
 
-def verified_bench(served, *options, seconds):
-    """A verified load of this long; gives what bench says of the device, or raises CommandError."""
-    for runtime in (seconds, 10 * seconds):  # where little is done in a second, nothing that was written may have been read
-        found = served.bench("--rw=randrw", "--bs=4k", "--iodepth=32", f"--runtime={runtime}", "--verify", *options,
-                             timeout=runtime * 20 + 600)
-        job = found["jobs"][0]
-        if job["error"] == 0 and job["device"]["verified_blocks"] > 0:
-            return job["device"]
-        if job["error"] != 0:
-            break
-    raise CommandError(f"bench wrote {job['write']['total_ios']} requests and verified "
-                       f"{job['device']['verified_blocks']} blocks, error {job['error']}")
+def lasting(seconds, parts=1):
+    """What bench is to do in this time; a part of it."""
+    return ["--size=48M", f"--runtime={max(1, seconds // parts)}"]
 
 
-def verified_load(binary, device, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
+def counted(requests, parts=1):
+    """So many requests, on a disk so small that they read what they wrote on however slow a machine; a part of them."""
+    return ["--size=4M", f"--number_ios={requests // parts}"]
+
+
+def verified_bench(served, *options):
+    """A verified load; gives what bench says of the device, or raises CommandError."""
+    job = served.bench("--rw=randrw", "--bs=4k", "--iodepth=32", "--verify", *options)["jobs"][0]
+    if job["error"] != 0 or job["write"]["total_ios"] == 0 or job["device"]["verified_blocks"] == 0:
+        raise CommandError(f"bench wrote {job['write']['total_ios']} requests and verified "
+                           f"{job['device']['verified_blocks']} blocks, error {job['error']}")
+    return job["device"]
+
+
+def verified_load(binary, device, backend, serve_options, bench_options, work, wrapper=(), env=None):
     """One load twice, by two clients one after the other; raises CommandError."""
     with Served(binary, backend, *serve_options, device=device, wrapper=wrapper, env=env) as served:
         for _ in range(2):
-            verified_bench(served, "--size=48M", *bench_options, seconds=seconds)
+            verified_bench(served, *work(), *bench_options)
 
 
-def ring_matrix(binary, device, backend, serve_options, bench_options, seconds, wrapper=(), env=None):
+def ring_matrix(binary, device, backend, serve_options, bench_options, work, wrapper=(), env=None):
     """A shorter load over each kind of ring, by one client after the other."""
     with Served(binary, backend, *serve_options, device=device, wrapper=wrapper, env=env) as served:
         for packed, in_order, event_idx in RINGS:
             device = verified_bench(served, f"--packed={packed}", f"--in-order={in_order}", f"--event-idx={event_idx}",
-                                    *bench_options, seconds=max(1, seconds // len(RINGS)))
+                                    *work(len(RINGS)), *bench_options)
             if device["in_order"] != (in_order == "on") or device["ring"] != ("packed" if packed == "on" else "split"):
                 raise CommandError(f"bench had {device['ring']} rings, in order: {device['in_order']}; asked for were "
                                    f"packed={packed}, in-order={in_order}")
 
 
-def run_all(part, log, binary, seconds, wrapper=(), sanitizer_env=None):
-    """Every load is a test; `sanitizer_env(prefix)` says where reports go, and there must be none."""
+def run_all(part, log, binary, work, wrapper=(), sanitizer_env=None):
+    """Every load is a test; `sanitizer_env(prefix)` says where reports go, and there must be none. work: lasting or counted."""
     # /tmp may be a tmpfs, which knows no O_DIRECT.
     folder = Path(tempfile.mkdtemp(prefix="loads-", dir=part.log.parent))
     try:
@@ -94,7 +99,7 @@ def run_all(part, log, binary, seconds, wrapper=(), sanitizer_env=None):
             log.flush()
             try:
                 load = ring_matrix if "--in-order=on" in serve_options else verified_load
-                load(binary, device, backend, serve_options, bench_options, seconds, wrapper, env)
+                load(binary, device, backend, serve_options, bench_options, work, wrapper, env)
                 texts = [path.read_text(errors="replace") for path in folder.glob(reports.name + "*")]
                 if any(texts):
                     raise CommandError("the sanitizer has something to report:\n" + "\n".join(texts))
@@ -106,12 +111,12 @@ def run_all(part, log, binary, seconds, wrapper=(), sanitizer_env=None):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def under_tsan(part, log, seconds):
+def under_tsan(part, log, work):
     def environment(prefix):
         return {"TSAN_OPTIONS": f"log_path={prefix}:exitcode=66:halt_on_error=0"}
 
-    run_all(part, log, TOP / "build-tsan/sidecard", seconds, without_randomisation(), environment)
+    run_all(part, log, TOP / "build-tsan/sidecard", work, without_randomisation(), environment)
 
 
-def soak(part, log, seconds):
-    run_all(part, log, TOP / "build/sidecard", seconds)
+def soak(part, log, work):
+    run_all(part, log, TOP / "build/sidecard", work)

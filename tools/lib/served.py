@@ -79,7 +79,7 @@ class Served:
     def _terminate(self):
         self.process.send_signal(signal.SIGTERM)
 
-    def bench(self, *options, socket=None, timeout=900):
+    def bench(self, *options, socket=None, timeout=1800):
         """Runs bench to its end and returns its JSON. socket: what it is to connect to, if not our path over vfio-user."""
         command = [*self.wrapper, self.binary, "bench", str(socket or self.socket), "--json", *options]
         try:

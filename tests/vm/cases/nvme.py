@@ -305,12 +305,12 @@ class NvmeNamespaces(Case):
 
     def comes_to(self, wanted):
         """Waits until the guest has these sizes by NSID, without being told to look."""
-        until = time.monotonic() + scaled(10)
+        until = time.monotonic() + scaled(60)
         while True:
             sizes = {nsid: size for nsid, (_, size, _) in self.disks().items()}
             if sizes == wanted:
                 return
-            expect(time.monotonic() < until, f"{scaled(10):.0f} s later the guest has {sizes} MiB, not {wanted}")
+            expect(time.monotonic() < until, f"{scaled(60):.0f} s later the guest has {sizes} MiB, not {wanted}")
             time.sleep(0.2)
 
     @test

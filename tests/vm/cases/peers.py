@@ -72,7 +72,7 @@ class HostPeers(Case):
             f"type=vhost-user-blk,id=e,node-name=d,addr.type=unix,addr.path={socket},writable=on,num-queues=2"),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            until = time.monotonic() + scaled(20)
+            until = time.monotonic() + scaled(60)
             while not os.path.exists(socket):
                 expect(daemon.poll() is None and time.monotonic() < until, "qemu-storage-daemon does not listen")
                 time.sleep(0.02)

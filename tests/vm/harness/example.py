@@ -96,7 +96,7 @@ class Example(Sidecard):
             environment = dict(os.environ, **self._examples.libraries)
             self.process = subprocess.Popen([program, f"{device.transport}:{self.socket}"], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log, env=environment)
-        until = time.monotonic() + scaled(20)
+        until = time.monotonic() + scaled(60)
         while not listens(self.socket):
             self.check_alive()
             if time.monotonic() > until:

@@ -83,7 +83,7 @@ class Machine:
 
     def write_control(self, data):
         """Sends bytes to the guest's second serial port; raises Lost."""
-        self._control.settimeout(scaled(30))
+        self._control.settimeout(scaled(60))
         try:
             self._control.sendall(data)
         except OSError as error:
@@ -171,7 +171,7 @@ class Machine:
 
     def _receive_reply(self):
         """The next line of the monitor, whatever it is: greeting, event or reply."""
-        self._monitor.settimeout(scaled(20))
+        self._monitor.settimeout(scaled(60))
         while b"\n" not in self._monitor_input:
             try:
                 data = self._monitor.recv(65536)

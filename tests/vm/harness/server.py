@@ -162,7 +162,7 @@ class Sidecard:
 
     def settled_open_files(self, wanted):
         """The same, after waiting a little for it to fall to `wanted`: a client's end is noticed, not told."""
-        until = time.monotonic() + scaled(5)
+        until = time.monotonic() + scaled(60)
         while self.open_files() > wanted and time.monotonic() < until:
             time.sleep(0.05)
         return self.open_files()
@@ -194,7 +194,7 @@ class Sidecard:
             self.process.wait()
 
     def _wait_until_ready(self, ready):
-        until = time.monotonic() + scaled(20)
+        until = time.monotonic() + scaled(60)
         said = b""
         while not said.endswith(b"\n"):
             readable, _, _ = select.select([ready], [], [], 0.1)
