@@ -299,6 +299,45 @@ static void requests_wait_until_all_of_their_memory_is_back(void **state)
     }
 }
 
+// What was to be written to the ring could not be sent before its memory went, since the client owed too many answers. It is when the
+// memory is back, as it was or shared; the driver is interrupted then.
+static void writes_to_the_ring_outlast_the_absence_of_its_memory(void **state)
+{
+    (void)state;
+    for (unsigned station = BEFORE_THE_ELEMENT; station < STATIONS; station++) {
+        for (unsigned shared = 0; shared < 2; shared++) {
+            open_queue(EVERYTHING);
+            stop_at(station);
+            use_map(0, 0);
+            while (sim.count > 0)
+                answer(0, -EFAULT);
+            assert_false(is_broken());
+            assert_int_equal(f.interrupts, 0);
+            use_map(0x1, 0x1); // of no use
+            use_map(EVERYTHING, shared ? 0 : EVERYTHING);
+            answer_all();
+            assert_false(is_broken());
+            assert_done(1, 2);
+            assert_int_equal(f.interrupts, 1);
+            offer(4);
+            driver_kick(&f);
+            answer_all();
+            assert_done(2, 5);
+            close_queue();
+            // Nor does anything wait for memory that does not come back.
+            open_queue(EVERYTHING);
+            stop_at(station);
+            use_map(0, 0);
+            while (sim.count > 0)
+                answer(0, -EFAULT);
+            sdc_virtio_core_set_status(f.core, 0);
+            run_turns(&f, 4);
+            assert_false(sdc_virtio_core_busy(f.core));
+            close_queue();
+        }
+    }
+}
+
 // The device works in memory of ours meanwhile: nobody waits for it either.
 static void memory_may_go_away_while_the_device_has_a_bounced_request(void **state)
 {
@@ -413,6 +452,7 @@ int main(void)
         cmocka_unit_test(a_remap_beside_the_ring_waits_for_no_transfer),
         cmocka_unit_test(requests_outlast_the_absence_of_all_memory),
         cmocka_unit_test(requests_wait_until_all_of_their_memory_is_back),
+        cmocka_unit_test(writes_to_the_ring_outlast_the_absence_of_its_memory),
         cmocka_unit_test(memory_may_go_away_while_the_device_has_a_bounced_request),
         cmocka_unit_test(memory_may_go_away_while_requests_wait_for_their_turn),
         cmocka_unit_test(memory_does_not_go_away_under_the_device),

@@ -154,6 +154,49 @@ static void ring_done(struct sdc_remote_queue *queue, struct remote_op *op)
     queue->ops->written(queue, op->transfer.result);
 }
 
+// Whether it is: the session had no chance to send it before the client took the memory back.
+static bool keep(struct sdc_remote_queue *queue, struct remote_op *op)
+{
+    if (op->kind != OP_RING || op->transfer.result != -EFAULT || !queue->ops->asleep || !queue->ops->asleep(queue))
+        return false;
+    op->next = NULL;
+    *queue->kept_end = op;
+    queue->kept_end = &op->next;
+    return true;
+}
+
+static struct remote_op *take_kept(struct sdc_remote_queue *queue)
+{
+    struct remote_op *kept = queue->kept;
+
+    queue->kept = NULL;
+    queue->kept_end = &queue->kept;
+    return kept;
+}
+
+// The memory is back, perhaps as memory that is shared. Before completions that are newer.
+static void write_kept(struct sdc_remote_queue *queue)
+{
+    struct remote_op *op = take_kept(queue), *next;
+    int result = 0;
+
+    if (!op)
+        return;
+    for (; op; op = next) {
+        const struct sdc_transfer *write = &op->transfer;
+        bool remote = sdc_memory_check(queue->memory, write->iova, write->size, SDC_ACCESS_WRITE) == 1;
+        int rc = remote ? sdc_remote_write_ring(queue, write->iova, op->data, write->size)
+                        : sdc_memory_write(queue->memory, write->iova, op->data, write->size);
+        atomic_thread_fence(memory_order_release); // an index comes behind what it is about
+        if (rc < 0)
+            result = rc;
+        queue->ring_writes--;
+        next = op->next;
+        free(op);
+    }
+    queue->ops->written(queue, result);
+}
+
 // --- requests ---
 
 // Puts it aside until the ring's memory is there again.
@@ -360,6 +403,8 @@ static void op_done(struct sdc_transfer *transfer)
 
     if (queue) {
         drop_op(op);
+        if (keep(queue, op))
+            return;
         switch (op->kind) {
         case OP_CACHE:
             cache_done(queue, op);
@@ -441,6 +486,7 @@ static bool is_back(struct sdc_remote_queue *queue, const struct sdc_payload *pa
 
 void sdc_remote_unpark(struct sdc_remote_queue *queue)
 {
+    write_kept(queue);
     for (struct sdc_remote_request *request = take_parked(queue), *next; request; request = next) {
         next = request->next;
         if (!is_back(queue, request->payload)) {
@@ -457,7 +503,7 @@ void sdc_remote_unpark(struct sdc_remote_queue *queue)
 
 bool sdc_remote_is_busy(const struct sdc_remote_queue *queue)
 {
-    return queue->transfers || queue->arrived || queue->parked;
+    return queue->transfers || queue->arrived || queue->parked || queue->kept;
 }
 
 void sdc_remote_abandon(struct sdc_remote_queue *queue)
@@ -465,6 +511,10 @@ void sdc_remote_abandon(struct sdc_remote_queue *queue)
     sdc_remote_park(queue);
     while (queue->transfers)
         orphan(queue->transfers);
+    for (struct remote_op *op = take_kept(queue), *next; op; op = next) {
+        next = op->next;
+        free(op);
+    }
     for (struct sdc_remote_request *request = take_parked(queue), *next; request; request = next) {
         next = request->next;
         sdc_remote_drop(request);
@@ -476,4 +526,5 @@ void sdc_remote_abandon(struct sdc_remote_queue *queue)
 void sdc_remote_queue_init(struct sdc_remote_queue *queue)
 {
     queue->arrived_end = &queue->arrived;
+    queue->kept_end = &queue->kept;
 }

@@ -33,6 +33,9 @@ struct sdc_remote_queue_ops {
     void (*go_on)(struct sdc_remote_queue *queue);
     // A write to the ring has been answered, with 0 or a negative errno; ring_writes has gone down.
     void (*written)(struct sdc_remote_queue *queue, int result);
+    // Whether the ring's memory has gone: a write to it that came too late is kept, counts as under way, and is done when the memory is
+    // back (sdc_remote_unpark). NULL: it fails.
+    bool (*asleep)(const struct sdc_remote_queue *queue);
     // The driver could not be reached: makes a failed request of it. How many bytes of its writable stream are brought instead; that is
     // tried once.
     uint32_t (*lost)(struct sdc_remote_request *request);
@@ -51,6 +54,8 @@ struct sdc_remote_queue {
     struct remote_op *transfers;  // under way
     struct sdc_remote_request *arrived; // their readable bytes are here
     struct sdc_remote_request **arrived_end;
+    struct remote_op *kept;       // writes to the ring, likewise
+    struct remote_op **kept_end;
     struct sdc_remote_request *parked;  // the memory is away: they go on when it is back
     uint32_t afloat;              // requests that are bounced: no change of memory waits for them
     uint32_t ring_writes;         // under way; zero: the driver can see what was published

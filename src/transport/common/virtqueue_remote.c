@@ -108,6 +108,12 @@ static void written(struct sdc_remote_queue *remote, int result)
     }
 }
 
+// A ring that is awake again has had newer writes.
+static bool asleep(const struct sdc_remote_queue *remote)
+{
+    return !sdc_container(remote, struct sdc_virtqueue, remote)->ring.awake;
+}
+
 // --- requests ---
 
 static void go_on(struct sdc_remote_queue *remote)
@@ -171,7 +177,7 @@ void sdc_virtqueue_abandon(struct sdc_virtqueue *queue)
 void sdc_virtqueue_init_remote(struct sdc_virtqueue *queue)
 {
     static const struct sdc_remote_queue_ops ops = {
-        .fetched = fetched, .asked = asked, .go_on = go_on, .written = written, .lost = lost, .finish = finish};
+        .fetched = fetched, .asked = asked, .go_on = go_on, .written = written, .asleep = asleep, .lost = lost, .finish = finish};
 
     queue->remote = (struct sdc_remote_queue){.ops = &ops, .loop = queue->loop, .memory = &queue->ring.memory};
     sdc_remote_queue_init(&queue->remote);
