@@ -424,18 +424,21 @@ static void land(struct sdc_check_ring *ring, uint16_t id, uint32_t written)
     ring->written[id] = written;
 }
 
-static bool is_used(const struct sdc_check_ring *ring, uint16_t position, bool wrap)
+// The flags of the entry that the device uses next; they may change at any moment, so that they are read once.
+static uint16_t used_flags(const struct sdc_check_ring *ring)
 {
-    uint16_t flags = load16(ring->desc + (size_t)position * SDC_CHECK_DESC_BYTES + DESC_FLAGS);
+    return load16(ring->desc + (size_t)ring->used * SDC_CHECK_DESC_BYTES + DESC_FLAGS);
+}
 
-    return ((flags & DESC_AVAIL) != 0) == wrap && ((flags & DESC_USED) != 0) == wrap;
+static bool is_used(const struct sdc_check_ring *ring, uint16_t flags)
+{
+    return ((flags & DESC_AVAIL) != 0) == ring->used_wrap && ((flags & DESC_USED) != 0) == ring->used_wrap;
 }
 
 // Whether the device has used what lies where the ring is now: behind an element that stands for it, it has not.
 static bool is_written(const struct sdc_check_ring *ring)
 {
-    return ring->config.packed ? is_used(ring, ring->used, ring->used_wrap)
-                               : sdc_get32(used_element(ring, ring->used)) != NO_CHAIN;
+    return ring->config.packed ? is_used(ring, used_flags(ring)) : sdc_get32(used_element(ring, ring->used)) != NO_CHAIN;
 }
 
 // Which one comes back: in order, one that the device names stands for all that were added before it (2.7.9, 2.8.8).
@@ -492,9 +495,9 @@ static int take_split(struct sdc_check_ring *ring, struct sdc_check_used *used)
 static int take_packed(struct sdc_check_ring *ring, struct sdc_check_used *used)
 {
     const uint8_t *at = ring->desc + (size_t)ring->used * SDC_CHECK_DESC_BYTES;
-    uint16_t flags = load16(at + DESC_FLAGS);
+    uint16_t flags = used_flags(ring);
 
-    if (!is_used(ring, ring->used, ring->used_wrap))
+    if (!is_used(ring, flags))
         return 0;
     uint16_t id = load16(at + DESC_ID);
     if (id >= ring->config.size || ring->counts[id] == 0)
