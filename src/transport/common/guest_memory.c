@@ -164,7 +164,7 @@ int sdc_guest_memory_find(struct sdc_guest_memory *memory, int fd, uint64_t offs
     bool writable = region->access & SDC_ACCESS_WRITE;
     if (writable && !id.writable)
         return -EACCES;
-    struct sdc_mapping *file;
+    struct sdc_mapping *file = NULL;
     rc = open_file(memory, fd, &id, end, writable, &file);
     if (rc == 0)
         hold(memory, region, file, offset);
