@@ -20,8 +20,8 @@ from .nvme_spec import Completion
 from .pci_guest import BASE, PciGuest
 
 # What a guest of virtio-blk has: where SIDECARD_DEVICE gives tests for any device this one, those that ask for it are skipped.
-OF_VIRTIO = {"virtio", "queue", "queues", "queue_events", "config_event", "prepare", "segments", "submit", "do", "kick_events", "discard",
-             "broken", "assert_broken"}
+OF_VIRTIO = {"virtio", "queue", "queues", "queue_events", "config_event", "prepare", "segments", "submit", "transfer", "do", "kick_events",
+             "discard", "broken", "assert_broken"}
 LIST_ENTRIES = PAGE // 8
 
 

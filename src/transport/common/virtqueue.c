@@ -346,18 +346,18 @@ static void rearm(struct sdc_poller *poller)
 static const struct sdc_poller_ops poller_ops = {.look = look, .suppress = suppress, .rearm = rearm};
 
 // As the ring's memory is now. A remote ring is not polled, but its driver's register is, where a write to it wakes nobody.
-static void start_poller(struct sdc_virtqueue *queue)
+// Whether the queue waits in another way than before.
+static bool start_poller(struct sdc_virtqueue *queue)
 {
-    enum sdc_poll_mode mode = queue->unkicked ? SDC_POLL_ALWAYS : queue->poll_mode;
-
-    if (queue->ring.remote && !queue->bell)
-        mode = SDC_POLL_NEVER;
+    bool blind = queue->ring.remote && !queue->bell;
+    enum sdc_poll_mode mode = blind ? SDC_POLL_NEVER : queue->unkicked ? SDC_POLL_ALWAYS : queue->poll_mode;
 
     if (queue->poller.loop && queue->poller.mode == mode)
-        return;
+        return false;
     sdc_poller_stop(&queue->poller);
     if (!queue->ring.broken)
         sdc_poller_start(queue->loop, &queue->poller, mode, queue->poll_max_ns);
+    return true;
 }
 
 // The driver is told to notify, for whoever goes on with the ring.
@@ -645,8 +645,8 @@ static void run_order(struct sdc_post *post)
     case SDC_VIRTQUEUE_WATCH:
         if (queue->running) {
             watch_kick_fd(queue);
-            start_poller(queue);
-            sdc_virtqueue_schedule(queue); // its end tells the driver whether to notify from now on
+            if (start_poller(queue))
+                sdc_virtqueue_schedule(queue); // its end tells the driver whether to notify from now on
         }
         break;
     }
